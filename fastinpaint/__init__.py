@@ -1,0 +1,1 @@
+"Image inpainting in latent space, the fast.ai way"

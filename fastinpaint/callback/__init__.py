@@ -1,0 +1,1 @@
+"Callbacks that make the methods: freeze schedule, latent loss, checkpoints, tracking"

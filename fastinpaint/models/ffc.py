@@ -1,0 +1,76 @@
+"Fast Fourier convolution (Chi et al. 2020) as LaMa uses it: one branch sees a neighbourhood, the other the whole image"
+import torch
+from torch import nn
+
+
+class FourierUnit(nn.Module):
+    """A 1×1 convolution of the spectrum: every output pixel depends on every input pixel.
+
+    `[B, C, h, w]` to the same shape. Real and imaginary parts are interleaved channel by channel. Runs in fp32
+    inside autocast, since half-precision FFTs want powers of two and bfloat16 ones do not exist.
+    """
+    def __init__(self, channels):
+        super().__init__()
+        self.conv = nn.Conv2d(2*channels, 2*channels, 1, bias=False)
+        self.bn = nn.BatchNorm2d(2*channels)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        b, c, h, w = x.shape
+        with torch.autocast(x.device.type, enabled=False):
+            spectrum = torch.fft.rfft2(x.float(), norm="ortho")
+            parts = torch.view_as_real(spectrum).permute(0, 1, 4, 2, 3).reshape(b, 2*c, h, w//2 + 1)
+            parts = self.act(self.bn(self.conv(parts)))
+            parts = parts.view(b, c, 2, h, w//2 + 1).permute(0, 1, 3, 4, 2).contiguous()
+            y = torch.fft.irfft2(torch.view_as_complex(parts), s=(h, w), norm="ortho")
+        return y.to(x.dtype)
+
+
+class SpectralTransform(nn.Module):
+    "Bottleneck around a `FourierUnit`: 1×1 to half the channels, plus its Fourier unit, 1×1 back. Keeps the shape."
+    def __init__(self, channels):
+        super().__init__()
+        half = channels//2
+        self.reduce = nn.Sequential(nn.Conv2d(channels, half, 1, bias=False), nn.BatchNorm2d(half), nn.ReLU(inplace=True))
+        self.fourier = FourierUnit(half)
+        self.expand = nn.Conv2d(half, channels, 1, bias=False)
+
+    def forward(self, x):
+        x = self.reduce(x)
+        return self.expand(x + self.fourier(x))
+
+
+class FFC(nn.Module):
+    """Fast Fourier convolution with BatchNorm, `[B, C, h, w]` to the same shape.
+
+    The first `local` channels are LaMa's local part, the others its global part. A convolution of both makes the
+    new local part; the new global part is a convolution of the local one plus a spectral transform of the global one.
+    """
+    def __init__(self, channels, local, act=True):
+        super().__init__()
+        self.split = (local, channels - local)
+        conv = dict(kernel_size=3, padding=1, padding_mode="reflect", bias=False)
+        self.to_local = nn.Conv2d(channels, local, **conv)
+        self.local_to_global = nn.Conv2d(local, channels - local, **conv)
+        self.spectral = SpectralTransform(channels - local)
+        self.bn = nn.BatchNorm2d(channels)
+        self.act = nn.ReLU(inplace=True) if act else nn.Identity()
+
+    def forward(self, x):
+        loc, glob = x.split(self.split, dim=1)
+        y = torch.cat([self.to_local(x), self.local_to_global(loc) + self.spectral(glob)], dim=1)
+        return self.act(self.bn(y))
+
+
+class FFCBlock(nn.Module):
+    """Residual block of two FFCs.
+
+    `signed=False` is LaMa's block, whose second FFC ends in a ReLU, so that a block only ever raises a feature.
+    `signed=True` leaves that ReLU out and starts as the identity (the last BatchNorm's gain is zero).
+    """
+    def __init__(self, channels, local, signed=False):
+        super().__init__()
+        self.conv1, self.conv2 = FFC(channels, local), FFC(channels, local, act=not signed)
+        if signed: nn.init.zeros_(self.conv2.bn.weight)
+
+    def forward(self, x): return x + self.conv2(self.conv1(x))

@@ -1,0 +1,169 @@
+"LaMa (Suvorov et al. 2022) as encoder, refiner and decoder around one latent"
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .control import AlphaChannel, MaskControl
+from .ffc import FFCBlock
+from .weights import read_weights
+
+LOCAL_SHARE = 4  # one channel in four is local, as in every published LaMa
+SAMPLE_AUTOENCODER = Path(__file__).parent/"autoencoder.safetensors"
+
+
+class ConvBlock(nn.Module):
+    "Reflection-padded convolution without bias, BatchNorm, ReLU"
+    def __init__(self, n_in, n_out, size, stride=1):
+        super().__init__()
+        self.conv = nn.Conv2d(n_in, n_out, size, stride, padding=size//2, padding_mode="reflect", bias=False)
+        self.bn = nn.BatchNorm2d(n_out)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x): return self.act(self.bn(self.conv(x)))
+
+
+class UpBlock(nn.Module):
+    "Transposed convolution that doubles the size, BatchNorm, ReLU"
+    def __init__(self, n_in, n_out):
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(n_in, n_out, 3, stride=2, padding=1, output_padding=1)
+        self.bn = nn.BatchNorm2d(n_out)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x): return self.act(self.bn(self.conv(x)))
+
+
+class Encoder(nn.Module):
+    """RGB image `[B, 3, H, W]` in [0, 1] to a latent `[B, width·2^depth, H/2^depth, W/2^depth]`.
+
+    `stages` are LaMa's layers 1 to 4. `shortcut` is a linear path past them, from each 2^depth-pixel block straight
+    to the latent: at width 8 the ReLU stages alone lose most of what a principal-component code of the same size keeps.
+    """
+    def __init__(self, width, depth=3, shortcut=False):
+        super().__init__()
+        self.stages = nn.ModuleList([ConvBlock(3, width, 7)])
+        self.stages.extend(ConvBlock(width*2**i, width*2**(i + 1), 3, stride=2) for i in range(depth))
+        block = 2**depth
+        self.shortcut = nn.Conv2d(3, width*block, block, stride=block) if shortcut else None
+
+    def forward(self, x):
+        latent = x
+        for stage in self.stages: latent = stage(latent)
+        return self.add_shortcut(latent, x)
+
+    def add_shortcut(self, latent, x): return latent if self.shortcut is None else latent + self.shortcut(x)
+
+
+class Refiner(nn.Module):
+    "`blocks` FFC residual blocks at latent size; with `delta` their output is added to the input (thesis, appendix A)"
+    def __init__(self, channels, blocks, delta=False, signed=False):
+        super().__init__()
+        self.blocks = nn.Sequential(*[FFCBlock(channels, channels//LOCAL_SHARE, signed) for _ in range(blocks)])
+        self.delta = delta
+
+    def forward(self, latent):
+        refined = self.blocks(latent)
+        return latent + refined if self.delta else refined
+
+
+class Decoder(nn.Module):
+    """Latent to RGB image, the mirror of `Encoder`.
+
+    LaMa's ends in a sigmoid. With the linear `shortcut` the output is the sum of both paths and may leave [0, 1] a
+    little; composites are clamped.
+    """
+    def __init__(self, width, depth=3, shortcut=False):
+        super().__init__()
+        self.stages = nn.Sequential(*[UpBlock(width*2**i, width*2**(i - 1)) for i in range(depth, 0, -1)])
+        self.head = nn.Conv2d(width, 3, 7, padding=3, padding_mode="reflect")
+        block = 2**depth
+        self.shortcut = nn.ConvTranspose2d(width*block, 3, block, stride=block) if shortcut else None
+
+    def forward(self, latent):
+        image = self.head(self.stages(latent))
+        return image.sigmoid() if self.shortcut is None else image + self.shortcut(latent)
+
+
+def reflect_index(size, length, device):
+    "Indices that extend an axis of `size` to `length` by reflection, however short it is"
+    period = max(2*(size - 1), 1)
+    i = torch.arange(length, device=device) % period
+    return torch.minimum(i, period - i) if size > 1 else torch.zeros_like(i)
+
+
+class Inpainter(nn.Module):
+    """Any inpainting network of the form `decode(refine(encode(masked, mask)))`.
+
+    `encoder`, `refiner` and `decoder` are modules as above; `conditioner(encoder, masked, mask)` is how the mask
+    reaches the encoder, and None for a plain autoencoder, which ignores it. `config` rebuilds the model (`lama(**config)`).
+    Every size is allowed: images are reflected up to the next multiple of `2^depth` and results cropped back.
+    """
+    def __init__(self, encoder, refiner, decoder, conditioner=None, config=None):
+        super().__init__()
+        self.encoder, self.refiner, self.decoder, self.conditioner = encoder, refiner, decoder, conditioner
+        self.config = config or {}
+        self.stride = 2**(len(encoder.stages) - 1)
+        self.decode_in_training = True  # switched off while no loss looks at pixels
+
+    def encode(self, image, mask=None):
+        """Latent `[B, C, ⌈H/s⌉, ⌈W/s⌉]` of `image` `[B, 3, H, W]`; without `mask`, that of the plain encoder.
+
+        Raises ValueError where shapes do not fit.
+        """
+        if image.ndim != 4 or image.shape[1] != 3: raise ValueError(f"an image batch is [B, 3, H, W], got {list(image.shape)}")
+        if mask is None or self.conditioner is None: return self.encoder(self.pad(image))
+        if mask.shape != (image.shape[0], 1, *image.shape[2:]):
+            raise ValueError(f"the mask of an image batch {list(image.shape)} is [B, 1, H, W], got {list(mask.shape)}")
+        return self.conditioner(self.encoder, self.pad(image), self.pad(mask))
+
+    def refine(self, latent): return self.refiner(latent)
+    def decode(self, latent): return self.decoder(latent)
+
+    def forward(self, masked, mask):
+        "Raw prediction `[B, 3, H, W]` (not composited); in training the refined latent, if `decode_in_training` is off"
+        latent = self.refine(self.encode(masked, mask))
+        if self.training and not self.decode_in_training: return latent
+        return self.decode(latent)[..., :masked.shape[-2], :masked.shape[-1]]
+
+    def pad(self, x):
+        "Reflect `x` `[B, C, H, W]` up to a multiple of the stride, of two latent pixels at least"
+        size = [max(-(-n//self.stride), 2)*self.stride for n in x.shape[-2:]]
+        for dim, length in zip((-2, -1), size, strict=True):
+            if x.shape[dim] != length: x = x.index_select(dim, reflect_index(x.shape[dim], length, x.device))
+        return x
+
+
+def lama(width=8, blocks=9, depth=3, control=False, delta=False, shortcut=True, autoencoder="sample"):
+    """LaMa with `width` channels in its first stage, `blocks` residual blocks and `depth` halvings of the size.
+
+    `control`: False tells the encoder about the mask through a fourth input channel, True through mask control, None not
+    at all (an autoencoder). `delta` adds a skip connection around the refiner. `shortcut` adds the linear paths and
+    signed residual blocks that the small bundled models use; the published checkpoints are `shortcut=False`, width 64.
+    `autoencoder` is where encoder and decoder start from: "sample" (bundled, width 8), a file of the `autoencoder`
+    recipe, or None for random weights. Raises ValueError where that file holds another architecture.
+    """
+    if width < 1 or blocks < 0 or depth < 1: raise ValueError(f"no LaMa of {width=}, {blocks=}, {depth=}")
+    config = dict(width=width, blocks=blocks, depth=depth, control=control, delta=delta, shortcut=shortcut)
+    channels = width*2**depth
+    conditioner = {False: AlphaChannel, True: MaskControl}[control](width, depth) if control is not None else None
+    model = Inpainter(Encoder(width, depth, shortcut), Refiner(channels, blocks, delta, signed=shortcut),
+                      Decoder(width, depth, shortcut), conditioner, config)
+    if autoencoder is not None: load_autoencoder(model, autoencoder)
+    return model
+
+
+def load_autoencoder(model, path):
+    """Copy encoder and decoder of the autoencoder file `path` ("sample": the bundled one) into `model`.
+
+    Raises ValueError where the file holds another width, depth or shortcut than the model.
+    """
+    state, config = read_weights(SAMPLE_AUTOENCODER if path == "sample" else path)
+    shape = "width", "depth", "shortcut"
+    theirs, ours = ([f"{k}={c.get(k)}" for k in shape] for c in (config, model.config))
+    if theirs != ours:
+        raise ValueError(f"the autoencoder {path} was made with {', '.join(theirs)}, this model with {', '.join(ours)}: "
+                         "build the model to match, or pass autoencoder=None to start from random weights")
+    for part in "encoder", "decoder":
+        module = getattr(model, part)
+        module.load_state_dict({k: state[f"{part}.{k}"] for k in module.state_dict()})
