@@ -1,1 +1,4 @@
-"Image inpainting in latent space, the fast.ai way"
+"Image inpainting in latent space, the fast.ai way: see `fastinpaint.all`"
+import warnings
+
+warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # fastai compiles two activations on import

@@ -13,12 +13,12 @@ SAMPLE_AUTOENCODER = Path(__file__).parent/"autoencoder.safetensors"
 
 
 class ConvBlock(nn.Module):
-    "Reflection-padded convolution without bias, BatchNorm, ReLU"
-    def __init__(self, n_in, n_out, size, stride=1):
+    "Reflection-padded convolution without bias, BatchNorm, ReLU unless `act` is off"
+    def __init__(self, n_in, n_out, size, stride=1, act=True):
         super().__init__()
         self.conv = nn.Conv2d(n_in, n_out, size, stride, padding=size//2, padding_mode="reflect", bias=False)
         self.bn = nn.BatchNorm2d(n_out)
-        self.act = nn.ReLU(inplace=True)
+        self.act = nn.ReLU(inplace=True) if act else nn.Identity()
 
     def forward(self, x): return self.act(self.bn(self.conv(x)))
 
@@ -38,12 +38,14 @@ class Encoder(nn.Module):
     """RGB image `[B, 3, H, W]` in [0, 1] to a latent `[B, width·2^depth, H/2^depth, W/2^depth]`.
 
     `stages` are LaMa's layers 1 to 4. `shortcut` is a linear path past them, from each 2^depth-pixel block straight
-    to the latent: at width 8 the ReLU stages alone lose most of what a principal-component code of the same size keeps.
+    to the latent, whose features are then signed: at width 8 the ReLU stages alone lose most of what a
+    principal-component code of the same size keeps.
     """
     def __init__(self, width, depth=3, shortcut=False):
         super().__init__()
         self.stages = nn.ModuleList([ConvBlock(3, width, 7)])
-        self.stages.extend(ConvBlock(width*2**i, width*2**(i + 1), 3, stride=2) for i in range(depth))
+        self.stages.extend(ConvBlock(width*2**i, width*2**(i + 1), 3, stride=2, act=not (shortcut and i == depth - 1))
+                           for i in range(depth))
         block = 2**depth
         self.shortcut = nn.Conv2d(3, width*block, block, stride=block) if shortcut else None
 

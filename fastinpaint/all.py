@@ -1,0 +1,23 @@
+"The one star-import surface: `from fastinpaint.all import *`"
+from functools import partial
+
+from fastcore.meta import delegates
+from fastcore.script import call_parse, store_true
+
+from .callback.checkpoint import Checkpoint, History
+from .callback.freeze import FreezeSchedule
+from .callback.latent import LatentLoss
+from .callback.precision import BFloat16
+from .callback.reconstruct import Reconstruct
+from .callback.terms import LossTerms
+from .callback.tracking import WandbTracking
+from .data import InpaintDataLoaders, inpaint_block
+from .learner import fill, inpaint_learner, load_model, save_model
+from .losses import InpaintLoss, PixelL1, PixelMSE
+from .masks import PRESETS
+from .metrics import FID, LPIPS, PSNR, SSIM, FDEffLite0, HoleL1, composite, default_metrics
+from .models.lama import Inpainter, lama
+from .models.public import load_lama
+from .photos import named_data
+from .recipe import train_recipe
+from .show import latent_damage, results_figure

@@ -1,0 +1,110 @@
+"An interrupted run goes on where its last whole epoch ended"
+import random
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from fastai.callback.core import CancelEpochException, Callback
+
+from ..models.weights import replacing
+
+
+class TrainedEpoch(Callback):
+    "Base of callbacks that act after epochs of training, not after a mere validation, which fastai gives the same events"
+    trained = False
+    def before_train(self): self.trained = True
+
+    def after_epoch(self):
+        if self.trained: self.after_trained_epoch()
+        self.trained = False
+
+
+class Checkpoint(TrainedEpoch):
+    """After every epoch, save all that the next one depends on to `path`; with `resume`, begin there instead of at the start.
+
+    Model, optimizer, random state, the position in the schedule and the state of every callback that has `state_dict`
+    are kept, so that on a CPU a resumed run ends with the very bits of an uninterrupted one. The file is replaced whole or not at all, and
+    read with `weights_only=True`. Resuming raises FileNotFoundError without a checkpoint, and ValueError if it belongs to
+    another model or another number of epochs.
+    """
+    order = 90  # last, so that nothing draws random numbers between the saved state and the next epoch
+
+    def __init__(self, path, resume=False):
+        self.path, self.start = Path(path), 0
+        self.resume = resume
+        if resume and not self.path.is_file(): raise FileNotFoundError(f"nothing to resume: no checkpoint at {self.path.absolute()}")
+
+    def after_create(self): self.learn._do_fit = self._remaining_epochs
+
+    def _remaining_epochs(self):
+        # fastai's own `start_epoch` walks through the epochs it skips and logs an empty row for each
+        for epoch in range(self.start, self.n_epoch):
+            self.learn.epoch = epoch
+            self.learn._with_events(self.learn._do_epoch, "epoch", CancelEpochException)
+
+    def before_fit(self):
+        if self.resume: self._restore()
+        self.resume = False
+
+    def after_trained_epoch(self):
+        state = {
+            "epoch": self.epoch + 1, "n_epoch": self.n_epoch, "train_iter": self.train_iter,
+            "model": self.model.state_dict(), "optimizer": self.opt.state_dict(),
+            "smooth_loss": (self.recorder.smooth_loss.count, self.recorder.smooth_loss.val),
+            "callbacks": {cb.name: cb.state_dict() for cb in self._stateful()}, "random": self._random_state(),
+        }
+        buffer = BytesIO()  # written whole, so that a full disk is met by `replacing`
+        torch.save(state, buffer)
+        with replacing(self.path) as f: f.write(buffer.getbuffer())
+
+    def _restore(self):
+        device = next(self.model.parameters()).device
+        state = torch.load(self.path, map_location=device, weights_only=True)
+        if state["n_epoch"] != self.n_epoch:
+            raise ValueError(f"{self.path} belongs to a run of {state['n_epoch']} epochs, not {self.n_epoch}")
+        ours = self.model.state_dict()
+        if [(k, v.shape) for k, v in state["model"].items()] != [(k, v.shape) for k, v in ours.items()]:
+            raise ValueError(f"{self.path} belongs to another model")
+        self.model.load_state_dict(state["model"])
+        self.opt.load_state_dict(state["optimizer"])
+        self.recorder.smooth_loss.count, self.recorder.smooth_loss.val = state["smooth_loss"]
+        for cb in self._stateful(): cb.load_state_dict(state["callbacks"][cb.name])
+        self.start, self.learn.train_iter = state["epoch"], state["train_iter"]
+        self._set_random_state(state["random"])
+
+    def _stateful(self): return [cb for cb in self.learn.cbs if hasattr(type(cb), "state_dict")]  # cb itself falls back on the model
+
+    def _random_state(self):
+        _, numpy_key, numpy_position, *_ = np.random.get_state()
+        return {"python": random.getstate(), "numpy": (numpy_key.tolist(), numpy_position), "torch": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state_all(), "loaders": [(dl.rng.getstate(), getattr(dl, "drawn", 0)) for dl in self.dls.loaders]}
+
+    def _set_random_state(self, state):
+        random.setstate(state["python"])
+        np.random.set_state(("MT19937", *state["numpy"]))
+        torch.set_rng_state(state["torch"].cpu())
+        if len(state["cuda"]) == torch.cuda.device_count(): torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+        for dl, (rng, drawn) in zip(self.dls.loaders, state["loaders"], strict=True):
+            dl.rng.setstate(rng)
+            dl.drawn = drawn
+
+
+class History(TrainedEpoch):
+    "Writes every epoch's losses and metrics to the CSV file `path`, whole each time; rows of a resumed run stay"
+    order = 80  # before Checkpoint, whose file takes the rows along
+
+    def __init__(self, path): self.path, self.rows = Path(path), []
+
+    def after_trained_epoch(self):
+        self.rows.append(dict(zip(self.recorder.metric_names, map(_plain, self.recorder.log), strict=True)))
+        names = list(self.rows[0])
+        lines = [",".join(names), *[",".join(str(row[k]) for k in names) for row in self.rows]]
+        with replacing(self.path) as f: f.write(("\n".join(lines) + "\n").encode())
+
+    def state_dict(self): return {"rows": self.rows}
+
+    def load_state_dict(self, state): self.rows = state["rows"]
+
+
+def _plain(value): return value if isinstance(value, int | float) else str(value)

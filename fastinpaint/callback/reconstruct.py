@@ -1,0 +1,25 @@
+"Training an autoencoder with data made for inpainting"
+import torch
+from fastai.callback.core import Callback
+
+from ..losses import InpaintLoss, PixelMSE
+from ..models.pca import start_at_pca
+
+
+class Reconstruct(Callback):
+    """Shows the model the whole image and asks for all of it back, with a squared error (thesis, § 4.1.2).
+
+    Losses and metrics then judge the reconstruction, as if all of the image were a hole.
+    A model with linear shortcuts starts at the principal components of the first `batches` training batches.
+    """
+    def __init__(self, batches=64): self.batches = batches
+
+    def before_fit(self):
+        self.learn.loss_func = InpaintLoss(PixelMSE())
+        if self.model.encoder.shortcut is None: return
+        images = [b[2] for _, b in zip(range(self.batches), self.dls.train, strict=False)]
+        start_at_pca(self.model, torch.cat(images))
+
+    def before_batch(self):
+        image, mask = self.yb
+        self.learn.xb = self.learn.yb = (image, torch.ones_like(mask))

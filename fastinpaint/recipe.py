@@ -1,0 +1,114 @@
+"What all recipes share: flags, data, training, and the files of a run"
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+import fastai.callback.schedule  # noqa: F401 - gives the Learner fit_one_cycle
+from fastai.callback.channelslast import ChannelsLast
+from fastai.torch_core import default_device, set_seed
+from fastcore.script import store_true
+
+from .callback.checkpoint import Checkpoint, History
+from .callback.precision import BFloat16
+from .data import InpaintDataLoaders
+from .learner import inpaint_learner, save_model
+from .models.weights import replacing
+from .photos import named_data
+from .settings import setting
+from .show import results_figure
+
+MAY_CHANGE = {"out", "device", "workers", "wandb", "project", "resume"}  # on resuming; anything else would be another run
+
+
+def train_recipe(
+    recipe,  # Name of the recipe: the folder of its runs, and their W&B name
+    model,   # Makes the model from `width`, `blocks` and `autoencoder`
+    cbs,     # Callbacks that make the method
+    *,
+    data: str = setting("data", "sample"),     # Photographs: a folder, or sample, pets, imagenette
+    masks: str = setting("masks", "train"),    # Holes: train, thin, medium, thick, center, outpaint, a folder of masks, or pool:FOLDER
+    invert: store_true = False,                # In mask files, 0 or black is the hole
+    valid: str = setting("valid", ""),         # Validation: a folder, or a fraction of the data (default: its valid/ folder, or 0.1)
+    augment: bool = True,                      # Turn, warp and recolour the training photographs
+    size: int = setting("size", 128),          # Side of the square crops in pixels
+    bs: int = setting("bs", 16),               # Batch size
+    epochs: int = setting("epochs", 10),       # Epochs, each ending in a validation
+    steps: int = setting("steps", 1000),       # Training steps in all; 0: an epoch is one pass through the photographs
+    lr: float = setting("lr", 3e-3),           # Highest learning rate of the one-cycle schedule
+    seed: int = setting("seed", 42),           # Of everything random; a CPU run repeats to the bit
+    width: int = setting("width", 8),          # Channels of the first stage (published LaMa: 64)
+    blocks: int = setting("blocks", 9),        # Residual blocks of the refiner
+    autoencoder: str = setting("autoencoder", "sample"),  # Where encoder and decoder start: sample, a file, or none
+    out: str = setting("out", "runs"),         # Folder of runs; this one goes to OUT/RECIPE
+    device: str = setting("device", "auto"),   # auto, cpu, cuda, cuda:1, mps …
+    bf16: store_true = False,                  # bfloat16 autocast
+    workers: int = setting("workers", -1),     # Data loading processes; -1 chooses
+    wandb: str = setting("wandb", "disabled"), # W&B: disabled, offline, online, or auto (online if logged in)
+    project: str = setting("project", "fastinpaint"),  # W&B project
+    log_model: store_true = False,             # Upload the weights to W&B at the end
+    resume: store_true = False,                # Go on with the interrupted run in OUT/RECIPE
+):
+    """Train `recipe` and write `model.safetensors`, `metrics.csv`, `results.png` and `settings.json` to `out/recipe`; returns the Learner.
+
+    Ctrl-C ends training early, with the model as it stands saved; `resume` then continues from the last whole epoch.
+    """
+    settings = {k: v for k, v in locals().items() if k not in ("model", "cbs")}
+    folder = Path(out)/recipe
+    _check_settings(folder/"settings.json", settings, resume)
+    set_seed(seed)
+    device = default_device() if device == "auto" else torch.device(device)
+    dls = InpaintDataLoaders.from_folder(
+        named_data(data), masks, size, bs, valid=_fraction(valid), seed=seed, steps=-(-steps//epochs) if steps else None, augment=augment,
+        invert=invert, num_workers=_workers(workers, device), device=device)
+    autoencoder = None if autoencoder == "none" else autoencoder
+    learn = inpaint_learner(dls, model(width=width, blocks=blocks, autoencoder=autoencoder), lr=lr, path=folder, cbs=[
+        *cbs, ChannelsLast(), History(folder/"metrics.csv"), Checkpoint(folder/"checkpoint.pt", resume), *([BFloat16()] if bf16 else []),
+        *_tracking(wandb, project, recipe, settings, folder, log_model)])
+    with replacing(folder/"settings.json") as f: f.write(json.dumps(settings, indent=1).encode())
+    print(f"{recipe}: {len(dls.train_ds)} photographs to train on, {len(dls.valid_ds)} to validate, {size} px, on {device}")
+    interrupted = False
+    try: learn.fit_one_cycle(epochs, lr)
+    except KeyboardInterrupt:
+        interrupted = True
+        print(f"\nInterrupted in epoch {learn.epoch}; --resume continues from the last whole epoch.")
+    save_model(learn, folder/"model.safetensors")
+    if interrupted: sys.exit(130)
+    results_figure(learn, 6).savefig(folder/"results.png", dpi=110)
+    plt.close("all")
+    print("\n".join(["", *(f"{o:24} {folder/f}" for o, f in FILES.items())]))
+    return learn
+
+
+FILES = {"the model": "model.safetensors", "losses and metrics": "metrics.csv", "filled holes": "results.png",
+         "what it was made with": "settings.json"}
+
+
+def _check_settings(file, settings, resume):
+    "A resumed run must be the run that was interrupted"
+    if not resume or not file.is_file(): return
+    before = json.loads(file.read_text())
+    changed = [f"{k}={before.get(k)!r}, now {v!r}" for k, v in settings.items() if k not in MAY_CHANGE and before.get(k) != v]
+    if changed: raise ValueError(f"cannot resume {file.parent} with other settings: it was made with {'; '.join(changed)}")
+
+
+def _fraction(valid):
+    "A fraction or a folder, as given on the command line; None if nothing was"
+    try: return float(valid) if valid else None
+    except ValueError: return valid
+
+
+def _workers(workers, device):
+    # beside the training itself a CPU has no cores to spare: workers only get in its way
+    if workers < 0: return 0 if device.type == "cpu" else None
+    return workers
+
+
+def _tracking(mode, project, recipe, settings, folder, log_model):
+    if mode == "disabled": return []
+    from .callback.tracking import WandbTracking  # takes a second to import
+    return [WandbTracking(project, None if mode == "auto" else mode, settings, recipe, folder, log_model)]
+
+

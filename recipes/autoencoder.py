@@ -1,0 +1,10 @@
+"The autoencoder that all other recipes start from and freeze (thesis, § 4.1.2)"
+from fastinpaint.all import *
+
+
+@call_parse
+@delegates(train_recipe)
+def main(augment: store_true = False, **kwargs):
+    "Pretrain encoder and decoder to reproduce whole photographs, with a squared error and no refiner between them"
+    def model(width, blocks, autoencoder): return lama(width, blocks=0, control=None, autoencoder=None)
+    train_recipe("autoencoder", model, [Reconstruct()], augment=augment, **kwargs)

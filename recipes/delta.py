@@ -1,0 +1,9 @@
+"Table A.1"
+from fastinpaint.all import *
+
+
+@call_parse
+@delegates(train_recipe)
+def main(**kwargs):
+    "Table A.1: as latent_control, with a skip connection around the refiner, which then predicts a difference"
+    train_recipe("delta", partial(lama, control=True, delta=True), [FreezeSchedule(), LatentLoss()], **kwargs)

@@ -1,0 +1,9 @@
+"Table 5.1 (1), the baseline"
+from fastinpaint.all import *
+
+
+@call_parse
+@delegates(train_recipe)
+def main(**kwargs):
+    "Table 5.1 (1): L1 in pixels, everything trained, the mask as a fourth input channel"
+    train_recipe("lama_l1", lama, [], **kwargs)

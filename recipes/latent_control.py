@@ -1,0 +1,9 @@
+"Table 5.1 (4), the method of the thesis"
+from fastinpaint.all import *
+
+
+@call_parse
+@delegates(train_recipe)
+def main(**kwargs):
+    "Table 5.1 (4): latent L1 and mask control on a frozen autoencoder"
+    train_recipe("latent_control", partial(lama, control=True), [FreezeSchedule(), LatentLoss()], **kwargs)
