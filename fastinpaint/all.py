@@ -1,6 +1,8 @@
 "The one star-import surface: `from fastinpaint.all import *`"
 from functools import partial
 
+from fastai.callback.core import Callback
+from fastai.data.core import DataLoaders
 from fastcore.meta import delegates
 from fastcore.script import call_parse, store_true
 

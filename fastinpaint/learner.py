@@ -1,4 +1,5 @@
 "From data and a model to a fastai `Learner`; filling photographs; models on disk"
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from .callback.terms import LossTerms
 from .losses import InpaintLoss, PixelL1
-from .masks import read_mask
+from .masks import hole_of, read_mask
 from .metrics import default_metrics
 from .models.lama import lama
 from .models.weights import read_weights, write_weights
@@ -41,10 +42,20 @@ def inpaint_learner(
 def inpaint(self: Learner, image, mask, invert=False):
     """`image` with the hole of `mask` filled, an RGB `PIL.Image` of the same size.
 
-    Both are paths, PIL images or arrays (image uint8 `[H, W, 3]` or `[H, W]`, mask bool, 0/1 or 0…255 `[H, W]`), of any size;
-    1 or white is hole, with `invert` black. Known pixels come back bit-identical. Raises ValueError where sizes or types do not fit.
+    Both are paths, PIL images or arrays (image uint8 `[H, W, 3]` or `[H, W]`, mask `[H, W]` bool or uint8, 0/1 or 0…255), of
+    any size; 1 or white is hole, with `invert` black. Known pixels come back bit-identical. Raises ValueError where sizes or
+    types do not fit.
     """
     return fill(self.model, image, mask, invert)
+
+
+@contextmanager
+def evaluating(model):
+    "`model` in eval mode, then each of its modules in its own again: those of frozen parts differ from the rest"
+    modes = {m: m.training for m in model.modules()}
+    try: yield model.eval()
+    finally:
+        for m, training in modes.items(): m.training = training
 
 
 @torch.no_grad()
@@ -54,11 +65,10 @@ def fill(model, image, mask, invert=False):
     if pixels.shape[:2] != hole.shape:
         (h, w), (mh, mw) = pixels.shape[:2], hole.shape
         raise ValueError(f"the image is {w}x{h} pixels, its mask {mw}x{mh}; they must be of one size")
-    device, training = next(model.parameters()).device, model.training
+    device = next(model.parameters()).device
     x = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None].float()/255
     m = torch.from_numpy(hole).to(device)[None, None].float()
-    pred = model.eval()(x*(1 - m), m)[0].permute(1, 2, 0)
-    model.train(training)
+    with evaluating(model): pred = model(x*(1 - m), m)[0].permute(1, 2, 0)
     filled = (pred.float().clamp(0, 1)*255).round().byte().cpu().numpy()
     return Image.fromarray(np.where(hole[..., None], filled, pixels))
 
@@ -78,7 +88,7 @@ def _hole(mask, invert):
         if mask.ndim != 2 or mask.dtype not in (bool, np.uint8):
             raise ValueError(f"a mask array is bool or uint8 [H, W], got {mask.dtype} {list(mask.shape)}")
         return (mask if mask.dtype == bool else mask > 0 if mask.max(initial=0) <= 1 else mask >= 128) != invert
-    return read_mask(mask, invert)
+    return hole_of(mask, invert) if isinstance(mask, Image.Image) else read_mask(mask, invert)
 
 
 def save_model(model, path):
@@ -93,6 +103,8 @@ def save_model(model, path):
 def load_model(path):
     "The `Inpainter` that `save_model` wrote, in eval mode. Raises FileNotFoundError, or ValueError for any other file."
     state, config = read_weights(path)
-    model = lama(**config, autoencoder=None)
-    model.load_state_dict(state)
+    try:
+        model = lama(**config, autoencoder=None)
+        model.load_state_dict(state)
+    except (TypeError, RuntimeError, ValueError) as e: raise ValueError(f"{path} holds no LaMa of this package: {e}") from e
     return model.eval()

@@ -143,7 +143,11 @@ def read_mask(source, invert: bool = False) -> np.ndarray:
     Grey of 128 and more is hole; in a file that holds only 0 and 1 (grey or palette indices) 1 is hole.
     `invert` swaps hole and known. Raises what Pillow raises for a file that it cannot read.
     """
-    with Image.open(source) as im: im = ImageOps.exif_transpose(im)
+    with Image.open(source) as im: return hole_of(ImageOps.exif_transpose(im), invert)
+
+
+def hole_of(im: Image.Image, invert: bool = False) -> np.ndarray:
+    "The hole that a mask's picture shows, as in `read_mask`"
     values = np.asarray(im) if im.mode in ("1", "L", "P") else np.asarray(to_rgb(im).convert("L"))
     if values.max(initial=0) <= 1: hole = values > 0
     else: hole = np.asarray(to_rgb(im).convert("L")) >= 128

@@ -1,12 +1,11 @@
 "What all recipes share: flags, data, training, and the files of a run"
 import json
 import sys
-from functools import partial
 from pathlib import Path
 
+import fastai.callback.schedule  # noqa: F401 - gives the Learner fit_one_cycle
 import matplotlib.pyplot as plt
 import torch
-import fastai.callback.schedule  # noqa: F401 - gives the Learner fit_one_cycle
 from fastai.callback.channelslast import ChannelsLast
 from fastai.torch_core import default_device, set_seed
 from fastcore.script import store_true
@@ -25,22 +24,23 @@ MAY_CHANGE = {"out", "device", "workers", "wandb", "project", "resume"}  # on re
 
 def train_recipe(
     recipe,  # Name of the recipe: the folder of its runs, and their W&B name
-    model,   # Makes the model from `width`, `blocks` and `autoencoder`
+    model,   # Makes the model from `width`, `blocks`, `linear` and `autoencoder`
     cbs,     # Callbacks that make the method
     *,
     data: str = setting("data", "sample"),     # Photographs: a folder, or sample, pets, imagenette
-    masks: str = setting("masks", "train"),    # Holes: train, thin, medium, thick, center, outpaint, a folder of masks, or pool:FOLDER
+    masks: str = setting("masks", "train"),    # Holes: train, thin, medium, thick, center, outpaint, a folder, or pool:FOLDER
     invert: store_true = False,                # In mask files, 0 or black is the hole
-    valid: str = setting("valid", ""),         # Validation: a folder, or a fraction of the data (default: its valid/ folder, or 0.1)
+    valid: str = setting("valid", ""),         # Validation: a folder or a fraction; by default valid/ in the data, or 0.1
     augment: bool = True,                      # Turn, warp and recolour the training photographs
     size: int = setting("size", 128),          # Side of the square crops in pixels
-    bs: int = setting("bs", 16),               # Batch size
-    epochs: int = setting("epochs", 10),       # Epochs, each ending in a validation
-    steps: int = setting("steps", 1000),       # Training steps in all; 0: an epoch is one pass through the photographs
+    bs: int = setting("bs", 8),                # Batch size
+    epochs: int = setting("epochs", 5),        # Epochs, each ending in a validation
+    steps: int = setting("steps", 2500),       # Training steps in all; 0: an epoch is one pass through the photographs
     lr: float = setting("lr", 3e-3),           # Highest learning rate of the one-cycle schedule
     seed: int = setting("seed", 42),           # Of everything random; a CPU run repeats to the bit
     width: int = setting("width", 8),          # Channels of the first stage (published LaMa: 64)
     blocks: int = setting("blocks", 9),        # Residual blocks of the refiner
+    plain: store_true = False,                 # LaMa's published layout, without linear paths
     autoencoder: str = setting("autoencoder", "sample"),  # Where encoder and decoder start: sample, a file, or none
     out: str = setting("out", "runs"),         # Folder of runs; this one goes to OUT/RECIPE
     device: str = setting("device", "auto"),   # auto, cpu, cuda, cuda:1, mps …
@@ -51,22 +51,22 @@ def train_recipe(
     log_model: store_true = False,             # Upload the weights to W&B at the end
     resume: store_true = False,                # Go on with the interrupted run in OUT/RECIPE
 ):
-    """Train `recipe` and write `model.safetensors`, `metrics.csv`, `results.png` and `settings.json` to `out/recipe`; returns the Learner.
+    """Train `recipe`, write the model, `metrics.csv`, `results.png` and `settings.json` to `out/recipe`, and return the Learner.
 
     Ctrl-C ends training early, with the model as it stands saved; `resume` then continues from the last whole epoch.
     """
     settings = {k: v for k, v in locals().items() if k not in ("model", "cbs")}
-    folder = Path(out)/recipe
+    folder, device = Path(out)/recipe, choose_device(device)
     _check_settings(folder/"settings.json", settings, resume)
     set_seed(seed)
-    device = default_device() if device == "auto" else torch.device(device)
     dls = InpaintDataLoaders.from_folder(
-        named_data(data), masks, size, bs, valid=_fraction(valid), seed=seed, steps=-(-steps//epochs) if steps else None, augment=augment,
-        invert=invert, num_workers=_workers(workers, device), device=device)
+        named_data(data), masks, size, bs, valid=_fraction(valid), seed=seed, steps=-(-steps//epochs) if steps else None,
+        augment=augment, invert=invert, num_workers=_workers(workers, device), device=device)
     autoencoder = None if autoencoder == "none" else autoencoder
-    learn = inpaint_learner(dls, model(width=width, blocks=blocks, autoencoder=autoencoder), lr=lr, path=folder, cbs=[
-        *cbs, ChannelsLast(), History(folder/"metrics.csv"), Checkpoint(folder/"checkpoint.pt", resume), *([BFloat16()] if bf16 else []),
-        *_tracking(wandb, project, recipe, settings, folder, log_model)])
+    model = model(width=width, blocks=blocks, linear=not plain, autoencoder=autoencoder)
+    learn = inpaint_learner(dls, model, lr=lr, path=folder, cbs=[
+        *cbs, ChannelsLast(), *([BFloat16()] if bf16 else []), History(folder/"metrics.csv"),
+        Checkpoint(folder/"checkpoint.pt", resume), *_tracking(wandb, project, recipe, settings, folder, log_model)])
     with replacing(folder/"settings.json") as f: f.write(json.dumps(settings, indent=1).encode())
     print(f"{recipe}: {len(dls.train_ds)} photographs to train on, {len(dls.valid_ds)} to validate, {size} px, on {device}")
     interrupted = False
@@ -98,6 +98,14 @@ def _fraction(valid):
     "A fraction or a folder, as given on the command line; None if nothing was"
     try: return float(valid) if valid else None
     except ValueError: return valid
+
+
+def choose_device(name):
+    "The device called `name`; for auto, the GPU if there is one"
+    if name == "auto": return default_device()
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available(): raise ValueError(f"--device {name}: this torch sees no GPU")
+    return device
 
 
 def _workers(workers, device):

@@ -5,6 +5,7 @@ from fastai.learner import Learner
 from fastcore.basics import patch
 
 from .data import InpaintDL
+from .learner import evaluating
 from .metrics import composite
 
 OUTLINE = (1., .1, .5)  # a colour that photographs rarely hold
@@ -61,8 +62,7 @@ def show_latent_damage(self: Learner, max_n=4):
     Where the last column departs from grey outside the hole, the mask damaged features there as well. Returns the figure.
     """
     masked, mask, image, _ = self.dls.valid.one_batch()
-    model = self.model.eval()
-    with torch.no_grad(): damage = latent_damage(model, image, masked)
+    with evaluating(self.model), torch.no_grad(): damage = latent_damage(self.model, image, masked)
     return show_rows({"masked input": masked, "original": image, "decoded difference": damage}, max_n)
 
 

@@ -9,10 +9,12 @@ def masked_l1(pred, target, mask=None, known=1., missing=1.):
     Raises ValueError naming shapes that do not fit.
     """
     if pred.ndim != 4 or pred.shape != target.shape:
-        raise ValueError(f"masked_l1 takes two tensors [B, C, h, w] of one shape, got {list(pred.shape)} and {list(target.shape)}")
+        raise ValueError("masked_l1 takes two tensors [B, C, h, w] of one shape, "
+                         f"got {list(pred.shape)} and {list(target.shape)}")
     if mask is not None:
         b, _, h, w = pred.shape
-        fits = mask.ndim == 4 and mask.shape[:2] == (b, 1) and all(m >= n and m % n == 0 for m, n in zip(mask.shape[2:], (h, w)))
+        fits = mask.ndim == 4 and mask.shape[:2] == (b, 1) and all(
+            m >= n and m % n == 0 for m, n in zip(mask.shape[2:], (h, w), strict=True))
         if not fits: raise ValueError(f"a mask for {list(pred.shape)} is [{b}, 1, s·{h}, s·{w}], got {list(mask.shape)}")
     return reference.masked_l1(pred, target, mask, known, missing)
 

@@ -6,5 +6,5 @@ from fastinpaint.all import *
 @delegates(train_recipe)
 def main(augment: store_true = False, **kwargs):
     "Pretrain encoder and decoder to reproduce whole photographs, with a squared error and no refiner between them"
-    def model(width, blocks, autoencoder): return lama(width, blocks=0, control=None, autoencoder=None)
-    train_recipe("autoencoder", model, [Reconstruct()], augment=augment, **kwargs)
+    def model(width, linear, **_): return lama(width, blocks=0, control=None, linear=linear, autoencoder=None)
+    return train_recipe("autoencoder", model, [Reconstruct()], augment=augment, **kwargs)

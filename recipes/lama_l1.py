@@ -6,4 +6,4 @@ from fastinpaint.all import *
 @delegates(train_recipe)
 def main(**kwargs):
     "Table 5.1 (1): L1 in pixels, everything trained, the mask as a fourth input channel"
-    train_recipe("lama_l1", lama, [], **kwargs)
+    return train_recipe("lama_l1", lama, [], **kwargs)

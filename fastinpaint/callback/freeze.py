@@ -1,4 +1,7 @@
 "What stands still from which fraction of training to which"
+import fnmatch
+from itertools import chain
+
 from fastai.callback.core import Callback
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -10,8 +13,9 @@ class FreezeSchedule(Callback):
 
     `FreezeSchedule()` freezes encoder and decoder for the whole run (thesis, Table 5.1). `decoder=(0, .8)` thaws the decoder
     for the last fifth, `encoder=None` leaves the encoder free, and `keep` names modules inside frozen parts that train
-    all the same, as row (3) does with "encoder.stages.0.conv". Frozen means: no gradients, no step of the optimizer (its
-    momentum included) and BatchNorm in eval mode, whatever `unfreeze` did before. Any module of the model can be named.
+    all the same ("encoder.stages.0.conv", or a pattern such as "encoder.stages.0.*"), as row (3) does. Frozen means: no
+    gradients, no step of the optimizer (its momentum included) and BatchNorm in eval mode, whatever `unfreeze` did
+    before. Any module can be named.
     Raises ValueError for a module that the model does not have or a span outside [0, 1].
     """
     order = -5  # right after TrainEvalCallback (-10), which puts the whole model into training mode
@@ -19,17 +23,20 @@ class FreezeSchedule(Callback):
     def __init__(self,
         encoder=WHOLE_RUN, # From which fraction of training to which the encoder is frozen, or None
         decoder=WHOLE_RUN, # The same for the decoder
-        keep=(),           # Modules that train although a frozen part holds them
+        keep=(),           # Modules, by name or pattern, that train although a frozen part holds them
         **parts            # The same for other modules by name, "." written as "__"
     ):
         spans = {"encoder": encoder, "decoder": decoder} | {k.replace("__", "."): v for k, v in parts.items()}
         self.spans = {k: v for k, v in spans.items() if v is not None}
         self.keep = [keep] if isinstance(keep, str) else list(keep)
         for name, (start, stop) in self.spans.items():
-            if not 0 <= start <= stop <= 1: raise ValueError(f"{name} frozen from {start} to {stop}: both are fractions in [0, 1]")
+            if not 0 <= start <= stop <= 1:
+                raise ValueError(f"{name} frozen from {start} to {stop}: both are fractions in [0, 1]")
 
     def before_fit(self):
-        missing = [k for k in [*self.spans, *self.keep] if k not in dict(self.model.named_modules())]
+        names = [name for name, _ in self.model.named_modules()]
+        self.kept = {pattern: fnmatch.filter(names, pattern) for pattern in self.keep}
+        missing = [k for k in self.spans if k not in names] + [k for k, found in self.kept.items() if not found]
         if missing: raise ValueError(f"the model has no module {', '.join(missing)}; its parts are "
                                      f"{', '.join(k for k, _ in self.model.named_children())}")
         self.frozen = None
@@ -46,7 +53,7 @@ class FreezeSchedule(Callback):
 
     def _apply(self):
         for name in self.spans: _set_frozen(self.model.get_submodule(name), name in self.frozen)
-        for name in self.keep: _set_frozen(self.model.get_submodule(name), False)
+        for name in chain(*self.kept.values()): _set_frozen(self.model.get_submodule(name), False)
 
     def after_fit(self):
         for name in self.spans: self.model.get_submodule(name).requires_grad_(True)

@@ -31,7 +31,7 @@ class LatentLoss(Callback):
         pixel=False  # Keep the Learner's pixel terms, and so decode in training
     ):
         self.term, self.pixel = LatentL1(weight, known, missing), pixel
-        self.target_encoder = self.hook = None
+        self.hook, self.begun = None, False
 
     def before_fit(self):
         if self.hook: self.after_fit()  # an interrupted fit did not get there
@@ -39,9 +39,11 @@ class LatentLoss(Callback):
         self.others = loss.terms
         loss.terms = [*(loss.terms if self.pixel else []), self.term]
         self.model.decode_in_training = self.pixel
-        if self.target_encoder is None: self.target_encoder = deepcopy(self.model.encoder).requires_grad_(False)
+        if not self.begun: self.target_encoder = deepcopy(self.model.encoder).requires_grad_(False)
         self.target_encoder.to(next(self.model.parameters()).device).eval()
         self.hook = self.model.refiner.register_forward_hook(self._keep_latent)
+
+    def before_train(self): self.begun = True
 
     def _keep_latent(self, refiner, inputs, latent): self.term.latent = latent
 

@@ -24,6 +24,7 @@ class LossTerms(Callback):
 
     def before_fit(self):
         self.after_fit()  # an interrupted fit did not get there
+        self.count = 0
         self.learn.metrics = [*self.learn.metrics, *[TermMean(self, t.name) for t in self.loss_func.terms]]
 
     def before_train(self): self.sums, self.count = {}, 0
@@ -33,5 +34,8 @@ class LossTerms(Callback):
         self.values = {k: v.detach() for k, v in self.loss_func.values.items()}
         self.sums = {k: self.sums.get(k, 0) + v for k, v in self.values.items()}
         self.count += 1
+
+    def before_validate(self):
+        if not self.count: self.after_fit()  # in `learn.validate`, which has no training to report
 
     def after_fit(self): self.learn.metrics = [m for m in self.learn.metrics if not isinstance(m, TermMean)]

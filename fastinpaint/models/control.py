@@ -7,21 +7,22 @@ from ..kernels import zero_conv_merge
 
 
 class AlphaChannel(nn.Module):
-    """The mask as one more input channel of the encoder's first convolution.
+    """The mask as one more input channel of the encoder's first convolution, and of the linear path beside it.
 
-    Only that channel's kernel `weight` `[width, 1, 7, 7]` lives here, zero at first, so that the encoder itself stays
-    a plain encoder of RGB images, whose latents are the targets of the latent loss.
+    Only that channel's kernels, `weight` `[width, 1, 7, 7]` and `linear` `[width, 1, 1, 1]`, live here, zero at first, so that
+    the encoder itself stays a plain encoder of RGB images, whose latents are the targets of the latent loss.
     """
-    def __init__(self, width, depth=3):
+    def __init__(self, width, depth=3, linear=False):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(width, 1, 7, 7))
+        self.linear = nn.Parameter(torch.zeros(width, 1, 1, 1)) if linear else None
 
     def forward(self, encoder, image, mask):
-        first, *rest = encoder.stages
+        first, rest = encoder.stages[0], encoder.stages[1:]
         x = F.pad(torch.cat([image, mask], dim=1), (3, 3, 3, 3), mode="reflect")
-        latent = first.act(first.bn(F.conv2d(x, torch.cat([first.conv.weight, self.weight], dim=1))))
-        for stage in rest: latent = stage(latent)
-        return encoder.add_shortcut(latent, image)
+        y = first.act(first.bn(F.conv2d(x, torch.cat([first.conv.weight, self.weight], dim=1))))
+        y = first.add_linear(y, image)
+        return rest(y if self.linear is None else y + F.conv2d(mask, self.linear))
 
 
 class ZeroConv(nn.Module):
@@ -36,9 +37,10 @@ class ZeroConv(nn.Module):
 class MaskControl(nn.Module):
     """A mask encoder beside the image encoder, merged into it after every stage through zero-initialised convolutions.
 
-    At initialisation the controlled encoder equals the plain encoder to the bit.
+    At initialisation the controlled encoder equals the plain encoder to the bit. Masks are exactly 0 or 1, so that the first,
+    1×1 stage of the mask encoder has one feature vector for the hole and one for the rest: it never becomes an image.
     """
-    def __init__(self, width, depth=3):
+    def __init__(self, width, depth=3, linear=False):
         super().__init__()
         channels = [width*2**i for i in range(depth + 1)]
         convs = [nn.Conv2d(1, width, 1)] + [nn.Conv2d(n, 2*n, 3, stride=2, padding=1) for n in channels[:-1]]
@@ -47,8 +49,37 @@ class MaskControl(nn.Module):
         self.zero_convs = nn.ModuleList(ZeroConv(n) for n in channels)
 
     def forward(self, encoder, image, mask):
-        latent = image
-        for stage, mask_stage, zero_conv in zip(encoder.stages, self.mask_stages, self.zero_convs, strict=True):
-            mask = mask_stage(mask)
-            latent = zero_conv(stage(latent), mask)
-        return encoder.add_shortcut(latent, image)
+        first, second, *rest = self.mask_stages
+        known, step = two_levels(*first, mask)  # the first stage's output is known + step·mask
+        weight = self.zero_convs[0].weight.flatten(1)
+        latent = encoder.stages[0](image) + (weight @ known + (weight @ step)*mask.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        guide = second[1:](conv_two_levels(second[0], mask, known, step))
+        latent = self.zero_convs[1](encoder.stages[1](latent), guide)
+        for stage, mask_stage, zero_conv in zip(encoder.stages[2:], rest, self.zero_convs[2:], strict=True):
+            guide = mask_stage(guide)
+            latent = zero_conv(stage(latent), guide)
+        return latent
+
+
+def two_levels(conv, bn, act, mask):
+    """`act(bn(conv(mask)))` of a 1×1 convolution and a binary `mask` `[B, 1, H, W]`, as `known + step·mask`.
+
+    Returns `known` and `step` `[C]`. BatchNorm's statistics, those of the batch in training, follow from the share of hole.
+    """
+    values = torch.stack([conv.bias, conv.bias + conv.weight.flatten()])  # for a mask of 0 and of 1
+    mean, var = bn.running_mean, bn.running_var
+    if bn.training:
+        share = mask.mean(dtype=torch.float32)
+        mean, var = torch.lerp(*values, share), share*(1 - share)*(values[1] - values[0])**2
+        with torch.no_grad():
+            bn.num_batches_tracked += 1
+            bn.running_mean.lerp_(mean, bn.momentum)
+            bn.running_var.lerp_(var*mask.numel()/max(mask.numel() - 1, 1), bn.momentum)
+    known, hole = act((values - mean)*torch.rsqrt(var + bn.eps)*bn.weight + bn.bias)
+    return known, hole - known
+
+
+def conv_two_levels(conv, mask, known, step):
+    "`conv(known + step·mask)` for `known` and `step` `[C]`: a convolution of `mask`, and one of ones, for the zero padding"
+    weight = torch.stack([torch.einsum("ocij,c->oij", conv.weight, level) for level in (step, known)], dim=1)
+    return F.conv2d(torch.cat([mask, torch.ones_like(mask)], dim=1), weight, conv.bias, conv.stride, conv.padding)

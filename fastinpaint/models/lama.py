@@ -2,6 +2,7 @@
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from .control import AlphaChannel, MaskControl
@@ -12,79 +13,92 @@ LOCAL_SHARE = 4  # one channel in four is local, as in every published LaMa
 SAMPLE_AUTOENCODER = Path(__file__).parent/"autoencoder.safetensors"
 
 
+def conv_bn(x, conv, bn):
+    "`bn(conv(x))`; with fixed statistics as one convolution, which spares a pass over the largest features there are"
+    if bn.training: return bn(conv(x))
+    scale = bn.weight*torch.rsqrt(bn.running_var + bn.eps)
+    x = F.pad(x, [conv.padding[0]]*4, mode="reflect")
+    return F.conv2d(x, conv.weight*scale.view(-1, 1, 1, 1), bn.bias - bn.running_mean*scale, conv.stride)
+
+
 class ConvBlock(nn.Module):
-    "Reflection-padded convolution without bias, BatchNorm, ReLU unless `act` is off"
-    def __init__(self, n_in, n_out, size, stride=1, act=True):
+    """Reflection-padded convolution without bias, BatchNorm, ReLU; with `linear` plus a linear path beside all three.
+
+    The linear path is a convolution of two output pixels' width, so that neighbouring windows overlap.
+    """
+    def __init__(self, n_in, n_out, size, stride=1, linear=False):
         super().__init__()
         self.conv = nn.Conv2d(n_in, n_out, size, stride, padding=size//2, padding_mode="reflect", bias=False)
         self.bn = nn.BatchNorm2d(n_out)
-        self.act = nn.ReLU(inplace=True) if act else nn.Identity()
+        self.act = nn.ReLU(inplace=True)
+        width, padding = (2*stride, stride//2) if stride > 1 else (1, 0)
+        self.linear = nn.Conv2d(n_in, n_out, width, stride, padding, padding_mode="reflect") if linear else None
 
-    def forward(self, x): return self.act(self.bn(self.conv(x)))
+    def forward(self, x): return self.add_linear(self.act(conv_bn(x, self.conv, self.bn)), x)
+
+    def add_linear(self, y, x): return y if self.linear is None else y + self.linear(x)
 
 
 class UpBlock(nn.Module):
-    "Transposed convolution that doubles the size, BatchNorm, ReLU"
-    def __init__(self, n_in, n_out):
+    "Transposed convolution that doubles the size, BatchNorm, ReLU; with `linear` plus a linear path, as in `ConvBlock`"
+    def __init__(self, n_in, n_out, linear=False):
         super().__init__()
         self.conv = nn.ConvTranspose2d(n_in, n_out, 3, stride=2, padding=1, output_padding=1)
         self.bn = nn.BatchNorm2d(n_out)
         self.act = nn.ReLU(inplace=True)
+        self.linear = nn.ConvTranspose2d(n_in, n_out, 4, stride=2, padding=1) if linear else None
 
-    def forward(self, x): return self.act(self.bn(self.conv(x)))
+    def forward(self, x):
+        y = self.act(self.bn(self.conv(x)))
+        return y if self.linear is None else y + self.linear(x)
 
 
 class Encoder(nn.Module):
     """RGB image `[B, 3, H, W]` in [0, 1] to a latent `[B, width·2^depth, H/2^depth, W/2^depth]`.
 
-    `stages` are LaMa's layers 1 to 4. `shortcut` is a linear path past them, from each 2^depth-pixel block straight
-    to the latent, whose features are then signed: at width 8 the ReLU stages alone lose most of what a
-    principal-component code of the same size keeps.
+    `stages` are LaMa's layers 1 to 4. `linear` gives each a linear path beside its ReLU, which at width 8 loses most of what
+    a principal-component code of the same size keeps; features are then signed.
     """
-    def __init__(self, width, depth=3, shortcut=False):
+    def __init__(self, width, depth=3, linear=False):
         super().__init__()
-        self.stages = nn.ModuleList([ConvBlock(3, width, 7)])
-        self.stages.extend(ConvBlock(width*2**i, width*2**(i + 1), 3, stride=2, act=not (shortcut and i == depth - 1))
-                           for i in range(depth))
-        block = 2**depth
-        self.shortcut = nn.Conv2d(3, width*block, block, stride=block) if shortcut else None
+        self.stages = nn.Sequential(ConvBlock(3, width, 7, linear=linear))
+        self.stages.extend(ConvBlock(width*2**i, width*2**(i + 1), 3, stride=2, linear=linear) for i in range(depth))
 
-    def forward(self, x):
-        latent = x
-        for stage in self.stages: latent = stage(latent)
-        return self.add_shortcut(latent, x)
-
-    def add_shortcut(self, latent, x): return latent if self.shortcut is None else latent + self.shortcut(x)
+    def forward(self, x): return self.stages(x)
 
 
 class Refiner(nn.Module):
-    "`blocks` FFC residual blocks at latent size; with `delta` their output is added to the input (thesis, appendix A)"
+    """`blocks` FFC residual blocks at latent size.
+
+    With `delta` they predict a difference (thesis, appendix A): their output passes a zero-initialised 1×1 convolution and is
+    added to the input, so that training starts from the masked latent.
+    """
     def __init__(self, channels, blocks, delta=False, signed=False):
         super().__init__()
         self.blocks = nn.Sequential(*[FFCBlock(channels, channels//LOCAL_SHARE, signed) for _ in range(blocks)])
-        self.delta = delta
+        self.delta = nn.Conv2d(channels, channels, 1, bias=False) if delta else None
+        if delta: nn.init.zeros_(self.delta.weight)
 
     def forward(self, latent):
         refined = self.blocks(latent)
-        return latent + refined if self.delta else refined
+        return refined if self.delta is None else latent + self.delta(refined)
 
 
 class Decoder(nn.Module):
     """Latent to RGB image, the mirror of `Encoder`.
 
-    LaMa's ends in a sigmoid. With the linear `shortcut` the output is the sum of both paths and may leave [0, 1] a
-    little; composites are clamped.
+    LaMa's ends in a sigmoid. With `linear` paths the output is the sum of both and may leave [0, 1] a little; composites are
+    clamped.
     """
-    def __init__(self, width, depth=3, shortcut=False):
+    def __init__(self, width, depth=3, linear=False):
         super().__init__()
-        self.stages = nn.Sequential(*[UpBlock(width*2**i, width*2**(i - 1)) for i in range(depth, 0, -1)])
+        self.stages = nn.Sequential(*[UpBlock(width*2**i, width*2**(i - 1), linear) for i in range(depth, 0, -1)])
         self.head = nn.Conv2d(width, 3, 7, padding=3, padding_mode="reflect")
-        block = 2**depth
-        self.shortcut = nn.ConvTranspose2d(width*block, 3, block, stride=block) if shortcut else None
+        self.linear = linear
 
     def forward(self, latent):
         image = self.head(self.stages(latent))
-        return image.sigmoid() if self.shortcut is None else image + self.shortcut(latent)
+        return image if self.linear else image.sigmoid()
 
 
 def reflect_index(size, length, device):
@@ -136,21 +150,21 @@ class Inpainter(nn.Module):
         return x
 
 
-def lama(width=8, blocks=9, depth=3, control=False, delta=False, shortcut=True, autoencoder="sample"):
+def lama(width=8, blocks=9, depth=3, control=False, delta=False, linear=True, autoencoder="sample"):
     """LaMa with `width` channels in its first stage, `blocks` residual blocks and `depth` halvings of the size.
 
     `control`: False tells the encoder about the mask through a fourth input channel, True through mask control, None not
-    at all (an autoencoder). `delta` adds a skip connection around the refiner. `shortcut` adds the linear paths and
-    signed residual blocks that the small bundled models use; the published checkpoints are `shortcut=False`, width 64.
+    at all (an autoencoder). `delta` adds a skip connection around the refiner. `linear` adds the linear paths and signed
+    residual blocks that the small bundled models use; the published checkpoints are `linear=False`, width 64.
     `autoencoder` is where encoder and decoder start from: "sample" (bundled, width 8), a file of the `autoencoder`
     recipe, or None for random weights. Raises ValueError where that file holds another architecture.
     """
     if width < 1 or blocks < 0 or depth < 1: raise ValueError(f"no LaMa of {width=}, {blocks=}, {depth=}")
-    config = dict(width=width, blocks=blocks, depth=depth, control=control, delta=delta, shortcut=shortcut)
+    config = dict(width=width, blocks=blocks, depth=depth, control=control, delta=delta, linear=linear)
     channels = width*2**depth
-    conditioner = {False: AlphaChannel, True: MaskControl}[control](width, depth) if control is not None else None
-    model = Inpainter(Encoder(width, depth, shortcut), Refiner(channels, blocks, delta, signed=shortcut),
-                      Decoder(width, depth, shortcut), conditioner, config)
+    conditioner = {False: AlphaChannel, True: MaskControl}[control](width, depth, linear) if control is not None else None
+    model = Inpainter(Encoder(width, depth, linear), Refiner(channels, blocks, delta, signed=linear),
+                      Decoder(width, depth, linear), conditioner, config)
     if autoencoder is not None: load_autoencoder(model, autoencoder)
     return model
 
@@ -158,10 +172,10 @@ def lama(width=8, blocks=9, depth=3, control=False, delta=False, shortcut=True, 
 def load_autoencoder(model, path):
     """Copy encoder and decoder of the autoencoder file `path` ("sample": the bundled one) into `model`.
 
-    Raises ValueError where the file holds another width, depth or shortcut than the model.
+    Raises ValueError where the file holds another width, depth or kind than the model.
     """
     state, config = read_weights(SAMPLE_AUTOENCODER if path == "sample" else path)
-    shape = "width", "depth", "shortcut"
+    shape = "width", "depth", "linear"
     theirs, ours = ([f"{k}={c.get(k)}" for k in shape] for c in (config, model.config))
     if theirs != ours:
         raise ValueError(f"the autoencoder {path} was made with {', '.join(theirs)}, this model with {', '.join(ours)}: "

@@ -1,31 +1,41 @@
-"The best linear autoencoder of image blocks: their principal components (Baldi & Hornik 1989)"
+"Where linear paths start: a code of principal components, stage by stage (Baldi & Hornik 1989)"
 import torch
 import torch.nn.functional as F
 
 
 @torch.no_grad()
 def start_at_pca(model, images):
-    """Let the model's linear shortcuts encode and decode blocks of `images` `[N, 3, H, W]` by their principal components.
+    """Let the linear paths of encoder and decoder pass on what matters most in `images` `[N, 3, H, W]`.
 
-    The convolution stages start out silent, so that the model *is* the linear autoencoder until training teaches
-    them what to add.
+    The first stage takes the mean colour off; every further one keeps the strongest principal components of 2×2 blocks of
+    what came before, and the decoder mirrors it. Overlap and ReLU paths start out almost silent, so that the model is
+    a linear autoencoder until training teaches it what to add.
     """
     encoder, decoder = model.encoder, model.decoder
-    components, mean = principal_components(images, encoder.shortcut.kernel_size[0], encoder.shortcut.out_channels)
-    encoder.shortcut.weight.copy_(components)
-    encoder.shortcut.bias.copy_(-(components*mean.view(1, 3, 1, 1)).sum((1, 2, 3)))
-    decoder.shortcut.weight.copy_(components)
-    decoder.shortcut.bias.copy_(mean)
-    encoder.stages[-1].bn.weight.zero_()
-    decoder.head.weight.zero_()
-    decoder.head.bias.zero_()
+    first, *downs = encoder.stages
+    mean = images.mean((0, 2, 3))
+    for linear in (first.linear, decoder.head):
+        linear.weight.zero_()
+        linear.bias.zero_()
+    centre = decoder.head.kernel_size[0]//2
+    colours = min(3, first.linear.out_channels)
+    for c in range(colours): first.linear.weight[c, c] = decoder.head.weight[c, c, centre, centre] = 1
+    first.linear.bias[:colours], decoder.head.bias[:] = -mean[:colours], mean
+    x = first.linear(images)
+    for down, up in zip(downs, reversed(decoder.stages), strict=True):
+        components = F.pad(principal_components(x, down.linear.out_channels), (1, 1, 1, 1))
+        for linear in (down.linear, up.linear):
+            linear.weight.copy_(components)
+            linear.bias.zero_()
+        x = down.linear(x)
+    # not quite zero: a ReLU of zeros passes no gradient
+    for stage in (*encoder.stages, *decoder.stages): stage.bn.weight.fill_(.01)
 
 
-def principal_components(images, block, n):
-    "The `n` strongest orthonormal components `[n, 3, block, block]` of the blocks of `images` about their mean colour `[3]`"
-    mean = images.mean((0, 2, 3)).double()
-    h, w = (s//block*block for s in images.shape[-2:])
-    blocks = F.pixel_unshuffle(images[..., :h, :w].double() - mean.view(1, 3, 1, 1), block).permute(0, 2, 3, 1).flatten(0, 2)
-    _, vectors = torch.linalg.eigh(blocks.T @ blocks)  # eigenvalues ascend
-    components = vectors.flip(1)[:, :n].T.view(n, 3, block, block)
-    return components.float(), mean.float()
+def principal_components(x, n):
+    "The `n` strongest orthonormal components `[n, C, 2, 2]` of the 2×2 blocks of `x` `[N, C, H, W]`, about zero"
+    h, w = (s//2*2 for s in x.shape[-2:])
+    blocks = F.pixel_unshuffle(x[..., :h, :w], 2).permute(0, 2, 3, 1).flatten(0, 2)
+    covariance = sum(b.T @ b for b in blocks.double().split(100_000))
+    _, vectors = torch.linalg.eigh(covariance)  # eigenvalues ascend
+    return vectors.flip(1)[:, :n].T.reshape(n, x.shape[1], 2, 2).float()

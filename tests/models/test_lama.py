@@ -1,0 +1,140 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from fastinpaint.learner import save_model
+from fastinpaint.models.lama import ConvBlock, lama
+
+sides = st.integers(1, 40)
+
+
+def batch(*size, n=1):
+    image = torch.rand(n, 3, *size, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(n, 1, *size)
+    mask[..., size[0]//3:size[0]//2 + 1, size[1]//3:size[1]//2 + 1] = 1
+    return image*(1 - mask), mask
+
+
+@torch.no_grad()
+@settings(max_examples=15, deadline=None)
+@given(sides, sides, st.sampled_from([1, 3]), st.booleans())
+@example(1, 1, 3, True)
+@example(7, 300, 3, True)
+@example(1, 1, 3, False)
+@example(1, 33, 1, False)
+def test_any_size_goes_in_and_the_same_comes_out(h, w, depth, linear):
+    model = lama(2, 1, depth, control=True, linear=linear, autoencoder=None)
+    masked, mask = batch(h, w)
+    for training in True, False:
+        pred = model.train(training)(masked, mask)
+        assert pred.shape == masked.shape and pred.isfinite().all()
+
+
+@given(sides, sides)
+@settings(max_examples=30, deadline=None)
+def test_odd_sizes_are_padded_by_reflection(h, w):
+    model = lama(1, 0, 3, autoencoder=None)
+    image = torch.rand(1, 3, h, w)
+    target = [max(math.ceil(n/8)*8, 16) - n for n in (h, w)]
+    expected = np.pad(image.numpy(), [(0, 0), (0, 0), (0, target[0]), (0, target[1])], mode="reflect")
+    assert np.array_equal(model.pad(image).numpy(), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("depth, width", [(3, 2), (2, 3), (1, 4)])
+def test_the_latent_is_one_tensor_of_known_size(depth, width):
+    model, (masked, mask) = lama(width, 1, depth, autoencoder=None).eval(), batch(33, 48)
+    stride = 2**depth
+    shape = (1, width*stride, -(-33//stride), 48//stride)
+    assert model.encode(masked, mask).shape == model.refine(model.encode(masked)).shape == shape
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("stride", [1, 2])
+def test_with_fixed_statistics_convolution_and_batchnorm_are_one(stride):
+    block, x = ConvBlock(3, 4, 3, stride).eval(), torch.rand(2, 3, 9, 12)
+    for p in block.bn.running_mean, block.bn.running_var, block.bn.weight, block.bn.bias: torch.nn.init.uniform_(p, .5, 1.5)
+    assert torch.allclose(block(x), block.bn(block.conv(x)).relu(), atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_plain_network_predicts_between_0_and_1(tiny_lama):
+    pred = tiny_lama(linear=False)(*batch(32, 32))
+    assert 0 <= pred.min() and pred.max() <= 1
+
+
+@torch.no_grad()
+def test_signed_blocks_start_as_the_identity_and_lamas_do_not(tiny_lama):
+    latent = torch.randn(1, 16, 4, 4)
+    assert torch.equal(tiny_lama(linear=True, blocks=2).refine(latent), latent)
+    assert not torch.equal(tiny_lama(linear=False, blocks=2).refine(latent), latent)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("linear", [True, False])
+def test_delta_adds_to_the_latent_at_first_nothing(tiny_lama, linear):
+    latent, model = torch.randn(1, 16, 4, 4), tiny_lama(linear=linear, delta=True).eval()
+    assert torch.equal(model.refine(latent), latent)
+    model.refiner.delta.weight.copy_(torch.eye(16)[..., None, None])
+    assert torch.allclose(model.refine(latent), latent + model.refiner.blocks(latent))
+
+
+@torch.no_grad()
+def test_an_autoencoder_does_not_look_at_the_mask(tiny_lama):
+    model, (image, mask) = tiny_lama(control=None).eval(), batch(32, 32)
+    assert torch.equal(model(image, mask), model(image, 1 - mask))
+
+
+@torch.no_grad()
+def test_training_without_pixel_losses_ends_at_the_latent(tiny_lama):
+    model, (masked, mask) = tiny_lama(), batch(32, 32)
+    model.decode_in_training = False
+    assert model.train()(masked, mask).shape == (1, 16, 4, 4)
+    assert model.eval()(masked, mask).shape == masked.shape
+
+
+@pytest.mark.parametrize("image, mask", [((3, 32, 32), (1, 1, 32, 32)), ((1, 4, 32, 32), (1, 1, 32, 32)),
+                                         ((1, 3, 32, 32), (1, 3, 32, 32)), ((2, 3, 32, 32), (1, 1, 32, 32)),
+                                         ((1, 3, 32, 32), (1, 1, 32, 31)), ((1, 3, 32, 32), (1, 32, 32))])
+def test_wrong_shapes_are_named(tiny_lama, image, mask):
+    wrong = image if len(image) == 3 or image[1] != 3 else mask
+    with pytest.raises(ValueError) as e: tiny_lama(control=True)(torch.zeros(image), torch.zeros(mask))
+    assert str(list(wrong)) in str(e.value)
+
+
+@pytest.mark.parametrize("wrong", [dict(width=0), dict(blocks=-1), dict(depth=0)])
+def test_impossible_architectures_are_refused(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"): lama(**wrong)
+
+
+# the pretrained autoencoder
+
+@pytest.fixture
+def autoencoder(tiny_lama, tmp_path):
+    model = tiny_lama(seed=1, control=None, blocks=0)
+    with torch.no_grad():
+        for bn in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)): bn.running_mean.uniform_()
+    return model, save_model(model, tmp_path/"autoencoder.safetensors")
+
+
+@pytest.mark.parametrize("control", [False, True, None])
+def test_encoder_and_decoder_start_from_the_autoencoder(autoencoder, tiny_lama, same, state_of, control):
+    trained, path = autoencoder
+    model = tiny_lama(seed=2, control=control, autoencoder=path)
+    for part in "encoder", "decoder": assert same(state_of(getattr(model, part)), state_of(getattr(trained, part)))
+
+
+@pytest.mark.parametrize("other", [dict(width=3), dict(depth=2), dict(linear=False)])
+def test_an_autoencoder_of_another_shape_is_refused_with_help(autoencoder, tiny_lama, other):
+    (name, value), = other.items()
+    ours = dict(width=2, depth=3, linear=True)[name]
+    with pytest.raises(ValueError, match=f"{name}={ours}.*{name}={value}.*autoencoder=None"):
+        tiny_lama(autoencoder=autoencoder[1], **other)
+
+
+def test_a_missing_autoencoder_is_named(tiny_lama, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"): tiny_lama(autoencoder=tmp_path/"nowhere.safetensors")

@@ -1,0 +1,70 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fastinpaint.models.lama import lama
+from fastinpaint.models.pca import start_at_pca
+
+
+@pytest.fixture
+def images():
+    smooth = F.interpolate(torch.rand(6, 3, 6, 5, generator=torch.Generator().manual_seed(0)), (48, 40), mode="bicubic")
+    return (smooth + .05*torch.rand_like(smooth)).clamp(0, 1)
+
+
+def code(x, block, n):
+    "The best linear code of `n` numbers for each block of `x` `[B, C, H, W]`, about zero, and the squared error it leaves"
+    blocks = F.pixel_unshuffle(x.double(), block)
+    rows = blocks.permute(0, 2, 3, 1).flatten(0, 2)
+    _, strengths, components = torch.linalg.svd(rows, full_matrices=False)
+    return F.conv2d(blocks, components[:n, :, None, None]), strengths[n:].square().sum().item()
+
+
+def error(model, images): return (model(images, torch.zeros_like(images[:, :1])) - images).square().mean().item()
+
+
+def silence(model):
+    "Leave the linear paths alone"
+    for m in (*model.encoder.stages, *model.decoder.stages): nn.init.zeros_(m.bn.weight)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("width, depth, control, blocks", [(4, 3, None, 0), (3, 3, True, 1), (3, 1, False, 2), (8, 2, None, 0)])
+def test_every_stage_starts_as_the_best_linear_code_of_the_one_before(images, width, depth, control, blocks, training):
+    model = lama(width, blocks, depth, control, autoencoder=None).train(training)
+    start_at_pca(model, images)
+    silence(model)
+    x, lost = images - images.mean((0, 2, 3), keepdim=True), 0.
+    for i in range(depth):
+        x, left = code(x, 2, width*2**(i + 1))
+        lost += left
+    assert error(model, images) == pytest.approx(lost/images.numel(), rel=1e-3, abs=1e-10)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("training, close", [(False, 1.5), (True, 10)])  # statistics of a batch let the ReLU paths speak up
+def test_the_whole_starts_close_to_the_best_linear_code(images, training, close):
+    model = lama(8, 1, autoencoder=None).train(training)
+    before = error(model, images)
+    start_at_pca(model, images)
+    _, best = code(images - images.mean((0, 2, 3), keepdim=True), 8, 64)
+    best /= images.numel()
+    assert best <= error(model, images) < close*best < before/10
+
+
+@torch.no_grad()
+def test_a_model_that_was_trained_before_starts_over(images):
+    model = lama(8, 0, autoencoder=None)
+    for p in model.parameters(): p.add_(torch.rand_like(p))
+    before = error(model, images)
+    start_at_pca(model, images)
+    assert error(model, images) < before/100
+
+
+@torch.no_grad()
+def test_a_narrow_model_keeps_the_colours_it_has_room_for(images):
+    model = lama(1, 0, 1, None, autoencoder=None).eval()
+    start_at_pca(model, images)
+    assert error(model, images) < images.var((0, 2, 3)).mean()

@@ -1,0 +1,120 @@
+import errno
+import json
+import os
+import pickle
+import signal
+import stat
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fastinpaint.learner import load_model, save_model
+from fastinpaint.models.weights import read_weights, replacing, write_weights
+
+VARIANTS = [dict(), dict(control=True), dict(control=None, blocks=0), dict(control=True, delta=True), dict(linear=False),
+            dict(depth=2, width=3, blocks=2), dict(control=True, depth=1, width=4, linear=False)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_a_saved_model_comes_back_whole(tiny_lama, tmp_path, variant):
+    model, (image, mask) = tiny_lama(**variant), (torch.rand(2, 3, 33, 40), torch.ones(2, 1, 33, 40))
+    for p in model.parameters(): p.add_(.02*torch.randn_like(p))
+    model(image, mask)  # moves the BatchNorm statistics
+    loaded = load_model(save_model(model, tmp_path/"sub/model.safetensors"))
+    assert loaded.config == model.config and not loaded.training
+    assert torch.equal(loaded(image, mask), model.eval()(image, mask))
+
+
+def test_the_config_stands_in_a_readable_file_beside_the_weights(tiny_lama, tmp_path):
+    model = tiny_lama(control=True)
+    save_model(model, tmp_path/"model.safetensors")
+    assert json.loads((tmp_path/"model.json").read_text()) == model.config
+
+
+def test_a_learner_on_channels_last_saves_its_model(tiny_learner, tmp_path, same, state_of):
+    learn = tiny_learner()
+    learn.model.to(memory_format=torch.channels_last)
+    assert same(state_of(load_model(save_model(learn, tmp_path/"m.safetensors"))), state_of(learn.model))
+
+
+# files that are no models
+
+class Harmful:
+    "Unpickling it would make a folder"
+    def __init__(self, path): self.path = str(path)
+    def __reduce__(self): return os.mkdir, (self.path,)
+
+
+def spoil(path, how, good):
+    if how == "empty": path.write_bytes(b"")
+    if how == "truncated": path.write_bytes(good[:len(good)//2])
+    if how == "header cut": path.write_bytes(good[:20])
+    if how == "text": path.write_text("no weights here, but a text that is long enough")
+    if how == "torch pickle": torch.save({"x": Harmful(path.parent/"made")}, path)
+    if how == "pickle": path.write_bytes(pickle.dumps(Harmful(path.parent/"made")))
+    if how == "foreign": save_file({"model.1.weight": torch.zeros(2)}, path)
+    if how == "missing tensor": write_weights(path, {"a": torch.zeros(1)}, {"width": 2, "blocks": 1})
+    if how == "unknown argument": write_weights(path, {}, {"width": 2, "blocks": 1, "later": True})
+    if how == "impossible": write_weights(path, {}, {"width": -2})
+
+
+@pytest.mark.parametrize("how", ["empty", "truncated", "header cut", "text", "torch pickle", "pickle", "foreign",
+                                 "missing tensor", "unknown argument", "impossible"])
+def test_other_files_are_refused_by_name_and_never_unpickled(tiny_lama, tmp_path, how):
+    path = save_model(tiny_lama(), tmp_path/"model.safetensors")
+    spoil(path, how, path.read_bytes())
+    with pytest.raises(ValueError, match="model.safetensors"): load_model(path)
+    assert not (tmp_path/"made").exists()
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"): load_model(tmp_path/"nowhere.safetensors")
+
+
+# files are replaced whole or not at all
+
+def full(*args): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def files(folder): return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_model(tiny_lama, tmp_path, monkeypatch, step):
+    save_model(tiny_lama(seed=0), tmp_path/"model.safetensors")
+    before = files(tmp_path)
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(OSError, match="No space left"): save_model(tiny_lama(seed=1), tmp_path/"model.safetensors")
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_exception_while_writing_leaves_the_old_file(tmp_path, error):
+    (tmp_path/"f").write_bytes(b"old")
+    with pytest.raises(error), replacing(tmp_path/"f") as f:
+        f.write(b"new")
+        raise error
+    assert files(tmp_path) == {"f": b"old"}
+
+
+def test_a_kill_while_writing_leaves_the_old_file(tmp_path):
+    write_weights(tmp_path/"w", {"a": torch.ones(3)}, {})
+    if not (child := os.fork()):
+        try:
+            with replacing(tmp_path/"w") as f:
+                f.write(b"half of the new file")
+                f.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+        finally: os._exit(1)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert torch.equal(read_weights(tmp_path/"w")[0]["a"], torch.ones(3))
+
+
+def test_replaced_files_follow_the_users_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with replacing(tmp_path/"deep/f") as f: f.write(b"new")
+    finally: os.umask(before)
+    assert stat.S_IMODE((tmp_path/"deep/f").stat().st_mode) == 0o640 and (tmp_path/"deep/f").read_bytes() == b"new"

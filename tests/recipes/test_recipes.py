@@ -1,0 +1,126 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastinpaint import recipes
+from fastinpaint.learner import fill, load_model
+from fastinpaint.models.weights import read_weights
+
+FROZEN = {"autoencoder": [], "lama_l1": [], "mask_control": ["encoder", "decoder"], "latent": ["decoder"],
+          "latent_control": ["encoder", "decoder"], "delta": ["encoder", "decoder"]}
+TRAINED = {"autoencoder": ["encoder", "decoder"], "lama_l1": ["encoder", "decoder", "refiner", "conditioner"],
+           "latent": ["refiner", "conditioner", "encoder.stages.0.conv"]}
+TINY = dict(size=32, bs=2, epochs=2, steps=4, width=2, blocks=1, device="cpu", workers=0, valid="0.25", wandb="disabled")
+FILES = ["metrics.csv", "model.json", "model.safetensors", "results.png", "settings.json"]
+
+
+@pytest.fixture(scope="module")
+def train(photos):
+    "Runs a recipe on the tiny photographs, as `python recipes/NAME.py` would"
+    def run(name, out, **kwargs):
+        import_module(f"fastinpaint.recipes.{name}").main(**(TINY | dict(data=str(photos), out=str(out)) | kwargs))
+        return out/name
+    return run
+
+
+@pytest.fixture(scope="module")
+def autoencoder(train, tmp_path_factory): return train("autoencoder", tmp_path_factory.mktemp("runs"))/"model.safetensors"
+
+
+def weights(path, part): return {k: v for k, v in read_weights(path)[0].items() if k.startswith(f"{part}.")}
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_every_recipe_runs_and_writes_its_files(train, autoencoder, tmp_path, photos, same, name):
+    start = {} if name == "autoencoder" else dict(autoencoder=str(autoencoder))
+    folder = train(name, tmp_path, **start)
+    assert set(FILES) <= {p.name for p in folder.iterdir()}
+
+    rows = list(csv.DictReader((folder/"metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert all(np.isfinite(float(v)) for row in rows for k, v in row.items() if k not in ("time", "lpips"))
+    assert "train_latent_l1" in rows[0] if "latent" in name or name == "delta" else "train_latent_l1" not in rows[0]
+    with Image.open(folder/"results.png") as picture: assert picture.convert("RGB").getextrema() != ((255, 255),)*3
+    assert json.loads((folder/"settings.json").read_text()).items() >= (TINY | start).items()
+
+    model = load_model(folder/"model.safetensors")
+    assert fill(model, photos/"0.png", np.eye(40, 48, dtype=bool)).size == (48, 40)
+    for part in FROZEN[name]: assert same(weights(folder/"model.safetensors", part), weights(autoencoder, part)), part
+    if start:
+        for part in set(TRAINED.get(name, [])) & {"encoder", "decoder", "encoder.stages.0.conv"}:
+            assert not same(weights(folder/"model.safetensors", part), weights(autoencoder, part)), part
+
+
+def test_of_the_latent_recipes_encoder_only_the_first_convolutions_train(train, autoencoder, tmp_path):
+    after = weights(train("latent", tmp_path, autoencoder=str(autoencoder))/"model.safetensors", "encoder")
+    changed = {k for k, v in weights(autoencoder, "encoder").items() if not torch.equal(v, after[k])}
+    assert changed == {f"encoder.stages.0.{name}" for name in ("conv.weight", "linear.weight", "linear.bias")}
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "lama_l1", "latent_control"])
+def test_a_seed_makes_a_run_repeat_to_the_bit(train, tmp_path, same, name):
+    def run(out, seed): return read_weights(train(name, tmp_path/out, autoencoder="none", seed=seed)/"model.safetensors")[0]
+    first = run("a", 1)
+    assert same(run("b", 1), first) and not same(run("c", 2), first)
+
+
+def test_bfloat16_and_wide_photographs(train, tmp_path):
+    assert load_model(train("latent_control", tmp_path, autoencoder="none", bf16=True, size=40)/"model.safetensors")
+
+
+def test_resuming_with_other_settings_is_refused(train, tmp_path):
+    train("lama_l1", tmp_path, autoencoder="none")
+    with pytest.raises(ValueError, match="size=32, now 64"):
+        train("lama_l1", tmp_path, autoencoder="none", size=64, resume=True)
+
+
+def test_there_must_be_something_to_resume(train, tmp_path):
+    with pytest.raises(FileNotFoundError, match="checkpoint"): train("lama_l1", tmp_path, autoencoder="none", resume=True)
+
+
+def test_an_autoencoder_of_another_width_is_refused(train, autoencoder, tmp_path):
+    with pytest.raises(ValueError, match="width=2.*width=3"):
+        train("latent_control", tmp_path, autoencoder=str(autoencoder), width=3)
+
+
+# on the command line
+
+def command(name, *flags, **kwargs):
+    script = Path(recipes.__file__).parent/f"{name}.py"
+    return subprocess.Popen([sys.executable, str(script), *flags], env=os.environ | {"OMP_NUM_THREADS": "1"},
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+
+
+def test_help_explains_every_flag(tmp_path):
+    output, errors = (process := command("latent_control", "--help", cwd=tmp_path)).communicate()
+    assert process.returncode == 0, errors
+    for words in "Table 5.1 (4)", "--data", "--size", "--resume", "Photographs": assert words in output
+
+
+def test_ctrl_c_saves_the_model_and_resuming_finishes_the_run(train, tmp_path, photos):
+    settings = TINY | dict(epochs=3, steps=150, autoencoder="none", augment=False)
+    flags = [f"--{k}={v}" for k, v in (settings | dict(data=photos, out=tmp_path)).items() if k != "augment"] + ["--no-augment"]
+    # a shell that starts tests in the background has them ignore Ctrl-C
+    process = command("latent_control", *flags, cwd=tmp_path, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    folder = tmp_path/"latent_control"
+    while process.poll() is None and not (folder/"checkpoint.pt").is_file(): time.sleep(.01)
+    time.sleep(.2)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert "--resume" in output and not (folder/"results.png").exists()
+    assert load_model(folder/"model.safetensors").config["control"]
+    train("latent_control", tmp_path, **settings, resume=True)
+    assert [row["epoch"] for row in csv.DictReader((folder/"metrics.csv").open())] == ["0", "1", "2"]
+    assert (folder/"results.png").is_file()
