@@ -33,7 +33,7 @@ def inpaint_learner(
     loss = PixelL1() if loss is None else loss
     if not isinstance(loss, InpaintLoss): loss = InpaintLoss(loss)
     # the optimizer holds all parameters from the start, also those that a schedule thaws later
-    kwargs = dict(opt_func=partial(Adam, sqr_mom=.999, eps=1e-8), splitter=params) | kwargs
+    kwargs = dict(opt_func=partial(Adam, sqr_mom=.99, eps=1e-8), splitter=params) | kwargs
     metrics = default_metrics() if metrics is None else metrics
     return Learner(dls, model, loss_func=loss, metrics=metrics, cbs=[LossTerms(), *(cbs or [])], lr=lr, wd=wd, **kwargs)
 

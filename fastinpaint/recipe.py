@@ -31,7 +31,7 @@ def train_recipe(
     masks: str = setting("masks", "train"),    # Holes: train, thin, medium, thick, center, outpaint, a folder, or pool:FOLDER
     invert: store_true = False,                # In mask files, 0 or black is the hole
     valid: str = setting("valid", ""),         # Validation: a folder or a fraction; by default valid/ in the data, or 0.1
-    augment: bool = True,                      # Turn, warp and recolour the training photographs
+    augment: bool = True,                      # Turn, warp and recolour training photographs, unless --no-augment
     size: int = setting("size", 128),          # Side of the square crops in pixels
     bs: int = setting("bs", 8),                # Batch size
     epochs: int = setting("epochs", 5),        # Epochs, each ending in a validation
@@ -73,7 +73,8 @@ def train_recipe(
     try: learn.fit_one_cycle(epochs, lr)
     except KeyboardInterrupt:
         interrupted = True
-        print(f"\nInterrupted in epoch {learn.epoch}; --resume continues from the last whole epoch.")
+        how = f"--resume goes on after epoch {learn.epoch - 1}" if learn.epoch else "without a whole epoch nothing to resume"
+        print(f"\nInterrupted in epoch {learn.epoch}; the model as it stands is in {folder/'model.safetensors'}; {how}.")
     save_model(learn, folder/"model.safetensors")
     if interrupted: sys.exit(130)
     results_figure(learn, 6).savefig(folder/"results.png", dpi=110)

@@ -17,7 +17,7 @@ class TrainedEpoch(Callback):
     def before_train(self): self.trained = True
 
     def after_epoch(self):
-        if self.trained: self.after_trained_epoch()
+        if self.trained and not hasattr(self.learn, "lr_finder"): self.after_trained_epoch()
         self.trained = False
 
 

@@ -43,7 +43,9 @@ class LatentLoss(Callback):
         self.target_encoder.to(next(self.model.parameters()).device).eval()
         self.hook = self.model.refiner.register_forward_hook(self._keep_latent)
 
-    def before_train(self): self.begun = True
+    def before_train(self):
+        self.begun = True
+        if self.hook is None: self.before_fit()  # a validation in the midst of training ends with after_fit
 
     def _keep_latent(self, refiner, inputs, latent): self.term.latent = latent
 

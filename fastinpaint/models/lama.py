@@ -144,6 +144,7 @@ class Inpainter(nn.Module):
 
     def pad(self, x):
         "Reflect `x` `[B, C, H, W]` up to a multiple of the stride, of two latent pixels at least"
+        x = x.as_subclass(torch.Tensor)  # fastai's own types refuse to be mixed
         size = [max(-(-n//self.stride), 2)*self.stride for n in x.shape[-2:]]
         for dim, length in zip((-2, -1), size, strict=True):
             if x.shape[dim] != length: x = x.index_select(dim, reflect_index(x.shape[dim], length, x.device))
