@@ -22,4 +22,4 @@ from .models.lama import Inpainter, lama
 from .models.public import load_lama
 from .photos import named_data
 from .recipe import train_recipe
-from .show import latent_damage, results_figure
+from .show import latent_damage, results_figure, show_latent_damage

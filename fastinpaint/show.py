@@ -55,15 +55,17 @@ def show_results(self: InpaintDL, b, out, max_n=4, **kwargs):
     return show_rows(batch_columns(*b, pred=out.to(b[0].device)), max_n)
 
 
-@patch
-def show_latent_damage(self: Learner, max_n=4):
+def show_latent_damage(learn, max_n=4):
     """What a hole does to the features (thesis, Eq. 4.1 and Fig. 4.4): `D[E(image) - E(masked)]`, next to the images.
 
     Where the last column departs from grey outside the hole, the mask damaged features there as well. Returns the figure.
     """
-    masked, mask, image, _ = self.dls.valid.one_batch()
-    with evaluating(self.model), torch.no_grad(): damage = latent_damage(self.model, image, masked)
+    masked, mask, image, _ = learn.dls.valid.one_batch()
+    with evaluating(learn.model), torch.no_grad(): damage = latent_damage(learn.model, image, masked)
     return show_rows({"masked input": masked, "original": image, "decoded difference": damage}, max_n)
+
+
+Learner.show_latent_damage = show_latent_damage
 
 
 def latent_damage(model, image, masked):

@@ -42,7 +42,7 @@ def compare(dl, fills):
 
 @call_parse
 @delegates(train_recipe)
-def main(out: str = "runs/demo", blocks: int = 5, steps: int = 3200, **kwargs):
+def main(out: str = "runs/demo", blocks: int = 5, steps: int = 2000, **kwargs):
     "Train `latent_control` on the bundled photographs, then compare it with mean-colour fill and OpenCV's Telea"
     # in a few minutes, more steps of a shallower refiner fill better than fewer of the published nine blocks
     learn = latent_control.main(out=out, blocks=blocks, steps=steps, **kwargs)

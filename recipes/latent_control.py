@@ -6,4 +6,5 @@ from fastinpaint.all import *
 @delegates(train_recipe)
 def main(**kwargs):
     "Table 5.1 (4): latent L1 and mask control on a frozen autoencoder"
-    return train_recipe("latent_control", partial(lama, control=True), [FreezeSchedule(), LatentLoss(known=.1)], **kwargs)
+    cbs = [FreezeSchedule(), LatentLoss(known=.1, spread=True)]
+    return train_recipe("latent_control", partial(lama, control=True), cbs, **kwargs)

@@ -26,9 +26,7 @@ def replacing(path):
             os.fsync(f.fileno())
             os.chmod(f.name, 0o666 & ~_umask())
             os.replace(f.name, path)
-        except BaseException:
-            os.unlink(f.name)
-            raise
+        finally: Path(f.name).unlink(missing_ok=True)
 
 
 def _umask():
