@@ -6,5 +6,4 @@ from fastinpaint.all import *
 @delegates(train_recipe)
 def main(**kwargs):
     "Table A.1: as latent_control, with a skip connection around the refiner, which then predicts a difference"
-    cbs = [FreezeSchedule(), LatentLoss(known=.1, spread=True)]
-    return train_recipe("delta", partial(lama, control=True, delta=True), cbs, **kwargs)
+    return train_recipe("delta", partial(lama, control=True, delta=True), [FreezeSchedule(), LatentLoss(known=.1)], **kwargs)

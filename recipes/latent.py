@@ -8,5 +8,4 @@ FIRST_CONV = "encoder.stages.0.[cl]*"  # the convolution and the linear path bes
 @delegates(train_recipe)
 def main(**kwargs):
     "Table 5.1 (3): latent L1, the mask as a fourth input channel, of the autoencoder only the first convolution trained"
-    cbs = [FreezeSchedule(keep=FIRST_CONV), LatentLoss(known=.1, spread=True)]
-    return train_recipe("latent", lama, cbs, **kwargs)
+    return train_recipe("latent", lama, [FreezeSchedule(keep=FIRST_CONV), LatentLoss(known=.1)], **kwargs)

@@ -6,5 +6,4 @@ from fastinpaint.all import *
 @delegates(train_recipe)
 def main(**kwargs):
     "Table 5.1 (4): latent L1 and mask control on a frozen autoencoder"
-    cbs = [FreezeSchedule(), LatentLoss(known=.1, spread=True)]
-    return train_recipe("latent_control", partial(lama, control=True), cbs, **kwargs)
+    return train_recipe("latent_control", partial(lama, control=True), [FreezeSchedule(), LatentLoss(known=.1)], **kwargs)

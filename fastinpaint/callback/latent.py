@@ -1,10 +1,8 @@
 "The latent loss: compare features before they are decoded (thesis, § 4.1.3)"
 from copy import deepcopy
 
-import numpy as np
 import torch
 from fastai.callback.core import Callback
-from scipy.fft import idct
 
 from ..kernels import masked_l1
 from ..losses import MaskedL1
@@ -19,16 +17,6 @@ class LatentL1(MaskedL1):
         return masked_l1(self.latent, self.target, self.latent_mask, self.known, self.missing)
 
 
-def spread_energy(latent):
-    """`latent` `[B, C, h, w]` in an orthonormal basis (the inverse DCT along channels) that spreads the first channels over all.
-
-    L1 pulls at every coordinate alike. Where a code keeps colour in a few channels and unpredictable detail in many, as
-    principal components do, detail drowns the rest; here every coordinate holds a share of both, as every pixel does.
-    """
-    basis = idct(np.eye(latent.shape[1]), axis=0, norm="ortho")
-    return torch.einsum("oc,bchw->bohw", torch.as_tensor(basis, dtype=latent.dtype, device=latent.device), latent)
-
-
 class LatentLoss(Callback):
     """L1 between the refined latent and the encoder's latent of the ground truth, `|refine(E(masked, mask)) - E(image)|`.
 
@@ -40,10 +28,9 @@ class LatentLoss(Callback):
         weight=1.,   # Weight of the term; the thesis takes 1e-4 beside LaMa's other losses
         known=1.,    # Weight outside the hole
         missing=1.,  # Weight inside the hole
-        pixel=False, # Keep the Learner's pixel terms, and so decode in training
-        spread=False # Compare after `spread_energy`
+        pixel=False  # Keep the Learner's pixel terms, and so decode in training
     ):
-        self.term, self.pixel, self.spread = LatentL1(weight, known, missing), pixel, spread
+        self.term, self.pixel = LatentL1(weight, known, missing), pixel
         self.hook, self.begun = None, False
 
     def before_fit(self):
@@ -60,13 +47,12 @@ class LatentLoss(Callback):
         self.begun = True
         if self.hook is None: self.before_fit()  # a validation in the midst of training ends with after_fit
 
-    def _keep_latent(self, refiner, inputs, latent): self.term.latent = spread_energy(latent) if self.spread else latent
+    def _keep_latent(self, refiner, inputs, latent): self.term.latent = latent
 
     def before_batch(self):
         if self.hook is None: return  # validation outside of fit judges pixels
         image, mask = self.yb
-        with torch.no_grad(): target = self.target_encoder(self.model.pad(image))
-        self.term.target = spread_energy(target) if self.spread else target
+        with torch.no_grad(): self.term.target = self.target_encoder(self.model.pad(image))
         self.term.latent_mask = self.model.pad(mask)
 
     def after_batch(self): self.term.latent = self.term.target = self.term.latent_mask = None
