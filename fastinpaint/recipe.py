@@ -24,7 +24,7 @@ MAY_CHANGE = {"out", "device", "workers", "wandb", "project", "resume"}  # on re
 
 def train_recipe(
     recipe,  # Name of the recipe: the folder of its runs, and their W&B name
-    model,   # Makes the model from `width`, `blocks`, `linear` and `autoencoder`
+    model,   # Makes the model from `width`, `blocks`, `linear`, `prefill` and `autoencoder`
     cbs,     # Callbacks that make the method
     *,
     data: str = setting("data", "sample"),     # Photographs: a folder, or sample, pets, imagenette
@@ -40,7 +40,8 @@ def train_recipe(
     seed: int = setting("seed", 42),           # Of everything random; a CPU run repeats to the bit
     width: int = setting("width", 8),          # Channels of the first stage (published LaMa: 64)
     blocks: int = setting("blocks", 9),        # Residual blocks of the refiner
-    plain: store_true = False,                 # LaMa's published layout, without linear paths
+    plain: store_true = False,                 # LaMa's published layers, without linear paths
+    prefill: bool = True,                      # Fill holes smoothly before the encoder sees them, unless --no-prefill
     autoencoder: str = setting("autoencoder", "sample"),  # Where encoder and decoder start: sample, a file, or none
     out: str = setting("out", "runs"),         # Folder of runs; this one goes to OUT/RECIPE
     device: str = setting("device", "auto"),   # auto, cpu, cuda, cuda:1, mps …
@@ -63,7 +64,7 @@ def train_recipe(
         named_data(data), masks, size, bs, valid=_fraction(valid), seed=seed, steps=-(-steps//epochs) if steps else None,
         augment=augment, invert=invert, num_workers=_workers(workers, device), device=device)
     autoencoder = None if autoencoder == "none" else autoencoder
-    model = model(width=width, blocks=blocks, linear=not plain, autoencoder=autoencoder)
+    model = model(width=width, blocks=blocks, linear=not plain, prefill=prefill, autoencoder=autoencoder)
     learn = inpaint_learner(dls, model, lr=lr, path=folder, cbs=[
         *cbs, ChannelsLast(), *([BFloat16()] if bf16 else []), History(folder/"metrics.csv"),
         Checkpoint(folder/"checkpoint.pt", resume), *_tracking(wandb, project, recipe, settings, folder, log_model)])

@@ -7,6 +7,7 @@ from torch import nn
 
 from .control import AlphaChannel, MaskControl
 from .ffc import FFCBlock
+from .prefill import smooth_fill
 from .weights import read_weights
 
 LOCAL_SHARE = 4  # one channel in four is local, as in every published LaMa
@@ -112,12 +113,14 @@ class Inpainter(nn.Module):
     """Any inpainting network of the form `decode(refine(encode(masked, mask)))`.
 
     `encoder`, `refiner` and `decoder` are modules as above; `conditioner(encoder, masked, mask)` is how the mask
-    reaches the encoder, and None for a plain autoencoder, which ignores it. `config` rebuilds the model (`lama(**config)`).
-    Every size is allowed: images are reflected up to the next multiple of `2^depth` and results cropped back.
+    reaches the encoder, and None for a plain autoencoder, which ignores it. `prefill` continues the surroundings smoothly
+    into the hole before the encoder sees it. `config` rebuilds the model (`lama(**config)`). Every size is allowed: images
+    are reflected up to the next multiple of `2^depth` and results cropped back.
     """
-    def __init__(self, encoder, refiner, decoder, conditioner=None, config=None):
+    def __init__(self, encoder, refiner, decoder, conditioner=None, prefill=False, config=None):
         super().__init__()
         self.encoder, self.refiner, self.decoder, self.conditioner = encoder, refiner, decoder, conditioner
+        self.prefill = prefill
         self.config = config or {}
         self.stride = 2**(len(encoder.stages) - 1)
         self.decode_in_training = True  # switched off while no loss looks at pixels
@@ -131,7 +134,8 @@ class Inpainter(nn.Module):
         if mask is None or self.conditioner is None: return self.encoder(self.pad(image))
         if mask.shape != (image.shape[0], 1, *image.shape[2:]):
             raise ValueError(f"the mask of an image batch {list(image.shape)} is [B, 1, H, W], got {list(mask.shape)}")
-        return self.conditioner(self.encoder, self.pad(image), self.pad(mask))
+        image, mask = self.pad(image), self.pad(mask)
+        return self.conditioner(self.encoder, smooth_fill(image, mask) if self.prefill else image, mask)
 
     def refine(self, latent): return self.refiner(latent)
     def decode(self, latent): return self.decoder(latent)
@@ -151,21 +155,22 @@ class Inpainter(nn.Module):
         return x
 
 
-def lama(width=8, blocks=9, depth=3, control=False, delta=False, linear=True, autoencoder="sample"):
+def lama(width=8, blocks=9, depth=3, control=False, delta=False, linear=True, prefill=True, autoencoder="sample"):
     """LaMa with `width` channels in its first stage, `blocks` residual blocks and `depth` halvings of the size.
 
     `control`: False tells the encoder about the mask through a fourth input channel, True through mask control, None not
-    at all (an autoencoder). `delta` adds a skip connection around the refiner. `linear` adds the linear paths and signed
-    residual blocks that the small bundled models use; the published checkpoints are `linear=False`, width 64.
+    at all (an autoencoder). `delta` adds a skip connection around the refiner. `linear` adds linear paths and signed
+    residual blocks; `prefill` gives the encoder a smooth fill in place of a black hole. The published checkpoints have
+    neither, and width 64.
     `autoencoder` is where encoder and decoder start from: "sample" (bundled, width 8), a file of the `autoencoder`
     recipe, or None for random weights. Raises ValueError where that file holds another architecture.
     """
     if width < 1 or blocks < 0 or depth < 1: raise ValueError(f"no LaMa of {width=}, {blocks=}, {depth=}")
-    config = dict(width=width, blocks=blocks, depth=depth, control=control, delta=delta, linear=linear)
+    config = dict(width=width, blocks=blocks, depth=depth, control=control, delta=delta, linear=linear, prefill=prefill)
     channels = width*2**depth
     conditioner = {False: AlphaChannel, True: MaskControl}[control](width, depth, linear) if control is not None else None
     model = Inpainter(Encoder(width, depth, linear), Refiner(channels, blocks, delta, signed=linear),
-                      Decoder(width, depth, linear), conditioner, config)
+                      Decoder(width, depth, linear), conditioner, prefill, config)
     if autoencoder is not None: load_autoencoder(model, autoencoder)
     return model
 

@@ -38,7 +38,7 @@ def load_lama(path):
     depth, blocks = split[0] - 1, sum(f"model.{i}.conv1.ffc.convl2l.weight" in public for i in layers)
     width, channels, *_ = public["model.1.ffc.convl2l.weight"].shape
     control = False if channels == 4 else True if "mask_encoder.0.weight" in public else None
-    model = lama(width, blocks, depth, control, linear=False, autoencoder=None)
+    model = lama(width, blocks, depth, control, linear=False, prefill=False, autoencoder=None)
     state = {name: public_tensor(public, name, depth, blocks) for name in model.state_dict()}
     wrong = [k for k, v in model.state_dict().items() if state[k] is None or state[k].shape != v.shape]
     if wrong: raise ValueError(f"{path} is no LaMa of the published layout: {', '.join(wrong[:5])} missing or of another shape")

@@ -24,7 +24,7 @@ def open_(model):
 @pytest.mark.parametrize("control", [True, False])
 @pytest.mark.parametrize("training", [True, False])
 def test_at_first_the_encoder_equals_the_plain_one_to_the_bit(tiny_lama, batch, control, linear, training):
-    model = tiny_lama(control=control, linear=linear).train(training)
+    model = tiny_lama(control=control, linear=linear, prefill=False).train(training)
     masked, mask = batch
     controlled, plain = model.encode(masked, mask), model.encode(masked)
     if control: assert torch.equal(controlled, plain)
@@ -35,7 +35,7 @@ def test_at_first_the_encoder_equals_the_plain_one_to_the_bit(tiny_lama, batch, 
 @torch.no_grad()
 @pytest.mark.parametrize("control", [True, False])
 def test_once_open_the_mask_reaches_the_latent(tiny_lama, batch, control):
-    model = tiny_lama(control=control, width=8).eval()  # of two channels, ReLU may silence both
+    model = tiny_lama(control=control, prefill=False, width=8).eval()  # of two channels, ReLU may silence both
     masked, mask = batch
     open_(model)
     assert not torch.allclose(model.encode(masked, mask), model.encode(masked))
@@ -73,7 +73,7 @@ def plain_control(control, encoder, image, mask):
 def test_mask_control_is_the_thesis_whatever_way_it_is_computed(tiny_lama, batch, depth, hole, training):
     image, mask = (x[..., :32, :] for x in batch)
     mask = {"some": mask, "none": torch.zeros_like(mask), "all": torch.ones_like(mask)}[hole]
-    fast, plain = (tiny_lama(control=True, depth=depth, width=4).double().train(training) for _ in range(2))
+    fast, plain = (tiny_lama(control=True, prefill=False, depth=depth, width=4).double().train(training) for _ in range(2))
     for model in fast, plain:
         torch.manual_seed(1)
         open_(model)
@@ -92,7 +92,7 @@ def test_mask_control_is_the_thesis_whatever_way_it_is_computed(tiny_lama, batch
 @torch.no_grad()
 @both_kinds
 def test_the_alpha_channel_is_one_stage_of_four_channels(tiny_lama, linear):
-    model = tiny_lama(linear=linear).eval()
+    model = tiny_lama(linear=linear, prefill=False).eval()
     open_(model)
     image, mask = torch.rand(2, 3, 32, 40), (torch.rand(2, 1, 32, 40) > .5).float()
     first, plain, added = ConvBlock(4, 2, 7, linear=linear).eval(), model.encoder.stages[0], model.conditioner

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fastinpaint.learner import save_model
 from fastinpaint.models.lama import ConvBlock, lama
+from fastinpaint.models.prefill import smooth_fill
 
 sides = st.integers(1, 40)
 
@@ -51,6 +52,15 @@ def test_the_latent_is_one_tensor_of_known_size(depth, width):
     stride = 2**depth
     shape = (1, width*stride, -(-33//stride), 48//stride)
     assert model.encode(masked, mask).shape == model.refine(model.encode(masked)).shape == shape
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("control", [True, False])
+def test_a_prefilled_hole_is_all_that_prefill_changes(tiny_lama, control):
+    (masked, mask), (on, off) = batch(33, 48), (tiny_lama(control=control, prefill=p).eval() for p in (True, False))
+    assert torch.equal(on(masked, mask), off(smooth_fill(on.pad(masked), on.pad(mask)), on.pad(mask))[..., :33, :])
+    assert not torch.equal(on(masked, mask), off(masked, mask))
+    assert torch.equal(on.encode(masked), off.encode(masked))
 
 
 @torch.no_grad()

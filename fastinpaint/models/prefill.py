@@ -1,0 +1,37 @@
+"What the encoder sees in a hole: a smooth continuation of what lies around it"
+import torch.nn.functional as F
+
+LEVELS = 8  # the coarsest sees holes of 2^8 pixels as one
+
+
+def smooth_fill(image, mask, levels=LEVELS):
+    """Fill the holes of `image` `[B, C, H, W]` smoothly, coarse to fine; `mask` `[B, 1, H, W]` is 1 in the hole.
+
+    Each of `levels` sizes starts from the means of known pixels one size below (pull-push, Gortler et al. 1996) and is
+    relaxed twice towards the membrane in which every pixel is the mean of its neighbours (Pérez et al. 2003). What `image`
+    holds inside the hole does not matter; known pixels stay as they are. Where nothing is known the result is 0.
+    """
+    known = 1 - mask
+    return _fill(image*known, known, levels)
+
+
+def _fill(image, known, levels):
+    "`smooth_fill` for an image that is 0 where `known` is 0"
+    if levels == 0: return image + (1 - known)*_mean(image, known, image.shape[-2:])
+    h, w = image.shape[-2:]
+    coarse = _fill(_mean(image, known, 2), F.max_pool2d(known, 2, ceil_mode=True), levels - 1)
+    filled = image + (1 - known)*F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)[..., :h, :w]
+    for _ in range(2): filled = image + (1 - known)*_neighbours(filled)
+    return filled
+
+
+def _mean(image, known, window):
+    "Mean of the known pixels in each window; 0 where there is none"
+    pool = dict(kernel_size=window, ceil_mode=True)
+    return F.avg_pool2d(image, **pool)/F.avg_pool2d(known, **pool).clamp_min(1e-6)
+
+
+def _neighbours(image):
+    "Mean of the four neighbours of every pixel"
+    x = F.pad(image, (1, 1, 1, 1), mode="replicate")
+    return (x[..., 1:-1, :-2] + x[..., 1:-1, 2:] + x[..., :-2, 1:-1] + x[..., 2:, 1:-1])/4
