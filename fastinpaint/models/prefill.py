@@ -1,4 +1,5 @@
 "What the encoder sees in a hole: a smooth continuation of what lies around it"
+import torch
 import torch.nn.functional as F
 
 LEVELS = 8  # the coarsest sees holes of 2^8 pixels as one
@@ -17,11 +18,12 @@ def smooth_fill(image, mask, levels=LEVELS):
 
 def _fill(image, known, levels):
     "`smooth_fill` for an image that is 0 where `known` is 0"
-    if levels == 0: return image + (1 - known)*_mean(image, known, image.shape[-2:])
-    h, w = image.shape[-2:]
+    size, seen = image.shape[-2:], known > 0
+    if levels == 0: return torch.where(seen, image, _mean(image, known, size))
     coarse = _fill(_mean(image, known, 2), F.max_pool2d(known, 2, ceil_mode=True), levels - 1)
-    filled = image + (1 - known)*F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)[..., :h, :w]
-    for _ in range(2): filled = image + (1 - known)*_neighbours(filled)
+    fine = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)[..., :size[0], :size[1]]
+    filled = torch.where(seen, image, fine)
+    for _ in range(2): filled = torch.where(seen, image, _neighbours(filled))
     return filled
 
 
