@@ -9,14 +9,12 @@ def latent_mask(mask, size):
 
 
 def masked_l1(pred, target, mask=None, known=1., missing=1.):
-    """Mean of `|pred - target|`, weighted by `missing` in the hole and by `known` outside.
-
-    `pred`, `target` `[B, C, h, w]`; `mask` `[B, 1, H, W]` at their size or larger, then averaged down to it.
-    The mean runs over all B·C·h·w elements, whatever the weights (LaMa's normaliser). Returns a scalar.
-    """
-    if mask is None or known == missing == 1.: return F.l1_loss(pred, target)
-    weight = torch.lerp(*(mask.new_tensor(w) for w in (known, missing)), latent_mask(mask, pred.shape[-2:]))
-    return (weight*(pred - target).abs()).mean()
+    "Weighted mean absolute difference, at least in float32; arguments as in `ops.masked_l1`"
+    difference = (pred.to(torch.promote_types(pred.dtype, torch.float32)) - target).abs()
+    if mask is None or known == missing: return known*difference.mean()
+    share = latent_mask(mask.to(difference.dtype), pred.shape[-2:])
+    weight = torch.lerp(*(difference.new_tensor(w) for w in (known, missing)), share)
+    return (weight*difference).mean()
 
 
 def zero_conv_merge(x, m, weight):

@@ -1,8 +1,14 @@
 "What many tests share: a folder of tiny photographs, and models and learners small enough to train in a moment"
+import os
+
+import torch
+
+if not torch.cuda.is_available(): os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton
+
+# ruff: noqa: E402
 import matplotlib
 import numpy as np
 import pytest
-import torch
 from fastai.callback import schedule  # noqa: F401 - gives the Learner fit_one_cycle
 from fastai.callback.core import Callback
 from fastai.torch_core import set_seed
