@@ -3,10 +3,11 @@ from functools import partial
 
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
-from fastcore.meta import delegates
 from fastcore.script import call_parse, store_true
 
+from .callback.adversarial import AdversarialTraining
 from .callback.checkpoint import Checkpoint, History
+from .callback.ema import EMA
 from .callback.freeze import FreezeSchedule
 from .callback.latent import LatentLoss
 from .callback.precision import BFloat16
@@ -15,11 +16,13 @@ from .callback.terms import LossTerms
 from .callback.tracking import WandbTracking
 from .data import InpaintDataLoaders, inpaint_block
 from .learner import fill, inpaint_learner, load_model, save_model
-from .losses import InpaintLoss, PixelL1, PixelMSE
+from .losses import InpaintLoss, Perceptual, PixelL1, PixelMSE
 from .masks import PRESETS
 from .metrics import FID, LPIPS, PSNR, SSIM, FDEffLite0, HoleL1, composite, default_metrics
+from .models.discriminator import PatchGAN, load_discriminator
 from .models.lama import Inpainter, lama
 from .models.public import load_lama
 from .photos import named_data
-from .recipe import train_recipe
+from .pretrained import perceptual_network
+from .recipe import full_loss, recipe_flags, train_recipe
 from .show import latent_damage, results_figure, show_latent_damage

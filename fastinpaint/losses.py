@@ -1,4 +1,5 @@
 "Loss terms: each a small module with a name and a weight, summed and remembered by `InpaintLoss`"
+import torch.nn.functional as F
 from torch import nn
 
 from .kernels import masked_l1
@@ -39,6 +40,45 @@ class PixelMSE(Term):
     def forward(self, pred, image, mask): return nn.functional.mse_loss(pred, image)
 
 
+class Adversarial(Term):
+    "Non-saturating loss of the generator: how unreal its patches look to the discriminator"
+    name = "adversarial"
+
+    def __init__(self, weight=10.):
+        super().__init__(weight)
+        self.logits = None  # of the prediction; `AdversarialTraining` puts them here for each batch
+
+    def forward(self, pred, image, mask): return F.softplus(-self.logits).mean()
+
+
+class FeatureMatching(Term):
+    "Mean over the discriminator's layers of the squared distance between features of prediction and image"
+    name = "feature_matching"
+
+    def __init__(self, weight=100.):
+        super().__init__(weight)
+        self.fake = self.real = None  # lists of features, as above
+
+    def forward(self, pred, image, mask):
+        return sum(F.mse_loss(a, b.detach()) for a, b in zip(self.fake, self.real, strict=True))/len(self.fake)
+
+
+class Perceptual(Term):
+    """Sum over the feature maps of `network` of the squared distance between prediction and image (LaMa, § 3.2).
+
+    `network(image)` takes RGB `[B, 3, H, W]` in [0, 1] and gives a list of features; see `pretrained.perceptual_network`.
+    """
+    name = "perceptual"
+
+    def __init__(self, network, weight=30.):
+        super().__init__(weight)
+        self.network = network
+
+    def forward(self, pred, image, mask):
+        self.network.to(pred.device)
+        return sum(F.mse_loss(a, b.detach()) for a, b in zip(self.network(pred), self.network(image), strict=True))
+
+
 class InpaintLoss(nn.Module):
     """The sum of named, weighted terms, as fastai's `loss_func(pred, image, mask)`.
 
@@ -46,6 +86,8 @@ class InpaintLoss(nn.Module):
     """
     def __init__(self, *terms):
         super().__init__()
+        wrong = [t for t in terms if not isinstance(t, Term)]
+        if wrong: raise ValueError(f"a loss is made of terms such as PixelL1() or Perceptual(…), not of {wrong[0]!r}")
         self.terms, self.values = list(terms), {}
 
     def forward(self, pred, image, mask):

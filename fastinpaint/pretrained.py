@@ -23,7 +23,7 @@ import timm
 import torch
 from torch import nn
 
-__all__ = ["WeightsMissing", "efflite0", "inception_features", "lpips_net"]
+__all__ = ["WeightsMissing", "efflite0", "inception_features", "lpips_net", "perceptual_network"]
 
 TIMEOUT = 4  # seconds until a silent server counts as out of reach
 NETWORK_ERRORS = (OSError, http.client.HTTPException)
@@ -33,6 +33,11 @@ TRUNKS = {  # the home of the trunk that LPIPS compares features of, and the sam
 }
 INCEPTION = ("https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
              "weights-inception-2015-12-05-6726825d.pth")
+
+
+RESNET50 = "https://download.pytorch.org/models/resnet50-0676ba61.pth"
+# the stem of the ADE20K network has three convolutions where timm's has one Sequential
+ADE_STEM = {"conv1": "conv1.0", "bn1": "conv1.1", "conv2": "conv1.3", "bn2": "conv1.4", "conv3": "conv1.6", "bn3": "bn1"}
 
 
 class WeightsMissing(RuntimeError):
@@ -57,6 +62,86 @@ def lpips_net(net: str = "alex") -> nn.Module:
     for conv, (weight, bias) in zip(convs, _read(path, read), strict=True):
         conv.load_state_dict({"weight": weight, "bias": bias})
     return model.requires_grad_(False).eval()
+
+
+def perceptual_network(choice: str = "auto"):
+    """A frozen network whose features LaMa's perceptual loss compares, and its name.
+
+    `choice`: a file with the encoder of an ADE20K segmentation network (ResNet-50, dilated, as LaMa uses), "imagenet" (the
+    same trained on ImageNet), "vgg" (VGG-16's five stages), "auto" (the first of the last two to be had, else None), or
+    "none". The network takes RGB [B,3,H,W] in [0, 1] and gives a list of features. `WeightsMissing` where the choice cannot
+    be had; never random weights."""
+    if choice == "none": return None, "none"
+    makers = {"imagenet": _imagenet_resnet, "vgg": _vgg_stages}
+    if choice in makers: return FeatureMaps(makers[choice]()), choice
+    if choice != "auto": return FeatureMaps(_ade_resnet(Path(choice))), f"ade20k {choice}"
+    reasons = []
+    for name in makers:
+        try: return FeatureMaps(makers[name]()), name
+        except WeightsMissing as error: reasons.append(str(error))
+    print("No perceptual term: there are no weights for it.", *reasons, sep="\n  ")
+    return None, "none"
+
+
+class FeatureMaps(nn.Module):
+    "Normalises images as ImageNet's networks expect, and lists what `features` makes of them. Frozen."
+    def __init__(self, features):
+        super().__init__()
+        self.features = features
+        for name in "mean", "std":
+            values = getattr(timm.data.constants, f"IMAGENET_DEFAULT_{name.upper()}")
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
+        self.requires_grad_(False).eval()
+
+    def forward(self, image): return list(self.features((image - self.mean)/self.std))
+
+
+def _dilated_resnet(**stem):
+    "ResNet-50 with output stride 8, that gives its four stages"
+    with torch.random.fork_rng(devices=[]):
+        return timm.create_model("resnet50", pretrained=False, features_only=True, output_stride=8,
+                                 out_indices=(1, 2, 3, 4), **stem)
+
+
+def _imagenet_resnet():
+    path = hub_file(RESNET50)
+    if not path.exists(): path = download(RESNET50)
+    return _filled(_dilated_resnet(), path, lambda key: key)
+
+
+def _ade_resnet(path: Path):
+    if not path.is_file(): raise WeightsMissing(f"no weights at {path}: name a file, or auto, imagenet, vgg or none")
+    return _filled(_dilated_resnet(stem_type="deep", stem_width=64), path, _ade_name)
+
+
+def _ade_name(key: str) -> str:
+    head, _, rest = key.removeprefix("encoder.").partition(".")
+    return f"{ADE_STEM.get(head, head)}.{rest}"
+
+
+def _filled(network, path: Path, name):
+    "`network` with the tensors of `path`, whose keys become ours through `name`; all must be there, the classifier may"
+    state = {name(key): value for key, value in _read(path, _torch_state).items()}
+    try: network.load_state_dict({key: state[key] for key in network.state_dict()})
+    except (KeyError, RuntimeError) as error:
+        raise WeightsMissing(f"{path} holds other weights than ResNet-50's: {error}") from error
+    return network
+
+
+class _UnitStages(nn.Module):
+    """VGG-16's five stages with features of unit length, as LPIPS compares them; raw ones are a hundred times LaMa's other terms.
+
+    Scaled so that the sum of their mean squared distances is the mean over stages of the distance of unit vectors."""
+    def __init__(self, trunk):
+        super().__init__()
+        self.trunk = trunk
+
+    def forward(self, x):
+        maps = self.trunk(x)
+        return [nn.functional.normalize(y, dim=1, eps=1e-5)*(y.shape[1]/len(maps))**.5 for y in maps]
+
+
+def _vgg_stages(): return _UnitStages(lpips_net("vgg").net)
 
 
 @cache

@@ -8,14 +8,18 @@ import matplotlib.pyplot as plt
 import torch
 from fastai.callback.channelslast import ChannelsLast
 from fastai.torch_core import default_device, set_seed
+from fastcore.meta import delegates
 from fastcore.script import store_true
 
 from .callback.checkpoint import Checkpoint, History
+from .callback.ema import EMA
 from .callback.precision import BFloat16
 from .data import InpaintDataLoaders
 from .learner import inpaint_learner, save_model
+from .losses import InpaintLoss, Perceptual, PixelL1
 from .models.weights import replacing
 from .photos import named_data
+from .pretrained import perceptual_network
 from .settings import setting
 from .show import results_figure
 
@@ -26,6 +30,8 @@ def train_recipe(
     recipe,  # Name of the recipe: the folder of its runs, and their W&B name
     model,   # Makes the model from `width`, `blocks`, `linear`, `prefill` and `autoencoder`
     cbs,     # Callbacks that make the method
+    loss=None,    # Its terms on pixels; L1 by default
+    chosen=None,  # What else it decided on, for settings.json
     *,
     data: str = setting("data", "sample"),     # Photographs: a folder, or sample, pets, imagenette
     masks: str = setting("masks", "train"),    # Holes: train, thin, medium, thick, center, outpaint, a folder, or pool:FOLDER
@@ -46,6 +52,7 @@ def train_recipe(
     out: str = setting("out", "runs"),         # Folder of runs; this one goes to OUT/RECIPE
     device: str = setting("device", "auto"),   # auto, cpu, cuda, cuda:1, mps …
     bf16: store_true = False,                  # bfloat16 autocast
+    ema: float = 0.,                           # Decay of a moving average of the weights, evaluated and saved instead; 0: none
     workers: int = setting("workers", -1),     # Data loading processes; -1 chooses
     wandb: str = setting("wandb", "disabled"), # W&B: disabled, offline, online, or auto (online if logged in)
     project: str = setting("project", "fastinpaint"),  # W&B project
@@ -56,7 +63,7 @@ def train_recipe(
 
     Ctrl-C ends training early, with the model as it stands saved; `resume` then continues from the last whole epoch.
     """
-    settings = {k: v for k, v in locals().items() if k not in ("model", "cbs")}
+    settings = {k: v for k, v in locals().items() if k not in ("model", "cbs", "loss", "chosen")} | (chosen or {})
     folder, device = Path(out)/recipe, choose_device(device)
     _check_settings(folder/"settings.json", settings, resume)
     set_seed(seed)
@@ -65,15 +72,18 @@ def train_recipe(
         augment=augment, invert=invert, num_workers=_workers(workers, device), device=device)
     autoencoder = None if autoencoder == "none" else autoencoder
     model = model(width=width, blocks=blocks, linear=not plain, prefill=prefill, autoencoder=autoencoder)
-    learn = inpaint_learner(dls, model, lr=lr, path=folder, cbs=[
-        *cbs, ChannelsLast(), *([BFloat16()] if bf16 else []), History(folder/"metrics.csv"),
+    learn = inpaint_learner(dls, model, loss, lr=lr, path=folder, cbs=[
+        *cbs, ChannelsLast(), *([BFloat16()] if bf16 else []), *([EMA(ema)] if ema else []), History(folder/"metrics.csv"),
         Checkpoint(folder/"checkpoint.pt", resume), *_tracking(wandb, project, recipe, settings, folder, log_model)])
     with replacing(folder/"settings.json") as f: f.write(json.dumps(settings, indent=1).encode())
     print(f"{recipe}: {len(dls.train_ds)} photographs to train on, {len(dls.valid_ds)} to validate, {size} px, on {device}")
     interrupted = False
     try: learn.fit_one_cycle(epochs, lr)
+    except FloatingPointError as error:
+        sys.exit(f"\n{error}. {folder/'checkpoint.pt'} is as it was after the last whole epoch; a smaller --lr may help.")
     except KeyboardInterrupt:
         interrupted = True
+        if ema: learn.ema.finish()
         how = f"--resume goes on after epoch {learn.epoch - 1}" if learn.epoch else "without a whole epoch nothing to resume"
         print(f"\nInterrupted in epoch {learn.epoch}; the model as it stands is in {folder/'model.safetensors'}; {how}.")
     save_model(learn, folder/"model.safetensors")
@@ -82,6 +92,20 @@ def train_recipe(
     plt.close("all")
     print("\n".join(["", *(f"{o:24} {folder/f}" for o, f in FILES.items())]))
     return learn
+
+
+recipe_flags = delegates(train_recipe, but=["loss", "chosen"])  # gives a recipe the flags of `train_recipe`
+
+
+def full_loss(perceptual):
+    """LaMa's losses on images besides the adversarial ones: L1 on known pixels and the perceptual term, with its weights.
+
+    `perceptual` as for `pretrained.perceptual_network`. Returns the loss, and for settings.json what was asked for and found.
+    """
+    network, name = perceptual_network(perceptual)
+    terms = [PixelL1(10., known=1., missing=0.), *([Perceptual(network)] if network else [])]
+    print(f"perceptual term: {name}")
+    return InpaintLoss(*terms), {"perceptual": perceptual, "perceptual_network": name}
 
 
 FILES = {"the model": "model.safetensors", "losses and metrics": "metrics.csv", "filled holes": "results.png",

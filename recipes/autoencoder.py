@@ -3,7 +3,7 @@ from fastinpaint.all import *
 
 
 @call_parse
-@delegates(train_recipe)
+@recipe_flags
 def main(augment: store_true = False, **kwargs):
     "Pretrain encoder and decoder to reproduce whole photographs, with a squared error and no refiner between them"
     def model(width, linear, **_): return lama(width, blocks=0, control=None, linear=linear, autoencoder=None)

@@ -42,7 +42,7 @@ def compare(dl, fills):
 
 
 @call_parse
-@delegates(train_recipe)
+@recipe_flags
 def main(out: str = "runs/demo", blocks: int = 5, steps: int = 2800, **kwargs):
     "Train `latent_control` on the bundled photographs, then compare it with fills that need no training"
     # a refiner of five blocks takes more steps in the same minutes than the published nine

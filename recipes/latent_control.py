@@ -3,7 +3,7 @@ from fastinpaint.all import *
 
 
 @call_parse
-@delegates(train_recipe)
+@recipe_flags
 def main(**kwargs):
     "Table 5.1 (4): latent L1 and mask control on a frozen autoencoder"
     return train_recipe("latent_control", partial(lama, control=True), [FreezeSchedule(), LatentLoss(known=.1)], **kwargs)

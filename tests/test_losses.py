@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fastinpaint.losses import InpaintLoss, MaskedL1, PixelL1, PixelMSE
+from fastinpaint.losses import Adversarial, FeatureMatching, InpaintLoss, MaskedL1, Perceptual, PixelL1, PixelMSE
 
 
 @pytest.fixture
@@ -29,6 +29,19 @@ def test_the_loss_is_the_weighted_sum_and_remembers_its_terms(batch):
     assert torch.equal(loss.values["pixel_l1"], l1) and torch.equal(loss.values["pixel_mse"], mse)
 
 
-@pytest.mark.parametrize("make", [lambda: PixelMSE(-1), lambda: PixelL1(known=-1), lambda: MaskedL1(missing=-.1)])
+@pytest.mark.parametrize("make", [lambda: PixelMSE(-1), lambda: PixelL1(known=-1), lambda: MaskedL1(missing=-.1),
+                                  lambda: Adversarial(-1), lambda: FeatureMatching(-1), lambda: Perceptual(None, -1)])
 def test_negative_weights_are_refused(make):
     with pytest.raises(ValueError, match="negative"): make()
+
+
+def test_the_perceptual_term_sums_over_feature_maps(batch):
+    pred, image, mask = batch
+    pred.requires_grad_()
+    network = torch.nn.Module()
+    network.forward = lambda x: [x, 2*x[..., ::2, ::2]]
+    value = Perceptual(network)(pred, image, mask)
+    error = (pred - image).square()
+    assert torch.allclose(value, error.mean() + 4*error[..., ::2, ::2].mean())
+    value.backward()
+    assert pred.grad.any() and image.grad is None

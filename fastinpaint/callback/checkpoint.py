@@ -122,9 +122,11 @@ class History(TrainedEpoch):
     def __init__(self, path): self.path, self.rows = Path(path), []
 
     def after_trained_epoch(self):
-        self.rows.append(dict(zip(self.recorder.metric_names, map(_plain, self.recorder.log), strict=True)))
+        row = dict(zip(self.recorder.metric_names, map(_plain, self.recorder.log), strict=True))
+        terms = getattr(self.learn, "loss_terms", None)
+        self.rows.append(row | (terms.health_means() if terms else {}))
         names = list(self.rows[0])
-        lines = [",".join(names), *[",".join(str(row[k]) for k in names) for row in self.rows]]
+        lines = [",".join(names), *[",".join(str(row.get(k, "")) for k in names) for row in self.rows]]
         with replacing(self.path) as f: f.write(("\n".join(lines) + "\n").encode())
 
     def state_dict(self): return {"rows": self.rows}

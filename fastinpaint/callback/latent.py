@@ -36,7 +36,7 @@ class LatentLoss(Callback):
     def before_fit(self):
         if self.hook: self.after_fit()  # an interrupted fit did not get there
         loss = self.learn.loss_func
-        self.others = loss.terms
+        self.replaced = [] if self.pixel else loss.terms
         loss.terms = [*(loss.terms if self.pixel else []), self.term]
         self.model.decode_in_training = self.pixel
         if not self.begun: self.target_encoder = deepcopy(self.model.encoder).requires_grad_(False)
@@ -59,7 +59,7 @@ class LatentLoss(Callback):
 
     def after_fit(self):
         self.hook = self.hook.remove()
-        self.learn.loss_func.terms = self.others
+        self.learn.loss_func.terms = self.replaced + [t for t in self.learn.loss_func.terms if t is not self.term]
         self.model.decode_in_training = True
 
     def state_dict(self): return self.target_encoder.state_dict()

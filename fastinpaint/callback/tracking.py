@@ -65,8 +65,9 @@ class WandbTracking(Callback):
         self.images += len(self.xb[0])
         if (self.train_iter - 1) % self.every: return
         values = {"train/loss": self.loss.item(), "epoch": self.epoch + (self.iter + 1) / self.n_iter}
-        terms = getattr(getattr(self.learn, "loss_terms", None), "values", {})
-        values |= {f"train/{name}": float(term) for name, term in terms.items()}
+        terms = getattr(self.learn, "loss_terms", None)
+        for group, found in ("train", getattr(terms, "values", {})), ("health", getattr(terms, "health", {})):
+            values |= {f"{group}/{name}": float(value) for name, value in found.items()}
         values |= {f"lr/group{i}": hyper["lr"] for i, hyper in enumerate(self.opt.hypers)}
         # the clock is read after `item` waited for the device
         values["train/images_per_s"] = self.images / (time.perf_counter() - self.clock)

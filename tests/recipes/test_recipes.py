@@ -13,14 +13,19 @@ import pytest
 import torch
 from PIL import Image
 
-from fastinpaint import recipes
+from fastinpaint import pretrained, recipes
 from fastinpaint.learner import fill, load_model
+from fastinpaint.losses import Adversarial
 from fastinpaint.models.weights import read_weights
+from fastinpaint.pretrained import WeightsMissing
 
 FROZEN = {"autoencoder": [], "lama_l1": [], "mask_control": ["encoder", "decoder"], "latent": ["decoder"],
-          "latent_control": ["encoder", "decoder"], "delta": ["encoder", "decoder"]}
+          "latent_control": ["encoder", "decoder"], "delta": ["encoder", "decoder"],
+          "lama": [], "latent_control_gan": ["encoder", "decoder"]}
 TRAINED = {"autoencoder": ["encoder", "decoder"], "lama_l1": ["encoder", "decoder", "refiner", "conditioner"],
+           "lama": ["encoder", "decoder", "refiner", "conditioner"],
            "latent": ["refiner", "conditioner", "encoder.stages.0.linear"]}
+ADVERSARIAL = "lama", "latent_control_gan"
 TINY = dict(size=32, bs=2, epochs=2, steps=4, width=2, blocks=1, device="cpu", workers=0, valid="0.25", wandb="disabled")
 FILES = ["metrics.csv", "model.json", "model.safetensors", "results.png", "settings.json"]
 
@@ -44,6 +49,7 @@ def weights(path, part): return {k: v for k, v in read_weights(path)[0].items() 
 @pytest.mark.parametrize("name", FROZEN)
 def test_every_recipe_runs_and_writes_its_files(train, autoencoder, tmp_path, photos, same, name):
     start = {} if name == "autoencoder" else dict(autoencoder=str(autoencoder))
+    if name in ADVERSARIAL: start |= dict(perceptual="none", ema=.5)
     folder = train(name, tmp_path, **start)
     assert set(FILES) <= {p.name for p in folder.iterdir()}
 
@@ -93,6 +99,26 @@ def test_there_must_be_something_to_resume(train, tmp_path):
 def test_an_autoencoder_of_another_width_is_refused(train, autoencoder, tmp_path):
     with pytest.raises(ValueError, match="width=2.*width=3"):
         train("latent_control", tmp_path, autoencoder=str(autoencoder), width=3)
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_a_perceptual_network_is_never_random(train, tmp_path, monkeypatch, name, capsys):
+    def missing(*args): raise WeightsMissing("run `make weights`")
+    for maker in "_imagenet_resnet", "_vgg_stages": monkeypatch.setattr(pretrained, maker, missing)
+    with pytest.raises(WeightsMissing, match="make weights"): train(name, tmp_path, autoencoder="none", perceptual="vgg")
+    folder = train(name, tmp_path, autoencoder="none", perceptual="auto")
+    assert json.loads((folder/"settings.json").read_text())["perceptual_network"] == "none"
+    assert "No perceptual term" in capsys.readouterr().out
+    assert "train_perceptual" not in (folder/"metrics.csv").read_text()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_name(train, tmp_path, monkeypatch):
+    train("lama", tmp_path, autoencoder="none", perceptual="none")
+    before = (tmp_path/"lama/checkpoint.pt").read_bytes()
+    monkeypatch.setattr(Adversarial, "forward", lambda self, pred, image, mask: pred.sum()*float("nan"))
+    with pytest.raises(SystemExit, match="epoch 0, batch 0: adversarial is nan.*checkpoint.pt"):
+        train("lama", tmp_path, autoencoder="none", perceptual="none")
+    assert (tmp_path/"lama/checkpoint.pt").read_bytes() == before
 
 
 # on the command line

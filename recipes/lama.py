@@ -1,0 +1,16 @@
+"Table 5.2 (1)"
+from fastinpaint.all import *
+
+
+@call_parse
+@recipe_flags
+def main(
+    perceptual: str = "auto",  # Perceptual network: auto, imagenet, vgg, none, or a file of ADE20K weights
+    r1_every: int = 1,         # Steps between two R1 penalties
+    lr: float = 1e-3,          # Highest learning rate of the one-cycle schedule
+    **kwargs
+):
+    "Table 5.2 (1): LaMa with all its losses: L1 on known pixels, perceptual, adversarial and feature matching"
+    loss, chosen = full_loss(perceptual)
+    chosen["r1_every"] = r1_every
+    return train_recipe("lama", lama, [AdversarialTraining(r1_every=r1_every)], loss, chosen, lr=lr, **kwargs)
