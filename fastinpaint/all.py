@@ -15,10 +15,13 @@ from .callback.reconstruct import Reconstruct
 from .callback.terms import LossTerms
 from .callback.tracking import WandbTracking
 from .data import InpaintDataLoaders, inpaint_block
+from .evaluate import evaluate, evaluate_files
+from .evaluate import export as export_photos
 from .learner import fill, inpaint_learner, load_model, save_model
 from .losses import InpaintLoss, Perceptual, PixelL1, PixelMSE
 from .masks import PRESETS
 from .metrics import FID, LPIPS, PSNR, SSIM, FDEffLite0, HoleL1, composite, default_metrics
+from .models.context_encoder import context_encoder
 from .models.discriminator import PatchGAN, load_discriminator
 from .models.lama import Inpainter, lama
 from .models.public import load_lama

@@ -144,8 +144,20 @@ class DrawHole(RandTransform):
 
     def encodes(self, name: HoleName):
         # Python's generator is seeded by fastai in every worker and epoch, and stored and restored with a run
-        entropy = [self.seed, zlib.crc32(name.encode())] if self.valid else random.getrandbits(64)
-        return PILMask(Image.fromarray(draw_hole(self.sampler, self.size, self.size, np.random.default_rng(entropy))))
+        rng = hole_rng(self.seed, name) if self.valid else np.random.default_rng(random.getrandbits(64))
+        return PILMask(Image.fromarray(draw_hole(self.sampler, self.size, self.size, rng)))
+
+
+def hole_rng(seed: int, name: str) -> np.random.Generator:
+    "The generator of a hole that depends on its photograph's `name` and `seed` alone"
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+def central_square(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
+    "The central square of the shorter side, resized to `size`: what validation and evaluation look at"
+    short = min(image.size)
+    left, top = ((side - short)/2 for side in image.size)
+    return image.resize((size, size), resample, box=(left, top, left + short, top + short))
 
 
 class MaskedPair(ItemTransform):

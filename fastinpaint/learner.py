@@ -14,6 +14,7 @@ from .callback.terms import LossTerms
 from .losses import InpaintLoss, PixelL1
 from .masks import hole_of, read_mask
 from .metrics import default_metrics
+from .models.context_encoder import context_encoder
 from .models.lama import lama
 from .models.weights import read_weights, write_weights
 from .photos import open_photo, to_rgb
@@ -100,11 +101,18 @@ def save_model(model, path):
     return write_weights(path, model.state_dict(), model.config)
 
 
+BUILDERS = {"lama": partial(lama, autoencoder=None), "context_encoder": context_encoder}
+
+
+def _build(model="lama", **config): return BUILDERS[model](**config)  # LaMa's configs name no model
+
+
 def load_model(path):
     "The `Inpainter` that `save_model` wrote, in eval mode. Raises FileNotFoundError, or ValueError for any other file."
     state, config = read_weights(path)
     try:
-        model = lama(**config, autoencoder=None)
+        model = _build(**config)
         model.load_state_dict(state)
-    except (TypeError, RuntimeError, ValueError) as e: raise ValueError(f"{path} holds no LaMa of this package: {e}") from e
+    except (KeyError, TypeError, RuntimeError, ValueError) as e:
+        raise ValueError(f"{path} holds no LaMa of this package: {e}") from e
     return model.eval()

@@ -1,30 +1,12 @@
 "The first run of a newcomer: train, compare with three simple fills on photographs never trained on, and show them"
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from fastinpaint.all import *
-from fastinpaint.models.prefill import smooth_fill
+from fastinpaint.baselines import mean_colour, smooth_fill, telea
 from fastinpaint.recipes import latent_control
 from fastinpaint.show import outlined, show_rows
-
-
-def mean_colour(image, mask):
-    "Fill each hole with the mean colour of what is known; image `[B, 3, H, W]`, mask `[B, 1, H, W]`"
-    known = 1 - mask
-    return ((image*known).sum((2, 3), keepdim=True)/known.sum((2, 3), keepdim=True)).expand_as(image)
-
-
-def telea(image, mask, radius=3):
-    "Fill by fast marching (Telea 2004) with OpenCV, 8 bits a channel; shapes as in `mean_colour`"
-    import cv2
-
-    def one(x, m):
-        pixels = (x.permute(1, 2, 0).numpy()*255).round().astype(np.uint8)
-        filled = cv2.inpaint(np.ascontiguousarray(pixels[..., ::-1]), m[0].byte().numpy(), radius, cv2.INPAINT_TELEA)
-        return torch.from_numpy(filled[..., ::-1].copy()).permute(2, 0, 1).float()/255
-    return torch.stack([one(x, m) for x, m in zip(image, mask, strict=True)])
 
 
 def compare(dl, fills):

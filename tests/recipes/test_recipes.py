@@ -21,7 +21,7 @@ from fastinpaint.pretrained import WeightsMissing
 
 FROZEN = {"autoencoder": [], "lama_l1": [], "mask_control": ["encoder", "decoder"], "latent": ["decoder"],
           "latent_control": ["encoder", "decoder"], "delta": ["encoder", "decoder"],
-          "lama": [], "latent_control_gan": ["encoder", "decoder"]}
+          "lama": [], "latent_control_gan": ["encoder", "decoder"], "context_encoder": []}
 TRAINED = {"autoencoder": ["encoder", "decoder"], "lama_l1": ["encoder", "decoder", "refiner", "conditioner"],
            "lama": ["encoder", "decoder", "refiner", "conditioner"],
            "latent": ["refiner", "conditioner", "encoder.stages.0.linear"]}

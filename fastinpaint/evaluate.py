@@ -1,0 +1,328 @@
+"""One evaluation protocol, and the card that it ends in.
+
+Every photograph is cut to the central square and resized (as validation does), every hole depends on the photograph's name, the
+mask set and the seed alone, and fills are rounded to 8 bits and composited, the way a saved PNG would be, before
+anything is measured. Sets that were exported to PNG, or filled by another system, are measured by the same code.
+"""
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+from fastai.learner import Learner
+from PIL import Image
+
+from .baselines import BASELINES
+from .data import central_square, hole_rng
+from .learner import evaluating, load_model
+from .masks import MaskFolder, draw_hole, mask_source, read_mask
+from .metrics import FID, LPIPS, PSNR, SSIM, FDEffLite0, HoleL1, KIDEffLite0
+from .models.lama import Inpainter
+from .models.weights import replacing
+from .photos import Skipped, find_images, open_photo, readable
+
+AREAS = (0., .1, .2, .3, .4, .5, 1.)  # bounds of the groups by share of hole
+SETS = "thin", "medium", "thick"
+RESAMPLES = 1000  # of the bootstrap
+SMALL = 2048      # images below which a Fréchet distance says more about their number than about the fills
+PACKAGES = "fastinpaint", "torch", "torchvision", "torchmetrics", "lpips", "pillow", "numpy"
+
+
+@dataclass
+class Item:
+    "A photograph uint8 `[H, W, 3]` with its hole bool `[H, W]`, and what a system put there, if it has been filled already"
+    set: str
+    name: str
+    image: np.ndarray
+    hole: np.ndarray
+    filled: np.ndarray | None = None
+
+
+@dataclass
+class Card:
+    "The result of `evaluate`: what was judged, on what, by which rules, and how it did"
+    model: dict
+    data: dict
+    rules: dict
+    metrics: dict      # mask set (and "all") → metric → value, low and high
+    by_area: dict      # share of hole → the same
+    drift: float | None
+    seconds_per_image: float | None
+    environment: dict
+    notes: list = field(default_factory=list)
+
+    def save(self, folder):
+        "Write `card.json` and `card.md` to `folder`, each replaced whole or not at all"
+        folder = Path(folder)
+        with replacing(folder/"card.json") as f: f.write(json.dumps(asdict(self), indent=1, default=str).encode())
+        with replacing(folder/"card.md") as f: f.write(self.markdown().encode())
+        return folder/"card.json", folder/"card.md"
+
+    def markdown(self):
+        "The card as a page"
+        lines = [f"# {self.model['name']}", "", f"{self.data['images']} photographs, {self.rules['size']}; holes: "
+                 f"{', '.join(self.data['masks'])}, seed {self.rules['seed']}. Brackets are bootstrap 95 % intervals.", ""]
+        for title, groups in ("mask set", self.metrics), ("share of hole", self.by_area):
+            names = list(next(iter(groups.values()))) if groups else []
+            lines += [f"| {title} | " + " | ".join(names) + " |", "|---"*(len(names) + 1) + "|"]
+            for group, found in groups.items():
+                cells = [_cell(found.get(n, {})) for n in names]
+                lines.append(f"| {group} | {' | '.join(cells)} |")
+            lines.append("")
+        if self.drift is not None:
+            lines += [f"Known pixels moved by {self.drift:.5f} on average (of 1) before compositing.", ""]
+        if self.seconds_per_image is not None:
+            lines += [f"{self.seconds_per_image:.3f} s an image on {self.environment['device']}.", ""]
+        about = dict(model=self.model, data=self.data, rules=self.rules, environment=self.environment)
+        return "\n".join([*lines, *(f"* {note}" for note in self.notes), "", "```json",
+                          json.dumps(about, indent=1, default=str), "```", ""])
+
+
+def _cell(found):
+    value = found.get("value")
+    if value is None: return "n/a" if found else ""
+    if isinstance(value, int): return str(value)
+    return f"{value:.4f}" + (f" [{found['low']:.4f}, {found['high']:.4f}]" if "low" in found else "")
+
+
+def evaluate(model, photos, masks=SETS, size=256, seed=42, device="cpu", limit=None, frechet=True, name=None):
+    """Judge `model` on the folder `photos` with every mask set in `masks`; returns a `Card`.
+
+    `model`: a Learner, an `Inpainter`, the file of one, the name of a baseline, or any `fill(image, mask)` of `[B, 3, H, W]`
+    in [0, 1] and `[B, 1, H, W]` (1 = hole, where the image is 0). `masks`: presets, folders of masks matched by stem, or
+    "pool:FOLDER". `limit` takes the first so many photographs only. Raises ValueError for fills of another shape, or not finite.
+    """
+    fill, about = _fill_of(model, device)
+    if name: about["name"] = name
+    items = holes(photos, masks, size, seed, limit)
+    rules = dict(size=f"central square resized to {size} px, bicubic", seed=seed, files="8 bits, composited",
+                 holes="a function of photograph name, mask set and seed")
+    return judge(items, about, rules, device, fill, frechet)
+
+
+def evaluate_files(images, masks, filled, invert=False, frechet=True, name=None):
+    """Judge a folder of photographs that some system has `filled`, matched by file stem; returns a `Card`.
+
+    Raises ValueError where the three folders hold other names or sizes than each other, naming both sides.
+    """
+    items = [*read_items(images, masks, filled, invert)]
+    rules = dict(size="as in the files", seed=None, files="8 bits, composited", holes=str(masks))
+    return judge(items, dict(name=name or str(filled)), rules, "cpu", None, frechet)
+
+
+def holes(photos, masks=SETS, size=256, seed=42, limit=None):
+    "The protocol's items, drawn one at a time, mask set by mask set"
+    files = readable(find_images(photos), Skipped([]))[:limit]
+    for mask_set in [masks] if isinstance(masks, str) else masks:
+        source = mask_source(mask_set)
+        for file in files:
+            name = Path(file).relative_to(photos).as_posix()
+            photo = open_photo(file)
+            image = np.asarray(central_square(photo, size, Image.Resampling.BICUBIC))
+            if isinstance(source, MaskFolder): hole = _own_mask(source, name, photo, file, size)
+            else: hole = draw_hole(source, size, size, hole_rng(seed, f"{name} {mask_set}")).astype(bool)
+            yield Item(str(mask_set), name, image, hole)
+
+
+def _own_mask(folder, name, photo, file, size):
+    path = folder.mask_of(name)
+    if not path: raise ValueError(f"{file} has no mask of its name in {folder.folder}")
+    mask = read_mask(path, folder.invert)
+    if mask.shape[::-1] != photo.size:
+        raise ValueError(f"the mask {path} is {mask.shape[1]}x{mask.shape[0]} pixels, its photograph {file} "
+                         f"{photo.size[0]}x{photo.size[1]}; both must be of one size")
+    return np.asarray(central_square(Image.fromarray(mask), size, Image.Resampling.NEAREST))
+
+
+def export(photos, folder, masks=SETS, size=256, seed=42, limit=None):
+    """Write the protocol's photographs and holes as PNG, for other systems: `folder/SET/images` and `folder/SET/masks`.
+
+    Returns their number. Reading them back with `evaluate_files` gives the same pixels.
+    """
+    count = 0
+    for item in holes(photos, masks, size, seed, limit):
+        count += 1
+        stem = Path(item.name).with_suffix("").as_posix().replace("/", "_")
+        for kind, pixels in ("images", item.image), ("masks", item.hole.astype(np.uint8)*255):
+            path = Path(folder)/_file_name(item.set)/kind/f"{stem}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    return count
+
+
+def _file_name(mask_set): return "".join(c if c.isalnum() else "_" for c in mask_set)
+
+
+def read_items(images, masks, filled, invert=False):
+    "Items from three folders, matched by file stem"
+    folders = {"images": _by_stem(images), "masks": _by_stem(masks), "filled": _by_stem(filled)}
+    stems = set().union(*folders.values())
+    missing = [f"{Path(where)} lacks {', '.join(sorted(stems - found.keys())[:5])}"
+               for where, found in zip((images, masks, filled), folders.values(), strict=True) if stems - found.keys()]
+    if missing: raise ValueError("the folders do not match by file stem: " + "; ".join(missing))
+    for stem in sorted(stems):
+        files = [found[stem] for found in folders.values()]
+        image, hole, fill = np.asarray(open_photo(files[0])), read_mask(files[1], invert), np.asarray(open_photo(files[2]))
+        if not image.shape[:2] == hole.shape == fill.shape[:2]:
+            sizes = ", ".join(f"{f} {x.shape[1]}x{x.shape[0]}" for f, x in zip(files, (image, hole, fill), strict=True))
+            raise ValueError(f"image, mask and fill must be of one size: {sizes}")
+        yield Item(Path(masks).name, stem, image, hole, fill)
+
+
+def _by_stem(folder):
+    found = {}
+    for file in find_images(folder):
+        if (stem := Path(file).stem) in found: raise ValueError(f"two files of one stem: {found[stem]} and {file}")
+        found[stem] = file
+    return found
+
+
+def judge(items, about, rules, device, fill=None, frechet=True):
+    "Measure every item, filled by `fill` or beforehand; returns a `Card`"
+    rows, sets, pixels = [], {}, hashlib.sha256()
+    distances, seconds = _Distances() if frechet else None, []
+    for item in items:
+        image, mask = _tensor(item.image), torch.from_numpy(item.hole)[None, None].float()
+        if item.filled is not None: pred = _tensor(item.filled)
+        else:
+            pred, elapsed = _timed(fill, image, mask, device, item.name)
+            seconds.append(elapsed)
+        pred = (pred.clamp(0, 1)*255).round()/255
+        known = 1 - mask
+        row = dict(set=item.set, name=item.name, share=float(mask.mean()),
+                   drift=float(((pred - image).abs()*known).sum()/(3*known.sum()).clamp_min(1)))
+        rows.append(row | _measured(pred, image, mask))
+        if distances: distances.update(item.set, pred, image, mask)
+        pixels.update(item.image.tobytes())
+        sets.setdefault(item.set, hashlib.sha256()).update(np.packbits(item.hole).tobytes())
+    if not rows: raise ValueError("nothing to evaluate: no photograph")
+    groups = {name: [r for r in rows if r["set"] == name] for name in sets}
+    if len(sets) > 1: groups["all"] = rows
+    metrics = {name: _summary(found) for name, found in groups.items()}
+    notes = ["No published table uses this protocol (photographs, size, holes), so none is set beside it."]
+    if distances: notes += distances.into(metrics)
+    areas = {f"{a:.0%}–{b:.0%}": [r for r in rows if a < r["share"] <= b] for a, b in zip(AREAS, AREAS[1:], strict=False)}
+    return Card(about, dict(images=len({r["name"] for r in rows}), pixels_sha256=pixels.hexdigest(),
+                            masks={k: h.hexdigest() for k, h in sets.items()}), rules, metrics,
+                {k: dict(n=dict(value=len(v))) | _summary(v) for k, v in areas.items() if v},
+                float(np.mean([r["drift"] for r in rows])),
+                float(np.median(seconds)) if seconds else None, _environment(device), notes)
+
+
+PAIRED = HoleL1, PSNR, SSIM, LPIPS
+
+
+def _measured(pred, image, mask):
+    "Each paired metric of one image, None where it cannot be had"
+    found = {}
+    for make in PAIRED:
+        metric = make()
+        if min(image.shape[-2:]) >= metric.min_size: metric.update(pred, image, mask)
+        value = metric.value
+        found[metric.name] = None if np.isnan(value) else float(value)
+    return found
+
+
+def _summary(rows):
+    "Means over images, with bootstrap 95 % intervals; hole L1 weighs images by their hole, as everywhere"
+    found = {}
+    for make in PAIRED:
+        name = make.name
+        kept = [(r[name], r["share"] if name == "hole_l1" else 1.) for r in rows if r[name] is not None]
+        found[name] = bootstrap(*np.array(kept).T) if kept else dict(value=None)
+    return found
+
+
+def bootstrap(values, weights, resamples=RESAMPLES, seed=0):
+    "Weighted mean of `values` `[n]`, and the 95 % interval of that of as many drawn with replacement"
+    def mean(i): return (values[i]*weights[i]).sum(-1)/weights[i].sum(-1)
+    n = len(values)
+    means = mean(np.random.default_rng(seed).integers(0, n, (resamples, n)))
+    low, high = np.percentile(means, [2.5, 97.5])
+    return dict(value=float(mean(np.arange(n))), low=float(low), high=float(high))
+
+
+def _timed(fill, image, mask, device, name):
+    "What `fill` makes of one image, checked, and the seconds it took"
+    image, mask = image.to(device), mask.to(device)
+    start = time.perf_counter()
+    with torch.no_grad(): pred = fill(image*(1 - mask), mask)
+    if isinstance(pred, torch.Tensor): pred = pred.cpu()
+    seconds = time.perf_counter() - start
+    if not isinstance(pred, torch.Tensor) or pred.shape != image.shape:
+        got = list(pred.shape) if hasattr(pred, "shape") else type(pred).__name__
+        raise ValueError(f"the fill of {name} must be a tensor {list(image.shape)}, got {got}")
+    if not pred.isfinite().all(): raise ValueError(f"the fill of {name} holds NaN or infinity")
+    if pred.max() > 2 or pred.min() < -1:
+        raise ValueError(f"the fill of {name} goes from {pred.min():.3g} to {pred.max():.3g}; images are in [0, 1]")
+    return pred.float(), seconds
+
+
+class _Distances:
+    "Distances between the fills of a mask set and their photographs: FID where its weights are, and two on EfficientNet-Lite0"
+    def __init__(self): self.sets, self.floor, self.odd = {}, FDEffLite0(), None
+
+    def update(self, name, pred, image, mask):
+        if not self.sets or name == next(iter(self.sets)): self._update_floor(image)
+        for metric in self.sets.setdefault(name, [FID(), FDEffLite0(), KIDEffLite0()]): metric.update(pred, image, mask)
+
+    def _update_floor(self, image):
+        "Every second photograph against the one before it"
+        if self.odd is None or self.odd.shape != image.shape: self.odd = image
+        else:
+            self.floor.update(self.odd, image, torch.ones_like(image[:, :1]))
+            self.odd = None
+
+    def into(self, metrics):
+        "Add each set's distances to `metrics`; returns what has to be said of them"
+        for name, found in self.sets.items():
+            for metric in found:
+                value = metric.value
+                metrics[name][metric.name] = dict(value=None if np.isnan(value) else float(value))
+        count = int(self.floor.count)
+        notes = [f"Two halves of the photographs themselves, {count} against {count}, have a fd_efflite0 of "
+                 f"{self.floor.value:.4f}."]
+        if max(found[1].count for found in self.sets.values()) < SMALL:
+            notes.append(f"Below {SMALL} images prefer KID, which does not depend on their number, to Fréchet distances.")
+        return notes
+
+
+def _fill_of(model, device):
+    "A fill of whatever may be judged, and what to say of it"
+    if isinstance(model, str) and model in BASELINES: return BASELINES[model], dict(name=model)
+    if isinstance(model, str | Path):
+        path = Path(model)
+        return (_fill_of(load_model(path), device)[0],
+                dict(name=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
+    if isinstance(model, Learner): model = model.model
+    if isinstance(model, torch.nn.Module):
+        about = dict(name=type(model).__name__.lower(), config=getattr(model, "config", {}),
+                     parameters=sum(p.numel() for p in model.parameters()))
+        return _evaluated(model.to(device)), about
+    if not isinstance(model, Callable): raise ValueError(f"no model, file, baseline or function: {model!r}; baselines are "
+                                                         f"{', '.join(BASELINES)}")
+    return model, dict(name=getattr(model, "__name__", type(model).__name__))
+
+
+def _evaluated(model: Inpainter):
+    def fill(image, mask):
+        with evaluating(model): return model(image, mask)
+    return fill
+
+
+def _environment(device):
+    def found(package):
+        try: return version(package)
+        except PackageNotFoundError: return None
+    gpu = torch.device(device).type == "cuda"
+    machine = torch.cuda.get_device_name(device) if gpu else f"CPU, {torch.get_num_threads()} threads"
+    return dict(device=machine, python=platform.python_version(), **{p: found(p) for p in PACKAGES})
+
+
+def _tensor(pixels): return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float()/255
