@@ -56,6 +56,7 @@ class Card:
     seconds_per_image: float | None
     environment: dict
     notes: list = field(default_factory=list)
+    images: list = field(default_factory=list)  # each image's set, name, share of hole, drift and paired metrics
 
     def save(self, folder):
         "Write `card.json` and `card.md` to `folder`, each replaced whole or not at all"
@@ -212,7 +213,7 @@ def judge(items, about, rules, device, fill=None, frechet=True):
                             masks={k: h.hexdigest() for k, h in sets.items()}), rules, metrics,
                 {k: dict(n=dict(value=len(v))) | _summary(v) for k, v in areas.items() if v},
                 float(np.mean([r["drift"] for r in rows])),
-                float(np.median(seconds)) if seconds else None, _environment(device), notes)
+                float(np.median(seconds)) if seconds else None, _environment(device), notes, rows)
 
 
 PAIRED = HoleL1, PSNR, SSIM, LPIPS

@@ -1,0 +1,197 @@
+"What `recipes/compare.py` writes: rows of a ladder side by side, in Markdown and in one HTML file"
+import base64
+import csv
+import html
+import io
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+
+from .evaluate import Item
+from .metrics import composite
+from .models.weights import replacing
+from .show import latent_damage, outlined, show_rows
+
+METRICS = {"hole_l1": "hole L1", "psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS"}
+# thesis, Table 5.1: LPIPS, SSIM and hours of each row
+THESIS = {"lama_l1": (.155, .865, 6.), "mask_control": (.153, .884, 6.4), "latent": (.163, .878, 4.),
+          "latent_control": (.149, .888, 4.3)}
+BASE = "lama_l1"
+
+
+@dataclass
+class Row:
+    "A method: the cards of its seeds as dicts, and the `metrics.csv` of each (none for what needs no training)"
+    name: str
+    cards: list
+    histories: list
+
+    def values(self, metric, group):
+        found = [card["metrics"][group][metric]["value"] for card in self.cards]
+        return [v for v in found if v is not None]
+
+    def seconds(self): return [sum(_seconds(r["time"]) for r in rows) for rows in self.histories]
+
+
+def read_history(path):
+    with Path(path).open() as f: return list(csv.DictReader(f))
+
+
+def _seconds(clock):
+    total = 0
+    for part in clock.split(":"): total = 60*total + int(part)
+    return total
+
+
+def spread(values):
+    "Mean and, of several seeds, ± standard deviation"
+    if not values: return "n/a"
+    return f"{statistics.mean(values):.4f}" + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else "")
+
+
+def relative(value, base): return f"{100*(value/base - 1):+.1f} %" if base else "–"
+
+
+def results_table(rows, group):
+    "Header and lines: each row's metrics over seeds, its change from the baseline, and the thesis' own"
+    base = next((r for r in rows if r.name == BASE), None)
+    changes = [h for what in ("LPIPS", "SSIM", "time") for h in (f"{what} from (1)", "thesis")]
+    header = ["method", *METRICS.values(), "minutes", *changes]
+    lines = []
+    for row in rows:
+        line = [row.name, *(spread(row.values(m, group)) for m in METRICS)]
+        seconds = row.seconds()
+        line.append(f"{statistics.mean(seconds)/60:.1f}" if seconds else "–")
+        for metric, i in ("lpips", 0), ("ssim", 1), (None, 2):
+            ours = base and ((row.values(metric, group), base.values(metric, group)) if metric else (seconds, base.seconds()))
+            line.append(relative(*map(statistics.mean, ours)) if ours and all(ours) else "–")
+            line.append(relative(THESIS[row.name][i], THESIS[BASE][i]) if row.name in THESIS else "–")
+        lines.append(line)
+    return header, lines
+
+
+def equal_time_table(rows):
+    "The second reading: validation metrics of the last epoch within the time of the fastest row's seed"
+    trained = [r for r in rows if r.histories]
+    budget = min(s for r in trained for s in r.seconds())
+    names = [m for m in METRICS if m in trained[0].histories[0][0]]
+    lines = []
+    for row in trained:
+        found = {m: [] for m in names}
+        for history in row.histories:
+            clock, last = 0, None
+            for epoch in history:
+                clock += _seconds(epoch["time"])
+                if clock <= budget: last = epoch
+            for m in names:
+                if last is not None and last[m] not in ("n/a", "nan"): found[m].append(float(last[m]))
+        lines.append([row.name, *(spread(found[m]) for m in names)])
+    return budget, (["method", *(METRICS[m] for m in names)], lines)
+
+
+def curves(rows):
+    "Validation LPIPS and hole L1 against steps and against minutes, one line a seed"
+    trained = [r for r in rows if r.histories]
+    fig, axes = plt.subplots(2, 2, figsize=(11, 7))
+    for colour, row in enumerate(trained):
+        for i, history in enumerate(row.histories):
+            minutes, epochs, clock = [], [], 0
+            for epoch in history:
+                clock += _seconds(epoch["time"])
+                minutes.append(clock/60)
+                epochs.append(int(epoch["epoch"]) + 1)
+            for line, metric in enumerate(("lpips", "hole_l1")):
+                values = [float("nan") if e[metric] == "n/a" else float(e[metric]) for e in history]
+                for x, axis in zip((epochs, minutes), axes[line], strict=True):
+                    axis.plot(x, values, color=f"C{colour}", label=row.name if i == 0 else None, lw=1)
+                    axis.set_ylabel(METRICS[metric])
+    axes[1, 0].set_xlabel("epochs of equally many steps")
+    axes[1, 1].set_xlabel("minutes of training")
+    axes[0, 0].legend(fontsize=8)
+    fig.tight_layout()
+    return fig
+
+
+def chosen_images(rows, mask_set):
+    "Set and name of the worst, the median and the best image by LPIPS (else hole L1), averaged over trained rows and seeds"
+    sums = {}
+    for row in rows:
+        for card in row.cards if row.histories else []:
+            for image in card["images"]:
+                if image["set"] == mask_set:
+                    value = image["hole_l1"] if image["lpips"] is None else image["lpips"]
+                    sums[image["name"]] = sums.get(image["name"], 0) + value
+    ranked = sorted(sums, key=lambda name: (-sums[name], name))
+    return {"worst": ranked[0], "median": ranked[len(ranked)//2], "best": ranked[-1]}
+
+
+def grid(items: list[Item], fills):
+    "The same holes filled by every row: dict of name → `fill(image, mask)`"
+    image, mask = stacked(items)
+    columns = {"hole": outlined(image, mask)}
+    with torch.no_grad():
+        for name, fill in fills.items(): columns[name] = composite(fill(image*(1 - mask), mask), image, mask)
+    return show_rows(columns | {"original": image}, max_n=len(items), height=1.6)
+
+
+def damage_figure(model, items):
+    "Eq. 4.1 of the thesis for these photographs, with the plain encoder of `model`"
+    image, mask = stacked(items)
+    masked = image*(1 - mask)
+    with torch.no_grad(): damage = latent_damage(model, image, masked)
+    return show_rows({"masked input": masked, "original": image, "decoded difference": damage}, len(items), 1.6)
+
+
+def stacked(items):
+    "Images `[B, 3, H, W]` in [0, 1] and masks `[B, 1, H, W]`"
+    image = torch.stack([torch.from_numpy(i.image.copy()).permute(2, 0, 1) for i in items]).float()/255
+    return image, torch.stack([torch.from_numpy(i.hole)[None] for i in items]).float()
+
+
+def write(folder, title, parts):
+    """`report.md` with its pictures beside it, and `report.html` that holds them. `parts`: (heading, content) pairs.
+
+    A content is text, a table (header, lines) or a matplotlib figure.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    page, site = [f"# {title}", ""], [f"<h1>{html.escape(title)}</h1>"]
+    for i, (heading, content) in enumerate(parts):
+        if heading:
+            page += [f"## {heading}", ""]
+            site.append(f"<h2>{html.escape(heading)}</h2>")
+        if isinstance(content, str):
+            page += [content, ""]
+            site.append(f"<p>{html.escape(content)}</p>")
+        elif isinstance(content, tuple):
+            header, lines = content
+            page += [_line(header), "|---"*len(header) + "|", *map(_line, lines), ""]
+            cells = [f"<tr>{''.join(f'<{tag}>{html.escape(str(c))}</{tag}>' for c in cells)}</tr>"
+                     for tag, cells in (("th", header), *(("td", line) for line in lines))]
+            site.append(f"<table>{''.join(cells)}</table>")
+        else:
+            picture, name = _png(content), f"figure{i}.png"
+            with replacing(folder/name) as f: f.write(picture)
+            page += [f"![{heading}]({name})", ""]
+            data = base64.b64encode(picture).decode()
+            site.append(f'<img alt="{html.escape(heading)}" src="data:image/png;base64,{data}">')
+    style = ("body{font:15px sans-serif;max-width:1200px;margin:2em auto}"
+             "td,th{padding:.2em .7em;text-align:left}img{max-width:100%}")
+    with replacing(folder/"report.md") as f: f.write("\n".join(page).encode())
+    with replacing(folder/"report.html") as f:
+        head = f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>{style}</style>"
+        f.write((head + "".join(site)).encode())
+    return folder/"report.md", folder/"report.html"
+
+
+def _line(cells): return f"| {' | '.join(map(str, cells))} |"
+
+
+def _png(figure):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=90, bbox_inches="tight")
+    plt.close(figure)
+    return buffer.getvalue()
