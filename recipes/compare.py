@@ -47,7 +47,7 @@ def report_parts(table, fills, photos, sets, flags, limit, environment):
     parts = [("Results", "Means over seeds ± standard deviation, over all mask sets; lower hole L1 and LPIPS and higher PSNR "
               "and SSIM are better. Changes are from row (1), lama_l1; beside them the thesis' (Table 5.1: other data)."),
              ("", report.results_table(table, group)),
-             ("At equal time", f"Validation metrics of the last epoch within {budget/60:.1f} minutes, the time of the fastest run."),
+             ("At equal time", f"Validation metrics of the last epoch within {budget/60:.1f} minutes, the fastest run's time."),
              ("", equal), ("Training", report.curves(table)),
              ("The same holes", f"From above: the worst, the median and the best photograph of the set {sets[-1]} by mean LPIPS: "
               f"{', '.join(picks.values())}."),
