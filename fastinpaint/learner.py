@@ -1,6 +1,7 @@
 "From data and a model to a fastai `Learner`; filling photographs; models on disk"
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -107,8 +108,15 @@ BUILDERS = {"lama": partial(lama, autoencoder=None), "context_encoder": context_
 def _build(model="lama", **config): return BUILDERS[model](**config)  # LaMa's configs name no model
 
 
+SAMPLE_MODEL = Path(__file__).parent/"models/latent_control.safetensors"
+
+
 def load_model(path):
-    "The `Inpainter` that `save_model` wrote, in eval mode. Raises FileNotFoundError, or ValueError for any other file."
+    """The `Inpainter` that `save_model` wrote, in eval mode; "sample" is the small one that comes with the package.
+
+    Raises FileNotFoundError, or ValueError for any other file.
+    """
+    if path == "sample": path = SAMPLE_MODEL
     state, config = read_weights(path)
     try:
         model = _build(**config)

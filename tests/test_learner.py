@@ -150,3 +150,16 @@ def test_known_pixels_of_a_bad_prediction_are_kept():
         def forward(self, masked, mask): return self.scale*torch.randn_like(masked)
 
     check(fill(Noise(), photo(), hole()), photo(), hole())
+
+
+# the bundled model
+
+def test_the_sample_model_fills_better_than_the_mean_colour():
+    import fastinpaint
+    from fastinpaint.baselines import mean_colour
+    from fastinpaint.evaluate import evaluate
+    from fastinpaint.photos import named_data
+    model = fastinpaint.load_model("sample")
+    ours, mean = (evaluate(m, named_data("sample")/"valid", "thick", 64, limit=6, frechet=False).metrics["thick"]
+                  for m in (model, mean_colour))
+    assert ours["hole_l1"]["value"] < .8*mean["hole_l1"]["value"] and ours["ssim"]["value"] > mean["ssim"]["value"]
