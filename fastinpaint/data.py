@@ -102,6 +102,12 @@ def check_size(fn: str | Path, mask: str, skipped: Skipped) -> bool:
                      "a mask must have its photograph's size")
 
 
+def square_box(size: tuple[int, int], side: float, x: float, y: float) -> tuple[float, float, float, float]:
+    "Left, top, right and bottom of a square of `side` in an image of `size`; `x` and `y` from 0 (left, top) to 1"
+    left, top = x * (size[0] - side), y * (size[1] - side)
+    return left, top, left + side, top + side
+
+
 class CropToSize(RandTransform):
     """A square of photograph and mask, resized to `size`.
 
@@ -117,16 +123,12 @@ class CropToSize(RandTransform):
         image, mask = b
         if isinstance(image, Unreadable) or isinstance(mask, Unreadable): raise SkipItemException
         short = min(image.size)
-        self.box = self._box(image.size, short, 0.5, 0.5)
+        self.box = square_box(image.size, short, 0.5, 0.5)
         if split_idx: return
         for _ in range(10):  # a crop of the user's mask that misses the hole teaches nothing
             side = random.uniform(max(short / 2, min(short, self.size)), short)
-            self.box = self._box(image.size, side, random.random(), random.random())
+            self.box = square_box(image.size, side, random.random(), random.random())
             if isinstance(mask, HoleName) or mask.crop(tuple(map(round, self.box))).getbbox(): break
-
-    def _box(self, size, side: float, x: float, y: float) -> tuple[float, float, float, float]:
-        left, top = x * (size[0] - side), y * (size[1] - side)
-        return left, top, left + side, top + side
 
     def _resize(self, o, resample): return o.resize((self.size, self.size), resample, box=self.box)
     def encodes(self, o: PILPhoto): return self._resize(o, Image.Resampling.BICUBIC)
@@ -155,9 +157,7 @@ def hole_rng(seed: int, name: str) -> np.random.Generator:
 
 def central_square(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
     "The central square of the shorter side, resized to `size`: what validation and evaluation look at"
-    short = min(image.size)
-    left, top = ((side - short)/2 for side in image.size)
-    return image.resize((size, size), resample, box=(left, top, left + short, top + short))
+    return image.resize((size, size), resample, box=square_box(image.size, min(image.size), 0.5, 0.5))
 
 
 class MaskedPair(ItemTransform):

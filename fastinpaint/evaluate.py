@@ -43,6 +43,10 @@ class Item:
     hole: np.ndarray
     filled: np.ndarray | None = None
 
+    def tensors(self):
+        "Image `[1, 3, H, W]` in [0, 1] and mask `[1, 1, H, W]`"
+        return _tensor(self.image), torch.from_numpy(self.hole)[None, None].float()
+
 
 @dataclass
 class Card:
@@ -189,7 +193,7 @@ def judge(items, about, rules, device, fill=None, frechet=True):
     rows, sets, pixels = [], {}, hashlib.sha256()
     distances, seconds = _Distances() if frechet else None, []
     for item in items:
-        image, mask = _tensor(item.image), torch.from_numpy(item.hole)[None, None].float()
+        image, mask = item.tensors()
         if item.filled is not None: pred = _tensor(item.filled)
         else:
             pred, elapsed = _timed(fill, image, mask, device, item.name)

@@ -33,8 +33,6 @@ TRUNKS = {  # the home of the trunk that LPIPS compares features of, and the sam
 }
 INCEPTION = ("https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
              "weights-inception-2015-12-05-6726825d.pth")
-
-
 RESNET50 = "https://download.pytorch.org/models/resnet50-0676ba61.pth"
 # the stem of the ADE20K network has three convolutions where timm's has one Sequential
 ADE_STEM = {"conv1": "conv1.0", "bn1": "conv1.1", "conv2": "conv1.3", "bn2": "conv1.4", "conv3": "conv1.6", "bn3": "bn1"}

@@ -147,8 +147,8 @@ def damage_figure(model, items):
 
 def stacked(items):
     "Images `[B, 3, H, W]` in [0, 1] and masks `[B, 1, H, W]`"
-    image = torch.stack([torch.from_numpy(i.image.copy()).permute(2, 0, 1) for i in items]).float()/255
-    return image, torch.stack([torch.from_numpy(i.hole)[None] for i in items]).float()
+    images, masks = zip(*(item.tensors() for item in items), strict=True)
+    return torch.cat(images), torch.cat(masks)
 
 
 def write(folder, title, parts):

@@ -32,6 +32,7 @@ def forward_kernel(pred, target, mask, partial, sign, weight, C, P, width, known
                    p_b, p_c, p_h, p_w, t_b, t_c, t_h, t_w, s_b, s_c, s_h, s_w, m_b, m_h, m_w,
                    SY: tl.constexpr, SX: tl.constexpr, SX2: tl.constexpr, MASKED: tl.constexpr, SAVE: tl.constexpr,
                    FLAT: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
+    "The weighted sum of a tile's differences to `partial`; with SAVE also signs, and the weights of latent pixels"
     b = tl.program_id(2).to(tl.int64)
     pixel = tl.program_id(0)*BLOCK_P + tl.arange(0, BLOCK_P)
     inside = pixel < P
@@ -71,6 +72,7 @@ def finish_kernel(partial, loss, n, scale, BLOCK: tl.constexpr):
 def backward_kernel(upstream, sign, weight, grad, C, P, width, known, scale,
                     s_b, s_c, s_h, s_w, g_b, g_c, g_h, g_w,
                     MASKED: tl.constexpr, FLAT: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
+    "A tile of `grad = sign·weight·upstream·scale`, where `upstream` stays on the device"
     b = tl.program_id(2).to(tl.int64)
     pixel = tl.program_id(0)*BLOCK_P + tl.arange(0, BLOCK_P)
     inside = pixel < P
@@ -122,6 +124,7 @@ def _(pred, target, mask, known, missing, save): return empty_outputs(pred, mask
 
 
 def empty_outputs(pred, masked, save):
+    "Loss, signs and weights, uninitialised; of no elements what is not kept"
     b, _, h, w = pred.shape
     sign = torch.empty_like(pred, dtype=torch.int8) if save else pred.new_empty(0, dtype=torch.int8)
     return (pred.new_empty((), dtype=torch.float32), sign,
@@ -130,6 +133,7 @@ def empty_outputs(pred, masked, save):
 
 @torch.library.custom_op("fastinpaint::masked_l1_backward", mutates_args=())
 def masked_l1_backward(upstream: Tensor, sign: Tensor, weight: Tensor, known: float, dtype: torch.dtype) -> Tensor:
+    "The gradient `[B, C, h, w]` of the prediction, of `dtype`, from what the forward pass kept"
     b, c, h, w = sign.shape
     grad = torch.empty_like(sign, dtype=dtype)
     blocks, grid = tiles(b, c, h*w, sign.stride(1) == 1)

@@ -20,13 +20,12 @@ PRESETS = {"smoke": dict(size=64, bs=4, steps=6, epochs=2, blocks=1),
 
 def train_row(name, seed, folder, flags):
     "The saved model of row `name`, trained unless it has been; an interrupted run goes on"
-    done = folder/name/"model.safetensors"
     finished = folder/name/"finished"
     if not finished.is_file():
         import_module(f"fastinpaint.recipes.{name}").main(
             out=str(folder), seed=seed, resume=(folder/name/"checkpoint.pt").is_file(), **flags)
         finished.touch()
-    return done
+    return folder/name/"model.safetensors"
 
 
 def judged(model, path, about, **protocol):

@@ -35,6 +35,16 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture
+def half():
+    "A dark and a bright half, with a hole inside each"
+    image = torch.full((1, 3, 32, 32), .2)
+    image[..., 16:] = .6
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., 8:12, 4:8] = mask[..., 8:12, 24:28] = 1
+    return image, mask
+
+
+@pytest.fixture
 def tiny_lama():
     "Makes a LaMa of width 2 with one block, always the same"
     def make(seed=0, **kwargs):

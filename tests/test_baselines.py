@@ -5,16 +5,6 @@ import torch
 from fastinpaint.baselines import BASELINES, mean_colour
 
 
-@pytest.fixture
-def half():
-    "A dark and a bright half, with a hole inside each"
-    image = torch.full((1, 3, 32, 32), .2)
-    image[..., 16:] = .6
-    mask = torch.zeros(1, 1, 32, 32)
-    mask[..., 8:12, 4:8] = mask[..., 8:12, 24:28] = 1
-    return image, mask
-
-
 def test_mean_colour_is_that_of_the_known_pixels(half):
     image, mask = half
     image = image*(1 - mask)  # what lies in the hole must not matter
