@@ -23,7 +23,7 @@ from .masks import PRESETS
 from .metrics import FID, LPIPS, PSNR, SSIM, FDEffLite0, HoleL1, composite, default_metrics
 from .models.context_encoder import context_encoder
 from .models.discriminator import PatchGAN, load_discriminator
-from .models.lama import Inpainter, lama
+from .models.lama import InpaintNet, lama
 from .models.public import load_lama
 from .photos import named_data
 from .pretrained import perceptual_network

@@ -23,7 +23,7 @@ from .data import central_square, hole_rng
 from .learner import evaluating, load_model
 from .masks import MaskFolder, draw_hole, mask_source, read_mask
 from .metrics import FID, LPIPS, PSNR, SSIM, FDEffLite0, HoleL1, KIDEffLite0
-from .models.lama import Inpainter
+from .models.lama import InpaintNet
 from .models.weights import replacing
 from .photos import Skipped, find_images, open_photo, readable
 
@@ -99,7 +99,7 @@ def _cell(found):
 def evaluate(model, photos, masks=SETS, size=256, seed=42, device="cpu", limit=None, frechet=True, name=None):
     """Judge `model` on the folder `photos` with every mask set in `masks`; returns a `Card`.
 
-    `model`: a Learner, an `Inpainter`, the file of one, the name of a baseline, or any `fill(image, mask)` of `[B, 3, H, W]`
+    `model`: a Learner, an `InpaintNet`, the file of one, the name of a baseline, or any `fill(image, mask)` of `[B, 3, H, W]`
     in [0, 1] and `[B, 1, H, W]` (1 = hole, where the image is 0). `masks`: presets, folders of masks matched by stem, or
     "pool:FOLDER". `limit` takes the first so many photographs only. Raises ValueError for fills of another shape, or not finite.
     """
@@ -315,7 +315,7 @@ def _fill_of(model, device):
     return model, dict(name=getattr(model, "__name__", type(model).__name__))
 
 
-def _evaluated(model: Inpainter):
+def _evaluated(model: InpaintNet):
     def fill(image, mask):
         with evaluating(model): return model(image, mask)
     return fill

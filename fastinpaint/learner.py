@@ -23,7 +23,7 @@ from .photos import open_photo, to_rgb
 
 def inpaint_learner(
     dls,            # `InpaintDataLoaders`, or any that give xb = (masked, mask), yb = (image, mask)
-    model,          # `Inpainter`, such as `lama(control=True)`
+    model,          # `InpaintNet`, such as `lama(control=True)`
     loss=None,      # `InpaintLoss`, or one term of it; L1 in pixels by default
     metrics=None,   # hole L1, PSNR, SSIM and LPIPS by default
     cbs=None,       # what makes the method: `FreezeSchedule()`, `LatentLoss()`, …
@@ -62,7 +62,7 @@ def evaluating(model):
 
 @torch.no_grad()
 def fill(model, image, mask, invert=False):
-    "`image` with the hole of `mask` filled by an `Inpainter`, as in `Learner.inpaint`"
+    "`image` with the hole of `mask` filled by an `InpaintNet`, as in `Learner.inpaint`"
     pixels, hole = _pixels(image), _hole(mask, invert)
     if pixels.shape[:2] != hole.shape:
         (h, w), (mh, mw) = pixels.shape[:2], hole.shape
@@ -94,7 +94,7 @@ def _hole(mask, invert):
 
 
 def save_model(model, path):
-    """Write an `Inpainter` (or a Learner's) to `path`, a `.safetensors` file that says how to rebuild it.
+    """Write an `InpaintNet` (or a Learner's) to `path`, a `.safetensors` file that says how to rebuild it.
 
     A `.json` beside it repeats the model's arguments for readers. Files are replaced whole or not at all; never a pickle.
     """
@@ -112,7 +112,7 @@ SAMPLE_MODEL = Path(__file__).parent/"models/latent_control.safetensors"
 
 
 def load_model(path):
-    """The `Inpainter` that `save_model` wrote, in eval mode; "sample" is the small one that comes with the package.
+    """The `InpaintNet` that `save_model` wrote, in eval mode; "sample" is the small one that comes with the package.
 
     Raises FileNotFoundError, or ValueError for any other file.
     """

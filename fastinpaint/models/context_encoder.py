@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .lama import Inpainter
+from .lama import InpaintNet
 from .prefill import smooth_fill
 
 MEAN_COLOUR = 123/255, 117/255, 104/255  # of ImageNet
@@ -73,8 +73,8 @@ class Decoder(nn.Module):
     def forward(self, latent): return self.head(self.stages(latent)).sigmoid()
 
 
-class ContextEncoder(Inpainter):
-    """An `Inpainter` whose refiner is a channel-wise fully-connected layer, so that every pixel sees the whole image.
+class ContextEncoder(InpaintNet):
+    """An `InpaintNet` whose refiner is a channel-wise fully-connected layer, so that every pixel sees the whole image.
 
     Such a layer has one size. Images of any other are resized to the `size` × `size` pixels it was trained at, whatever their
     proportions, and the prediction back: it is as coarse as that.

@@ -109,7 +109,7 @@ def reflect_index(size, length, device):
     return torch.minimum(i, period - i) if size > 1 else torch.zeros_like(i)
 
 
-class Inpainter(nn.Module):
+class InpaintNet(nn.Module):
     """Any inpainting network of the form `decode(refine(encode(masked, mask)))`.
 
     `encoder`, `refiner` and `decoder` are modules as above; `conditioner(encoder, masked, mask)` is how the mask
@@ -169,7 +169,7 @@ def lama(width=8, blocks=9, depth=3, control=False, delta=False, linear=True, pr
     config = dict(width=width, blocks=blocks, depth=depth, control=control, delta=delta, linear=linear, prefill=prefill)
     channels = width*2**depth
     conditioner = {False: AlphaChannel, True: MaskControl}[control](width, depth, linear) if control is not None else None
-    model = Inpainter(Encoder(width, depth, linear), Refiner(channels, blocks, delta, signed=linear),
+    model = InpaintNet(Encoder(width, depth, linear), Refiner(channels, blocks, delta, signed=linear),
                       Decoder(width, depth, linear), conditioner, prefill, config)
     if autoencoder is not None: load_autoencoder(model, autoencoder)
     return model

@@ -24,7 +24,7 @@ BLOCK = [
 
 
 def load_lama(path):
-    """A published LaMa, or a checkpoint of the thesis' code, as an `Inpainter`, for inference or fine-tuning.
+    """A published LaMa, or a checkpoint of the thesis' code, as an `InpaintNet`, for inference or fine-tuning.
 
     `path`: a Lightning `.ckpt`, a saved state dict (also one taken from a TorchScript model), or safetensors. Nothing in
     the file is executed: tensors are read with `weights_only=True`, Python objects beside them become inert
