@@ -57,7 +57,7 @@ class Card:
     metrics: dict      # mask set (and "all") → metric → value, low and high
     by_area: dict      # share of hole → the same
     drift: float | None
-    seconds_per_image: float | None
+    seconds: dict      # part of the evaluation → mean seconds an image: reading, filling, each metric
     environment: dict
     notes: list = field(default_factory=list)
     images: list = field(default_factory=list)  # each image's set, name, share of hole, drift and paired metrics
@@ -82,8 +82,8 @@ class Card:
             lines.append("")
         if self.drift is not None:
             lines += [f"Known pixels moved by {self.drift:.5f} on average (of 1) before compositing.", ""]
-        if self.seconds_per_image is not None:
-            lines += [f"{self.seconds_per_image:.3f} s an image on {self.environment['device']}.", ""]
+        spent = ", ".join(f"{part} {1000*s:.1f}" for part, s in self.seconds.items())
+        lines += [f"Milliseconds an image on {self.environment['device']}: {spent}.", ""]
         about = dict(model=self.model, data=self.data, rules=self.rules, environment=self.environment)
         return "\n".join([*lines, *(f"* {note}" for note in self.notes), "", "```json",
                           json.dumps(about, indent=1, default=str), "```", ""])
@@ -190,20 +190,22 @@ def _by_stem(folder):
 
 def judge(items, about, rules, device, fill=None, frechet=True):
     "Measure every item, filled by `fill` or beforehand; returns a `Card`"
-    rows, sets, pixels = [], {}, hashlib.sha256()
-    distances, seconds = _Distances() if frechet else None, []
+    rows, sets, pixels, clock = [], {}, hashlib.sha256(), _Clock()
+    distances = _Distances() if frechet else None
     for item in items:
         image, mask = item.tensors()
+        clock.end("reading")
         if item.filled is not None: pred = _tensor(item.filled)
-        else:
-            pred, elapsed = _timed(fill, image, mask, device, item.name)
-            seconds.append(elapsed)
+        else: pred = _checked(fill, image, mask, device, item.name)
+        clock.end("filling")
         pred = (pred.clamp(0, 1)*255).round()/255
         known = 1 - mask
         row = dict(set=item.set, name=item.name, share=float(mask.mean()),
                    drift=float(((pred - image).abs()*known).sum()/(3*known.sum()).clamp_min(1)))
-        rows.append(row | _measured(pred, image, mask))
-        if distances: distances.update(item.set, pred, image, mask)
+        rows.append(row | _measured(pred, image, mask, clock))
+        if distances:
+            distances.update(item.set, pred, image, mask)
+            clock.end("distances")
         pixels.update(item.image.tobytes())
         sets.setdefault(item.set, hashlib.sha256()).update(np.packbits(item.hole).tobytes())
     if not rows: raise ValueError("nothing to evaluate: no photograph")
@@ -217,13 +219,22 @@ def judge(items, about, rules, device, fill=None, frechet=True):
                             masks={k: h.hexdigest() for k, h in sets.items()}), rules, metrics,
                 {k: dict(n=dict(value=len(v))) | _summary(v) for k, v in areas.items() if v},
                 float(np.mean([r["drift"] for r in rows])),
-                float(np.median(seconds)) if seconds else None, _environment(device), notes, rows)
+                {part: total/len(rows) for part, total in clock.totals.items()}, _environment(device), notes, rows)
+
+
+class _Clock:
+    "Seconds by part, each from the end of the part before"
+    def __init__(self): self.totals, self.last = {}, time.perf_counter()
+
+    def end(self, part):
+        now = time.perf_counter()
+        self.totals[part], self.last = self.totals.get(part, 0.) + now - self.last, now
 
 
 PAIRED = HoleL1, PSNR, SSIM, LPIPS
 
 
-def _measured(pred, image, mask):
+def _measured(pred, image, mask, clock):
     "Each paired metric of one image, None where it cannot be had"
     found = {}
     for make in PAIRED:
@@ -231,6 +242,7 @@ def _measured(pred, image, mask):
         if min(image.shape[-2:]) >= metric.min_size: metric.update(pred, image, mask)
         value = metric.value
         found[metric.name] = None if np.isnan(value) else float(value)
+        clock.end(metric.name)
     return found
 
 
@@ -253,20 +265,18 @@ def bootstrap(values, weights, resamples=RESAMPLES, seed=0):
     return dict(value=float(mean(np.arange(n))), low=float(low), high=float(high))
 
 
-def _timed(fill, image, mask, device, name):
-    "What `fill` makes of one image, checked, and the seconds it took"
+def _checked(fill, image, mask, device, name):
+    "What `fill` makes of one image, on the CPU"
     image, mask = image.to(device), mask.to(device)
-    start = time.perf_counter()
     with torch.no_grad(): pred = fill(image*(1 - mask), mask)
     if isinstance(pred, torch.Tensor): pred = pred.cpu()
-    seconds = time.perf_counter() - start
     if not isinstance(pred, torch.Tensor) or pred.shape != image.shape:
         got = list(pred.shape) if hasattr(pred, "shape") else type(pred).__name__
         raise ValueError(f"the fill of {name} must be a tensor {list(image.shape)}, got {got}")
     if not pred.isfinite().all(): raise ValueError(f"the fill of {name} holds NaN or infinity")
     if pred.max() > 2 or pred.min() < -1:
         raise ValueError(f"the fill of {name} goes from {pred.min():.3g} to {pred.max():.3g}; images are in [0, 1]")
-    return pred.float(), seconds
+    return pred.float()
 
 
 class _Distances:

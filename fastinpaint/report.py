@@ -4,12 +4,13 @@ import csv
 import html
 import io
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
 
+from .callback.parts import PARTS
 from .evaluate import Item
 from .metrics import composite
 from .models.weights import replacing
@@ -24,10 +25,11 @@ BASE = "lama_l1"
 
 @dataclass
 class Row:
-    "A method: the cards of its seeds as dicts, and the `metrics.csv` of each (none for what needs no training)"
+    "A method: of each seed the card as a dict, `metrics.csv` and the parts of a step (none for what needs no training)"
     name: str
     cards: list
     histories: list
+    parts: list = field(default_factory=list)
 
     def values(self, metric, group):
         found = [card["metrics"][group][metric]["value"] for card in self.cards]
@@ -46,6 +48,9 @@ def _seconds(clock):
     return total
 
 
+def group_of(sets): return "all" if len(sets) > 1 else sets[0]
+
+
 def spread(values):
     "Mean and, of several seeds, ± standard deviation"
     if not values: return "n/a"
@@ -58,7 +63,7 @@ def relative(value, base): return f"{100*(value/base - 1):+.1f} %" if base else 
 def results_table(rows, group):
     "Header and lines: each row's metrics over seeds, its change from the baseline, and the thesis' own"
     base = next((r for r in rows if r.name == BASE), None)
-    changes = [h for what in ("LPIPS", "SSIM", "time") for h in (f"{what} from (1)", "thesis")]
+    changes = [h for what in ("LPIPS", "SSIM", "time") for h in (f"{what} from (1)", f"thesis, {what}")]
     header = ["method", *METRICS.values(), "minutes", *changes]
     lines = []
     for row in rows:
@@ -90,6 +95,16 @@ def equal_time_table(rows):
                 if last is not None and last[m] not in ("n/a", "nan"): found[m].append(float(last[m]))
         lines.append([row.name, *(spread(found[m]) for m in names)])
     return budget, (["method", *(METRICS[m] for m in names)], lines)
+
+
+def step_table(rows):
+    "Milliseconds of a training step by part, mean over seeds of each run's median"
+    lines = []
+    for row in rows:
+        if row.parts:
+            found = [1000*statistics.mean(parts[part] for parts in row.parts) for part in PARTS]
+            lines.append([row.name, *(f"{ms:.0f}" for ms in found), f"{sum(found):.0f}"])
+    return ["method", *PARTS, "step"], lines
 
 
 def curves(rows):

@@ -7,8 +7,10 @@ from pathlib import Path
 from fastinpaint import report
 from fastinpaint.all import *
 from fastinpaint.baselines import BASELINES
+from fastinpaint.callback.tracking import log_table
 from fastinpaint.evaluate import holes
 from fastinpaint.recipe import choose_device
+from fastinpaint.settings import setting
 
 LADDER = "lama_l1", "mask_control", "latent", "latent_control", "delta", "context_encoder"
 FULL = "lama", "latent_control_gan"  # Table 5.2
@@ -16,16 +18,6 @@ UNTRAINED = "mean_colour", "smooth_fill", "telea", "navier_stokes", "patchmatch"
 PRESETS = {"smoke": dict(size=64, bs=4, steps=6, epochs=2, blocks=1),
            "cpu": dict(size=128, bs=8, steps=3000, epochs=5, blocks=5),
            "gpu": dict(size=256, bs=16, steps=50_000, epochs=20, width=64, bf16=True)}
-
-
-def train_row(name, seed, folder, flags):
-    "The saved model of row `name`, trained unless it has been; an interrupted run goes on"
-    finished = folder/name/"finished"
-    if not finished.is_file():
-        import_module(f"fastinpaint.recipes.{name}").main(
-            out=str(folder), seed=seed, resume=(folder/name/"checkpoint.pt").is_file(), **flags)
-        finished.touch()
-    return folder/name/"model.safetensors"
 
 
 def judged(model, path, about, **protocol):
@@ -36,9 +28,29 @@ def judged(model, path, about, **protocol):
     return json.loads(card.save(path.parent)[0].read_text())
 
 
+def untrained_rows(folder, about, protocol):
+    for name in UNTRAINED:
+        try: yield report.Row(name, [judged(name, folder/"baselines"/name/"card.json", about, **protocol)], [])
+        except ImportError as error: print(f"{name}: left out ({error}; pip install fastinpaint[eval])")
+
+
+def trained_row(name, runs, flags, about, protocol):
+    "Row `name`: a run for each folder of `runs`, the seed its number. What is finished is kept, what was interrupted goes on"
+    for seed, run in enumerate(runs):
+        if not (run/name/"finished").is_file():
+            import_module(f"fastinpaint.recipes.{name}").main(
+                out=str(run), seed=seed, resume=(run/name/"checkpoint.pt").is_file(), **flags)
+            (run/name/"finished").touch()
+    about = about | {"flags": str({k: v for k, v in flags.items() if k not in ("device", "wandb", "project")})}
+    cards = [judged(run/name/"model.safetensors", run/name/"card.json", about, **protocol) for run in runs]
+    parts = [run/name/"step.json" for run in runs]
+    return report.Row(name, cards, [report.read_history(run/name/"metrics.csv") for run in runs],
+                      [json.loads(p.read_text()) for p in parts if p.is_file()])
+
+
 def report_parts(table, fills, photos, sets, flags, limit, environment):
     "Headings and contents of the report"
-    group = "all" if len(sets) > 1 else sets[0]
+    group = report.group_of(sets)
     budget, equal = report.equal_time_table(table)
     picks = report.chosen_images(table, sets[-1])
     items = {i.name: i for i in holes(photos, sets[-1], flags["size"], limit=limit or None)}
@@ -47,7 +59,7 @@ def report_parts(table, fills, photos, sets, flags, limit, environment):
               "and SSIM are better. Changes are from row (1), lama_l1; beside them the thesis' (Table 5.1: other data)."),
              ("", report.results_table(table, group)),
              ("At equal time", f"Validation metrics of the last epoch within {budget/60:.1f} minutes, the fastest run's time."),
-             ("", equal), ("Training", report.curves(table)),
+             ("", equal), ("Milliseconds of a training step", report.step_table(table)), ("Training", report.curves(table)),
              ("The same holes", f"From above: the worst, the median and the best photograph of the set {sets[-1]} by mean LPIPS: "
               f"{', '.join(picks.values())}."),
              ("", report.grid([items[n] for n in picks.values()], shown))]
@@ -67,39 +79,36 @@ def main(
     data: str = "sample",        # Photographs with train/ and valid/, as for the recipes
     masks: str = "thin,medium,thick",  # Mask sets of the evaluation, by comma
     steps: int = 0,              # Training steps of a row; 0: the preset's
+    prefill: bool = True,        # Give encoders a smooth fill in place of holes, unless --no-prefill (the thesis' black hole)
+    lr: float = 0.,              # Highest learning rate; 0: each recipe's own
     autoencoder: str = "sample", # Where encoders and decoders start from; at width 64 a file of the autoencoder recipe
     limit: int = 0,              # Photographs to judge on, 0 for all
     out: str = "runs/compare",   # Folder of the report and of all runs
     device: str = "auto",        # auto, cpu, cuda …
-    wandb: str = "disabled",     # W&B: disabled, offline, online, or auto; one run a row and seed, in one group
+    wandb: str = "disabled",     # W&B: disabled, offline, online, or auto; one run a row and seed, in one group with a summary
+    project: str = setting("project", "fastinpaint"),  # W&B project
 ):
     "Writes report.md and report.html. Started again, it keeps what is finished."
     if preset not in PRESETS: raise SystemExit(f"--preset is one of {', '.join(PRESETS)}, not {preset!r}")
     names = rows.split(",") if rows else [*LADDER, *(FULL if full else ())]
     if unknown := [n for n in names if n not in (*LADDER, *FULL)]:
         raise SystemExit(f"no rows {', '.join(unknown)}; there are {', '.join((*LADDER, *FULL))}")
-    flags = PRESETS[preset] | dict(data=data, device=device, wandb=wandb, autoencoder=autoencoder)
-    if steps: flags["steps"] = steps
+    flags = PRESETS[preset] | dict(data=data, device=device, wandb=wandb, project=project, autoencoder=autoencoder)
+    flags |= {k: v for k, v in dict(steps=steps, lr=lr).items() if v}
+    if not prefill: flags["prefill"] = False
     folder, photos = Path(out), named_data(data)
     if (photos/"valid").is_dir(): photos = photos/"valid"
     os.environ.setdefault("WANDB_RUN_GROUP", f"compare-{preset}")
     sets = masks.split(",")
     protocol = dict(photos=photos, masks=sets, size=flags["size"], limit=limit or None, device=choose_device(device))
-    about = dict(photos=str(photos), masks=masks, size=flags["size"], limit=limit, flags=str(flags))
+    about = dict(photos=str(photos), masks=masks, size=flags["size"], limit=limit)
 
-    table, fills = [], {}
-    for name in UNTRAINED:
-        try: card = judged(name, folder/"baselines"/name/"card.json", about, **protocol)
-        except ImportError as error: print(f"{name}: left out ({error}; pip install fastinpaint[eval])")
-        else:
-            table.append(report.Row(name, [card], []))
-            fills[name] = BASELINES[name]
+    table, fills = [*untrained_rows(folder, about, protocol)], {}
+    for row in table: fills[row.name] = BASELINES[row.name]
     for name in names:
-        runs = [folder/f"seed{seed}" for seed in range(seeds)]
-        models = [train_row(name, seed, run, flags) for seed, run in enumerate(runs)]
-        cards = [judged(model, run/name/"card.json", about, **protocol) for model, run in zip(models, runs, strict=True)]
-        table.append(report.Row(name, cards, [report.read_history(run/name/"metrics.csv") for run in runs]))
-        fills[name] = load_model(models[0])
-    paths = report.write(folder, f"The ladder, {preset}, {seeds} seed{'s'*(seeds > 1)}", report_parts(
-        table, fills, photos, sets, flags, limit, cards[0]["environment"]))
+        table.append(trained_row(name, [folder/f"seed{seed}" for seed in range(seeds)], flags, about, protocol))
+        fills[name] = load_model(folder/"seed0"/name/"model.safetensors")
+    title = f"The ladder, {preset}, {seeds} seed{'s'*(seeds > 1)}"
+    paths = report.write(folder, title, report_parts(table, fills, photos, sets, flags, limit, table[-1].cards[0]["environment"]))
+    log_table(title, *report.results_table(table, report.group_of(sets)), project, wandb, folder)
     print(*paths, sep="\n")

@@ -1,7 +1,8 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from fastinpaint.report import Row, chosen_images, equal_time_table, relative, results_table, spread, write
+from fastinpaint.callback.parts import PARTS
+from fastinpaint.report import Row, chosen_images, equal_time_table, relative, results_table, spread, step_table, write
 
 
 def card(lpips, images=()):
@@ -20,6 +21,12 @@ def test_changes_are_from_the_first_row_and_the_thesis_own():
     changes = {h: c for h, c in zip(header, ours, strict=True) if "from (1)" in h}
     assert changes == {"LPIPS from (1)": "-10.0 %", "SSIM from (1)": "+0.0 %", "time from (1)": "-50.0 %"}
     assert ours[header.index("LPIPS from (1)") + 1] == relative(.149, .155) == "-3.9 %"
+
+
+def test_parts_of_a_step_are_means_over_seeds():
+    parts = [dict.fromkeys(PARTS, s) for s in (.001, .003)]
+    header, lines = step_table([Row("telea", [], []), Row("latent", [], [], parts)])
+    assert lines == [["latent", *["2"]*len(PARTS), str(2*len(PARTS))]] and len(header) == len(lines[0])
 
 
 def test_what_is_not_available_is_not_invented():

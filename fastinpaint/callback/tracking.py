@@ -93,7 +93,7 @@ class WandbTracking(Callback):
     def _start(self):
         with self._harmless():
             self.tracked = wandb.init(
-                project=self.project, name=self.name_, config=self.settings, mode=self._decide_mode(),
+                project=self.project, name=self.name_, config=self.settings, mode=decide_mode(self.mode),
                 dir=None if self.dir is None else str(self.dir),
                 reinit="create_new",  # leave a run of the user's own alone
                 settings=wandb.Settings(silent=True, console="off", init_timeout=30))
@@ -103,12 +103,6 @@ class WandbTracking(Callback):
     def _finish(self):
         with self._harmless(): self.tracked.finish()
         self.tracked = None
-
-    def _decide_mode(self) -> str:
-        settings = wandb.setup().settings
-        mode = self.mode or os.environ.get("WANDB_MODE") or settings.mode
-        # W&B would ask for a key on the terminal
-        return "offline" if mode in ("online", "shared") and not _is_logged_in(settings) else mode
 
     def _restart_clock(self): self.images, self.clock = 0, time.perf_counter()
 
@@ -147,6 +141,26 @@ class WandbTracking(Callback):
         except WANDB_ERRORS as error:
             if not self.broken: print(f"W&B tracking stopped, training goes on: {error!r}")
             self.broken = True
+
+
+def log_table(title: str, header: list, lines: list, project: str | None, mode: str | None, folder: str | Path):
+    """A run of its own that holds one table, in the group of WANDB_RUN_GROUP; like all tracking it stands in nobody's way.
+
+    `mode` as for `WandbTracking`, and "auto" for None."""
+    if mode == "disabled": return
+    try:
+        with wandb.init(project=project, name=title, mode=decide_mode(None if mode == "auto" else mode), dir=str(folder),
+                        job_type="summary", reinit="create_new",
+                        settings=wandb.Settings(silent=True, console="off", init_timeout=30)) as run:
+            run.log({"summary": wandb.Table(columns=header, data=lines)})
+    except WANDB_ERRORS as error: print(f"W&B: no summary table: {error!r}")
+
+
+def decide_mode(mode: str | None) -> str:
+    "The mode to ask W&B for: `mode`, else the user's own, and offline where a key would be asked for"
+    settings = wandb.setup().settings
+    mode = mode or os.environ.get("WANDB_MODE") or settings.mode
+    return "offline" if mode in ("online", "shared") and not _is_logged_in(settings) else mode
 
 
 def zero_conv_norms(model) -> dict[str, float]:

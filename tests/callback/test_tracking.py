@@ -12,7 +12,7 @@ from fastai.torch_core import set_seed
 from torch import nn
 from wandb.sdk.mailbox import MailboxClosedError
 
-from fastinpaint.callback.tracking import WandbTracking, zero_conv_norms
+from fastinpaint.callback.tracking import WandbTracking, decide_mode, log_table, zero_conv_norms
 from fastinpaint.metrics import NA, PSNR, HoleL1
 from fastinpaint.models.weights import read_weights
 
@@ -205,7 +205,7 @@ def test_the_mode_is_decided_without_asking(monkeypatch, mode, env, key, expecte
     if key == "env": monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     if key == "netrc":
         with open(os.environ["NETRC"], "w") as f: f.write("machine api.wandb.ai login user password secret\n")
-    assert WandbTracking(mode=mode)._decide_mode() == expected
+    assert decide_mode(mode) == expected
 
 
 def test_a_mode_that_does_not_exist():
@@ -217,3 +217,19 @@ def test_zero_conv_norms():
     nn.init.constant_(model.conditioner.zero_convs[0].weight, 2)
     assert zero_conv_norms(model) == {"zero_convs.0": pytest.approx(12 ** .5)}
     assert zero_conv_norms(nn.Linear(1, 1)) == {}
+
+
+def test_a_summary_table_is_a_run_of_the_group(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_RUN_GROUP", "ladder")
+    log_table("The ladder", ["method", "LPIPS"], [["lama_l1", "0.1"]], "p", "disabled", tmp_path)
+    assert not list(tmp_path.iterdir())
+    log_table("The ladder", ["method", "LPIPS"], [["lama_l1", "0.1"]], "p", "offline", tmp_path)
+    run, = (tmp_path/"wandb").glob("offline-run-*")
+    table, = run.rglob("*.table.json")
+    assert json.loads(table.read_text())["data"] == [["lama_l1", "0.1"]]
+    assert b"ladder" in next(run.glob("*.wandb")).read_bytes()
+
+    def broken(**kwargs): raise OSError("disk full")
+    monkeypatch.setattr(wandb, "init", broken)
+    log_table("The ladder", [], [], "p", "offline", tmp_path)
+    assert "disk full" in capsys.readouterr().out
