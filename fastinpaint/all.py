@@ -17,7 +17,8 @@ from .callback.tracking import WandbTracking
 from .data import InpaintDataLoaders, inpaint_block
 from .evaluate import evaluate, evaluate_files
 from .evaluate import export as export_photos
-from .learner import fill, inpaint_learner, load_model, save_model
+from .inpaint import Inpainter
+from .learner import inpaint_learner, load_model, save_model
 from .losses import InpaintLoss, Perceptual, PixelL1, PixelMSE
 from .masks import PRESETS
 from .metrics import FID, LPIPS, PSNR, SSIM, FDEffLite0, HoleL1, composite, default_metrics

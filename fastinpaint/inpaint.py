@@ -1,21 +1,134 @@
 "Filling photographs: one path from an image and its hole to the result, behind `Learner.inpaint`, the command line and the page"
+import copy
+import os
+import re
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
-from .learner import fill, load_model
-from .recipe import choose_device
+import numpy as np
+import torch
+from PIL import Image
+from scipy.ndimage import distance_transform_edt
+
+from . import strategies
+from .learner import choose_device, evaluating, load_model
+from .masks import hole_of, read_mask
+from .models.public import load_lama
+from .pictures import open_picture, reading
+
+# Bytes that a forward pass takes for each pixel, and besides for each channel of the first stage. Measured as growth of the peak
+# resident memory on a CPU: 225 a pixel at width 8, 392 at 16, 686 at 32 and 1411 at 64, about alike from 512² to 2048² pixels.
+BYTES, BYTES_PER_CHANNEL = 120, 21
+REFINED = 8           # times as many where gradients are kept
+SHARE_OF_MEMORY = .7  # the rest is for photograph and result, and for what allocators lose between their pieces
 
 
 class Inpainter:
-    """Fills photographs with `model`, on `device`, in `precision`, by `strategy`; the same input gives the same result.
+    """Fills photographs with `model`, on `device`, in `precision` ("fp32" or "bf16"), by `strategy`; without any randomness.
 
-    `model` is an `InpaintNet`, a `.safetensors` file of `save_model`, a published LaMa checkpoint, or "sample".
+    `model` is an `InpaintNet`, which stays as it is and where it is, a `.safetensors` file of `save_model`, a published LaMa
+    checkpoint (`.ckpt`, `.pt`, `.pth`), or "sample". `device` "auto" is that of the `InpaintNet`, else the GPU if there is one.
+    `strategy` is "whole", "crop", "tiles", "resize" (see `strategies`) or "auto", which goes by the memory at hand: name one for
+    the same result on every machine. Raises ValueError, and FileNotFoundError, where one of them does not fit.
     """
     def __init__(self, model="sample", device="auto", precision="fp32", strategy="auto"):
-        self.device, self.precision, self.strategy = choose_device(device), precision, strategy
-        self.model = (load_model(model) if isinstance(model, str | Path) else model).to(self.device)
+        if precision not in ("fp32", "bf16"): raise ValueError(f"no precision {precision!r}: expected fp32 or bf16")
+        if isinstance(model, str | Path):
+            model = (load_lama if Path(model).suffix in (".ckpt", ".pt", ".pth") else load_model)(model)
+            model.to(choose_device(device))
+        here = next(model.parameters()).device
+        self.device, self.precision, self.strategy = here if device == "auto" else choose_device(device), precision, strategy
+        self.model = model if self.device == here else copy.deepcopy(model).to(self.device)
 
     def __call__(self, image, mask, invert=False, dilate=0, feather=0, refine=False, strategy=None):
-        return fill(self.model, image, mask, invert)
+        """`image` with the hole of `mask` filled, a `PIL.Image` of its mode and size (16-bit colours: a uint16 array).
+
+        Both are paths, PIL images or arrays: image uint8 or uint16 `[H, W]` or `[H, W, C]`, mask `[H, W]`, bool or uint8 of
+        0/1 or 0…255; 1 or white is the hole, with `invert` black. See `open_picture` for what becomes of palettes and the like.
+
+        The hole is first grown by a disc of radius `dilate` pixels. All pixels outside are bit-identical in the result, and alpha
+        is everywhere. `feather` blends original and fill in the outer so many pixels of what `dilate` added: the
+        hole proper has no original to blend. `refine` lets the LaMa refiner improve large fills.
+
+        Raises ValueError where sizes, types or options do not fit and where all is hole; warns where nothing is.
+        """
+        return self._fill(image, mask, invert, dilate, feather, refine, strategy).image
 
     def fill_file(self, image, mask, out, **options):
-        self(image, mask, **options).save(out)
+        """Fill the photograph `image` as in `__call__` and write it to the file `out`, whole or not at all.
+
+        EXIF, colour profile and resolution go along. `out` names the format by its extension; raises what `Picture.save` raises.
+        """
+        self._fill(image, mask, **options).save(out)
+
+    def _fill(self, image, mask, invert=False, dilate=0, feather=0, refine=False, strategy=None):
+        "The filled `Picture`"
+        if not 0 <= feather <= dilate:
+            raise ValueError(f"cannot feather {feather} of {dilate} dilated pixels: at least 0, and at most what dilate adds")
+        picture, hole = open_picture(image), read_hole(mask, invert)
+        if picture.pixels.shape[:2] != hole.shape:
+            (h, w), (mh, mw) = picture.pixels.shape[:2], hole.shape
+            raise ValueError(f"the image is {w}x{h} pixels, its mask {mw}x{mh}; they must be of one size")
+        tip = f"White is hole; if black is, pass invert={not invert}"
+        if not hole.any():
+            warnings.warn(f"nothing to fill: the mask has no hole. {tip}", stacklevel=3)
+            return picture
+        grown = distance_transform_edt(~hole) <= dilate if dilate else hole
+        if grown.all():
+            raise ValueError(f"the hole is the whole image, so nothing is known to continue. {tip}")
+        rgb = picture.rgb
+        filled = self._predicted(rgb, grown, refine, strategy or self.strategy)
+        if feather: filled = feathered(rgb, filled, hole, grown, feather)
+        return picture.with_colours(filled, grown)
+
+    def _predicted(self, rgb, hole, refine, strategy):
+        "`rgb` `[H, W, 3]` with its hole filled by the network"
+        def predict(image, hole):
+            x = torch.from_numpy(np.divide(image, np.iinfo(image.dtype).max, dtype=np.float32)).permute(2, 0, 1)[None]
+            mask = torch.from_numpy(hole)[None, None].float().to(self.device)
+            return net(x.to(self.device)*(1 - mask), mask)[0].permute(1, 2, 0).float().cpu().numpy()
+
+        net, pixels = self.model, memory_at_hand(self.device)*SHARE_OF_MEMORY/bytes_per_pixel(self.model)
+        if refine:
+            from .refine import refined
+            net, pixels = lambda image, mask: refined(self.model, image, mask), pixels/REFINED
+        cast = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        with torch.no_grad(), evaluating(self.model), cast:
+            return strategies.fill(predict, rgb, hole, strategy, pixels)
+
+
+def read_hole(mask, invert=False):
+    "The hole of a path, PIL image or array, bool `[H, W]`; 1 or white is hole, with `invert` black"
+    if isinstance(mask, np.ndarray):
+        if mask.ndim != 2 or mask.dtype not in (bool, np.uint8):
+            raise ValueError(f"a mask array is bool or uint8 [H, W], got {mask.dtype} {list(mask.shape)}")
+        return (mask if mask.dtype == bool else mask > 0 if mask.max(initial=0) <= 1 else mask >= 128) != invert
+    if isinstance(mask, Image.Image): return hole_of(mask, invert)
+    with reading(mask): return read_mask(mask, invert)
+
+
+def feathered(rgb, filled, hole, grown, feather):
+    "`filled` blended into `rgb` in the outer `feather` pixels of `grown` that are not `hole`"
+    weight = np.minimum(distance_transform_edt(grown)/(feather + 1), 1)
+    band = grown & ~hole & (weight < 1)
+    weight, result = weight[band][:, None], filled.copy()
+    result[band] = np.rint(weight*filled[band] + (1 - weight)*rgb[band])
+    return result
+
+
+def bytes_per_pixel(model):
+    "About what a forward pass takes for each pixel; a network of unknown width is taken for as wide as the published ones"
+    return BYTES + BYTES_PER_CHANNEL*getattr(model, "config", {}).get("width", 64)
+
+
+def memory_at_hand(device):
+    "Bytes that a forward pass may use on `device`: of a CPU's memory what the system calls available, within a container's limit"
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    page = os.sysconf("SC_PAGE_SIZE")
+    try: found = int(re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())[1])*1024
+    except FileNotFoundError: return os.sysconf("SC_PHYS_PAGES")*page//2  # not Linux
+    try: limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+    except (FileNotFoundError, ValueError): return found  # no container, or one with "max": no limit
+    return min(found, limit - int(Path("/proc/self/statm").read_text().split()[1])*page)

@@ -163,18 +163,8 @@ class LPIPS(NetworkMetric):
     def compare(self, filled, image): return self.net(filled, image, normalize=True).sum(), len(filled)
 
 
-class FrechetDistance(NetworkMetric):
-    """Fréchet distance between the features of composites and of photographs (Heusel et al. 2017), in float64.
-
-    Rounded to 8 bits, as files are. Needs two images for a value, and more images than features for one that can be
-    compared with others: the fewer the images, the larger the distance."""
-
-    def features(self) -> nn.Module:
-        "uint8 [B,3,H,W] to features [B, num_features]; `WeightsMissing` where the network cannot be had"
-        raise NotImplementedError
-
-    def load(self): return FrechetInceptionDistance(self.features())
-
+class FeatureDistance(NetworkMetric):
+    "A distance between the features of composites and of photographs, both rounded to 8 bits, as files are"
     def reset(self):
         super().reset()
         if self.net is not None: self.net.reset()
@@ -183,6 +173,19 @@ class FrechetDistance(NetworkMetric):
         self.net.update(_to_bytes(image), real=True)
         self.net.update(_to_bytes(filled), real=False)
         return 0., len(filled)
+
+
+class FrechetDistance(FeatureDistance):
+    """Fréchet distance between the features of composites and of photographs (Heusel et al. 2017), in float64.
+
+    Needs two images for a value, and more images than features for one that can be compared with others: the fewer the
+    images, the larger the distance."""
+
+    def features(self) -> nn.Module:
+        "uint8 [B,3,H,W] to features [B, num_features]; `WeightsMissing` where the network cannot be had"
+        raise NotImplementedError
+
+    def load(self): return FrechetInceptionDistance(self.features())
 
     @property
     def value(self) -> float:
@@ -205,7 +208,7 @@ class FDEffLite0(FrechetDistance):
     def features(self): return _EffLite0Features()
 
 
-class KIDEffLite0(FrechetDistance):
+class KIDEffLite0(FeatureDistance):
     """Kernel distance (Binkowski et al. 2018) on the features of EfficientNet-Lite0, mean over 50 random halves of the set.
 
     Unbiased, so that sets of different sizes compare; it may be a little below 0. Needs four images for a value."""

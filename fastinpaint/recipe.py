@@ -5,17 +5,17 @@ from pathlib import Path
 
 import fastai.callback.schedule  # noqa: F401 - gives the Learner fit_one_cycle
 import matplotlib.pyplot as plt
-import torch
 from fastai.callback.channelslast import ChannelsLast
-from fastai.torch_core import default_device, set_seed
+from fastai.torch_core import set_seed
 from fastcore.meta import delegates
 from fastcore.script import store_true
 
 from .callback.checkpoint import Checkpoint, History
 from .callback.ema import EMA
+from .callback.parts import StepParts
 from .callback.precision import BFloat16
 from .data import InpaintDataLoaders
-from .learner import inpaint_learner, save_model
+from .learner import choose_device, inpaint_learner, save_model
 from .losses import InpaintLoss, Perceptual, PixelL1
 from .models.weights import replacing
 from .photos import named_data
@@ -73,19 +73,12 @@ def train_recipe(
     autoencoder = None if autoencoder == "none" else autoencoder
     model = model(width=width, blocks=blocks, linear=not plain, prefill=prefill, autoencoder=autoencoder)
     learn = inpaint_learner(dls, model, loss, lr=lr, path=folder, cbs=[
-        *cbs, ChannelsLast(), *([BFloat16()] if bf16 else []), *([EMA(ema)] if ema else []), History(folder/"metrics.csv"),
-        Checkpoint(folder/"checkpoint.pt", resume), *_tracking(wandb, project, recipe, settings, folder, log_model)])
+        *cbs, ChannelsLast(), *([BFloat16()] if bf16 else []), *([EMA(ema)] if ema else []), StepParts(folder/"step.json"),
+        History(folder/"metrics.csv"), Checkpoint(folder/"checkpoint.pt", resume),
+        *_tracking(wandb, project, recipe, settings, folder, log_model)])
     with replacing(folder/"settings.json") as f: f.write(json.dumps(settings, indent=1).encode())
     print(f"{recipe}: {len(dls.train_ds)} photographs to train on, {len(dls.valid_ds)} to validate, {size} px, on {device}")
-    interrupted = False
-    try: learn.fit_one_cycle(epochs, lr)
-    except FloatingPointError as error:
-        sys.exit(f"\n{error}. {folder/'checkpoint.pt'} is as it was after the last whole epoch; a smaller --lr may help.")
-    except KeyboardInterrupt:
-        interrupted = True
-        if ema: learn.ema.finish()
-        how = f"--resume goes on after epoch {learn.epoch - 1}" if learn.epoch else "without a whole epoch nothing to resume"
-        print(f"\nInterrupted in epoch {learn.epoch}; the model as it stands is in {folder/'model.safetensors'}; {how}.")
+    interrupted = _fit(learn, epochs, lr, folder)
     save_model(learn, folder/"model.safetensors")
     if interrupted: sys.exit(130)
     results_figure(learn, 6).savefig(folder/"results.png", dpi=110)
@@ -108,8 +101,21 @@ def full_loss(perceptual):
     return InpaintLoss(*terms), {"perceptual": perceptual, "perceptual_network": name}
 
 
-FILES = {"the model": "model.safetensors", "losses and metrics": "metrics.csv", "filled holes": "results.png",
-         "what it was made with": "settings.json"}
+FILES = {"the model": "model.safetensors", "losses and metrics": "metrics.csv", "seconds of a step's parts": "step.json",
+         "filled holes": "results.png", "what it was made with": "settings.json"}
+
+
+def _fit(learn, epochs, lr, folder):
+    "Whether training was interrupted by Ctrl-C; where a loss is no number any more, it ends the program"
+    try: learn.fit_one_cycle(epochs, lr)
+    except FloatingPointError as error:
+        sys.exit(f"\n{error}. {folder/'checkpoint.pt'} is as it was after the last whole epoch; a smaller --lr may help.")
+    except KeyboardInterrupt:
+        for average in learn.cbs.filter(lambda cb: isinstance(cb, EMA)): average.finish()
+        how = f"--resume goes on after epoch {learn.epoch - 1}" if learn.epoch else "without a whole epoch nothing to resume"
+        print(f"\nInterrupted in epoch {learn.epoch}; the model as it stands is in {folder/'model.safetensors'}; {how}.")
+        return True
+    return False
 
 
 def _check_settings(file, settings, resume):
@@ -124,14 +130,6 @@ def _fraction(valid):
     "A fraction or a folder, as given on the command line; None if nothing was"
     try: return float(valid) if valid else None
     except ValueError: return valid
-
-
-def choose_device(name):
-    "The device called `name`; for auto, the GPU if there is one"
-    if name == "auto": return default_device()
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available(): raise ValueError(f"--device {name}: this torch sees no GPU")
-    return device
 
 
 def _workers(workers, device):

@@ -8,7 +8,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.torch_core import set_seed
 
 from fastinpaint.all import *
-from fastinpaint.recipe import choose_device
+from fastinpaint.learner import choose_device
 
 # name → model, loss, callbacks
 METHODS = {"lama_l1": lambda: (lama, PixelL1(), []),

@@ -9,7 +9,7 @@ from fastinpaint.all import *
 from fastinpaint.baselines import BASELINES
 from fastinpaint.callback.tracking import log_table
 from fastinpaint.evaluate import holes
-from fastinpaint.recipe import choose_device
+from fastinpaint.learner import choose_device
 from fastinpaint.settings import setting
 
 LADDER = "lama_l1", "mask_control", "latent", "latent_control", "delta", "context_encoder"

@@ -1,7 +1,7 @@
 "Judge a model, a baseline, or a folder that another system has filled, by one protocol"
 from fastinpaint.all import *
 from fastinpaint.baselines import BASELINES
-from fastinpaint.recipe import choose_device
+from fastinpaint.learner import choose_device
 
 
 @call_parse

@@ -17,9 +17,9 @@ model = lama(width=2, blocks=1, control=True, autoencoder=None).eval()
 assert model(torch.rand(1, 3, 32, 32), torch.ones(1, 1, 32, 32)).isfinite().all()
 model.encode(torch.rand(1, 3, 32, 32), torch.ones(1, 1, 32, 32)).sum().backward()
 """
-NAMES = """BFloat16 Checkpoint FreezeSchedule History InpaintDataLoaders InpaintLoss InpaintNet LatentLoss PRESETS PixelL1
-    PixelMSE PSNR SSIM LPIPS FID HoleL1 Reconstruct WandbTracking call_parse composite recipe_flags fill inpaint_learner lama latent_damage
-    load_lama load_model named_data partial save_model train_recipe""".split()
+NAMES = """BFloat16 Checkpoint FreezeSchedule History InpaintDataLoaders InpaintLoss InpaintNet Inpainter LatentLoss
+    PRESETS PixelL1 PixelMSE PSNR SSIM LPIPS FID HoleL1 Reconstruct WandbTracking call_parse composite recipe_flags
+    inpaint_learner lama latent_damage load_lama load_model named_data partial save_model train_recipe""".split()
 
 
 def test_the_package_works_without_gpu_triton_or_network(tmp_path):

@@ -43,7 +43,8 @@ class AdversarialTraining(Callback):
 
     def before_fit(self):
         self._remove_terms()  # an interrupted fit did not get there
-        self.learn.loss_func.terms = [*self.learn.loss_func.terms, self.adversarial, self.matching]
+        ours = [t for t in (self.adversarial, self.matching) if t.weight]
+        self.learn.loss_func.terms = self.learn.loss_func.terms + ours
         self.discriminator.to(next(self.model.parameters()).device)
 
     def after_fit(self): self._remove_terms()
@@ -75,13 +76,14 @@ class AdversarialTraining(Callback):
 
     def _discriminator_loss(self):
         real, fake = self.real_logits.float(), self.fake_logits.float()
-        losses = discriminator_losses(real, fake, self.mask)
+        hole = F.interpolate(self.mask, fake.shape[-2:], mode="nearest")
+        losses = discriminator_losses(real, fake, hole)
         if self.penalised: losses["r1"] = self.r1*self.r1_every*self._r1_penalty()
         for name, value in losses.items():
             if not value.isfinite(): raise FloatingPointError(
                 f"training stopped in epoch {self.epoch}, batch {self.iter}: discriminator's {name} is {value.item()}")
         self.health |= {f"d_{k}": v.detach() for k, v in losses.items()}
-        self.health |= logit_statistics(real.detach(), fake.detach(), self.mask)
+        self.health |= logit_statistics(real.detach(), fake.detach(), hole)
         return sum(losses.values())
 
     def _r1_penalty(self):
@@ -115,18 +117,16 @@ class AdversarialTraining(Callback):
         self.steps = state["steps"]
 
 
-def discriminator_losses(real, fake, mask):
-    """Non-saturating losses of the logits `[B, 1, h, w]` of images and predictions; `mask` `[B, 1, H, W]`.
+def discriminator_losses(real, fake, hole):
+    """Non-saturating losses of the logits of images and of predictions, all `[B, 1, h, w]`.
 
-    Patches of the prediction are fake where the mask, resized by nearest neighbour, is 1, and real elsewhere.
+    Patches of the prediction are fake where `hole`, the mask resized by nearest neighbour, is 1, and real elsewhere.
     """
-    hole = F.interpolate(mask, fake.shape[-2:], mode="nearest")
     return {"real": F.softplus(-real).mean(), "fake": (hole*F.softplus(fake) + (1 - hole)*F.softplus(-fake)).mean()}
 
 
-def logit_statistics(real, fake, mask):
+def logit_statistics(real, fake, hole):
     "Mean logits of real images and of predictions inside the hole, and how often the discriminator is right of each"
-    hole = F.interpolate(mask, fake.shape[-2:], mode="nearest")
     share = hole.sum().clamp_min(1)
     return {"d_real_logit": real.mean(), "d_fake_logit": (fake*hole).sum()/share,
             "d_real_accuracy": (real > 0).float().mean(), "d_fake_accuracy": ((fake < 0)*hole).sum()/share}

@@ -93,7 +93,7 @@ def test_any_module_can_be_frozen(tiny_learner, state_of, same):
 
 
 def test_filling_a_photograph_while_training_does_not_thaw_batchnorm(tiny_learner, state_of, same, photos):
-    mask = torch.ones(40, 48, dtype=torch.uint8).numpy()
+    mask = torch.eye(40, 48, dtype=torch.uint8).numpy()
     learn = tiny_learner(FreezeSchedule(), Watch(lambda learn: learn.inpaint(photos/"0.png", mask)))
     before = state_of(learn.model.encoder)
     learn.fit(1)

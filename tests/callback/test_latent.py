@@ -102,7 +102,7 @@ def names(learn): return list(learn.recorder.metric_names)
 def test_everything_works_after_a_fit_even_an_interrupted_one(tiny_learner, interrupted, stop, photos):
     learn = tiny_learner(FreezeSchedule(), LatentLoss(), control=True)
     interrupted(learn) if stop else learn.fit(1)
-    hole = torch.ones(40, 48, dtype=torch.uint8).numpy()
+    hole = torch.eye(40, 48, dtype=torch.uint8).numpy()
     assert learn.inpaint(photos/"0.png", hole).size == (48, 40)
     assert len(learn.validate()) == 2  # the loss and the one metric
     preds, (images, _) = learn.get_preds()

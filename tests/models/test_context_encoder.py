@@ -4,7 +4,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastinpaint.learner import fill, load_model, save_model
+from fastinpaint.inpaint import Inpainter
+from fastinpaint.learner import load_model, save_model
 from fastinpaint.models.context_encoder import MEAN_COLOUR, context_encoder
 from fastinpaint.models.prefill import smooth_fill
 from fastinpaint.models.weights import write_weights
@@ -118,7 +119,7 @@ def test_filling_leaves_known_pixels_alone(tiny, hw):
     image = np.random.default_rng(0).integers(0, 256, (*hw, 3), dtype=np.uint8)
     hole = np.zeros(hw, bool)
     hole[3:9, 5:11] = True
-    filled = np.asarray(fill(tiny(), image, hole))
+    filled = np.asarray(Inpainter(tiny())(image, hole))
     assert (filled == image)[~hole].all() and (filled != image)[hole].any()
 
 

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from fastinpaint import pretrained, recipes
-from fastinpaint.learner import fill, load_model
+from fastinpaint.inpaint import Inpainter
+from fastinpaint.learner import load_model
 from fastinpaint.losses import Adversarial
 from fastinpaint.models.weights import read_weights
 from fastinpaint.pretrained import WeightsMissing
@@ -61,7 +62,7 @@ def test_every_recipe_runs_and_writes_its_files(train, autoencoder, tmp_path, ph
     assert json.loads((folder/"settings.json").read_text()).items() >= (TINY | start).items()
 
     model = load_model(folder/"model.safetensors")
-    assert fill(model, photos/"0.png", np.eye(40, 48, dtype=bool)).size == (48, 40)
+    assert Inpainter(model)(photos/"0.png", np.eye(40, 48, dtype=bool)).size == (48, 40)
     for part in FROZEN[name]: assert same(weights(folder/"model.safetensors", part), weights(autoencoder, part)), part
     if start:
         for part in set(TRAINED.get(name, [])) & {"encoder", "decoder", "encoder.stages.0.linear"}:

@@ -1,0 +1,177 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from fastinpaint.cli import main
+from fastinpaint.learner import load_model, save_model
+
+RECIPE = "--size 32 --bs 2 --epochs 1 --steps 2 --width 2 --blocks 1 --workers 0 --valid .25 --device cpu --autoencoder none"
+
+
+@pytest.fixture
+def cli():
+    "Runs the command as a shell would; the result has `exit_code`, `stdout`, `stderr`"
+    return lambda *args: CliRunner().invoke(main, [str(o) for o in args])
+
+
+@pytest.fixture
+def here(photos, tmp_path, tiny_lama, monkeypatch):
+    "The current folder, with photo.png, mask.png, a folder of three photographs and one of masks, and a model"
+    mask = np.zeros((40, 48), bool)
+    mask[10:20, 10:30] = True
+    for folder in "photos", "masks": (tmp_path/folder).mkdir()
+    for i in range(3):
+        shutil.copy(photos/f"{i}.png", tmp_path/f"photos/{i}.png")
+        Image.fromarray(mask).save(tmp_path/f"masks/{i}.png")
+    shutil.copy(photos/"0.png", tmp_path/"photo.png")
+    Image.fromarray(mask).save(tmp_path/"mask.png")
+    save_model(tiny_lama(), tmp_path/"tiny.safetensors")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def pixels(path):
+    with Image.open(path) as im: return np.asarray(im)
+
+
+# filling
+
+def test_one_photograph(cli, here):
+    before = (here/"photo.png").read_bytes()
+    result = cli("fill", "photo.png", "mask.png", "--model", "tiny.safetensors", "--device", "cpu")
+    assert (result.exit_code, result.stdout) == (0, "photo-filled.png\n"), result.stderr
+    changed = (pixels("photo.png") != pixels("photo-filled.png")).any(-1)
+    assert changed.any() and not changed[pixels("mask.png") == 0].any()
+    assert cli("fill", "photo.png", "mask.png", "-o", "to/out.tif", "--model", "tiny.safetensors", "--dilate", 2).exit_code == 0
+    assert (pixels("to/out.tif") != pixels("photo.png")).any(-1).sum() > changed.sum()
+    assert (here/"photo.png").read_bytes() == before
+
+
+def test_a_folder_goes_on_where_it_stopped_and_says_what_failed(cli, here):
+    command = "fill", "photos", "--masks", "masks", "-o", "filled", "--model", "tiny.safetensors", "--device", "cpu"
+    (here/"photos/1.png").write_text("text")
+    result = cli(*command)
+    assert (result.exit_code, result.stdout) == (1, "filled\n")
+    assert "3/3 photos/2.png\n" in result.stderr and "filled 2, kept 0, failed 1:\n  photos/1.png: " in result.stderr
+    shutil.copy("photos/0.png", "photos/1.png")
+    result = cli(*command)
+    assert result.exit_code == 0 and result.stderr.endswith("filled 1, kept 2, failed 0\n")
+
+
+@pytest.mark.parametrize("command, message", [
+    ("fill photo.png", "name its mask"), ("fill photo.png mask.png --masks masks", "name its mask"),
+    ("fill photos --masks masks", "name two more"), ("fill photos mask.png --masks masks -o out", "name two more"),
+    ("fill photo.png mask.png -o photo.png", "would replace photo.png"), ("fill photo.png mask.png -o mask.png", "would replace"),
+    ("fill nowhere.png mask.png", "nowhere.png"), ("fill photo.png mask.png -o a.png --format png", "leave out --format"),
+    ("train latnt", "latent_control"), ("train", "mask_control"), ("fil photo.png", "There are app, bench"),
+    ("train latent --size wide", "--size")])
+def test_a_wrong_command_has_exit_code_2(cli, here, command, message):
+    before = sorted(here.rglob("*")), (here/"photo.png").read_bytes()
+    result = cli(*command.split())
+    assert result.exit_code == 2 and message in result.stderr and "Traceback" not in result.stderr
+    assert (sorted(here.rglob("*")), (here/"photo.png").read_bytes()) == before
+
+
+# errors
+
+@pytest.mark.parametrize("command, message", [
+    ("fill mask.png wide.png", "48x40"), ("fill photo.png text.png", "text.png"),
+    ("fill photo.png mask.png --model none.safetensors", "none.safetensors"), ("fill photo.png mask.png --precision fp8", "fp8"),
+    ("info text.png", "text.png"), ("train latent --data nowhere", "'nowhere' is neither a folder"),
+    ("fill photos --masks there -o filled", "one called 0.png")])
+def test_what_the_user_can_mend_is_one_line(cli, here, command, message):
+    Image.new("1", (60, 40)).save("wide.png")
+    (here/"text.png").write_text("text")
+    (here/"there").mkdir()
+    shutil.copy("mask.png", "there/x.png")
+    result = cli(*command.split())
+    assert result.exit_code == 1 and result.stdout == ""
+    assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1 and message in result.stderr
+
+
+@pytest.mark.parametrize("bug", [lambda *_, **__: json.loads("no JSON"), lambda *_, **__: {}["key"]])
+def test_a_bug_keeps_its_traceback(cli, here, monkeypatch, bug):
+    monkeypatch.setattr("fastinpaint.inpaint.Inpainter.fill_file", bug)
+    result = cli("fill", "photo.png", "mask.png")
+    assert isinstance(result.exception, json.JSONDecodeError | KeyError) and "Error:" not in result.stderr
+
+
+def test_without_gradio_the_page_says_what_to_install(cli, monkeypatch):
+    monkeypatch.delitem(sys.modules, "fastinpaint.app", raising=False)
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    result = cli("app")
+    assert result.exit_code == 1 and "pip install 'fastinpaint[app]'" in result.stderr
+
+
+# the other commands
+
+def test_export_and_page_are_given_what_was_asked_for(cli, monkeypatch):
+    calls = []
+    export, page = SimpleNamespace(export=lambda *o: calls.append(o)), SimpleNamespace(launch=lambda **o: calls.append(o))
+    monkeypatch.setitem(sys.modules, "fastinpaint.export", export)
+    monkeypatch.setitem(sys.modules, "fastinpaint.app", page)
+    assert cli("export", "sample", "-o", "a.onnx").stdout == "a.onnx\n"
+    cli("app", "--model", "sample", "--model", "b.safetensors", "--port", 80)
+    assert calls == [("sample", Path("a.onnx"), "onnx"),
+                     dict(models=("sample", "b.safetensors"), host="127.0.0.1", port=80, device="auto")]
+
+
+def test_a_trained_model_and_what_is_said_of_it(cli, here, photos):
+    result = cli("train", "lama_l1", "--data", photos, *RECIPE.split())
+    assert result.exit_code == 0, result.output
+    about = json.loads(cli("info", "runs/lama_l1/model.safetensors", "--json").stdout)
+    model = load_model("runs/lama_l1/model.safetensors")
+    assert about["model"] == model.config and about["settings"]["recipe"] == "lama_l1" and about["settings"]["steps"] == 2
+    assert about["parameters"]["all"] == sum(p.numel() for p in model.parameters()) > about["parameters"]["encoder"] > 0
+    text = cli("info", "runs/lama_l1/model.safetensors").stdout
+    assert about["sha256"] in text and f"{about['parameters']['all']:,}" in text
+
+
+def test_a_recipes_help_is_its_own(cli):
+    for command in ("train", "latent_control"), ("evaluate",), ("compare",), ("demo",), ("bench",):
+        result = cli(*command, "--help")
+        assert result.exit_code == 0 and f"usage: fastinpaint {' '.join(command)}" in result.stdout and "--data" in result.stdout
+
+
+# as a process
+
+def process(*args, **kwargs):
+    # a shell that starts tests in the background has them ignore Ctrl-C
+    return subprocess.Popen([sys.executable, *args], env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **kwargs)
+
+
+def test_help_and_version_need_nothing_heavy():
+    code = "import sys; from fastinpaint.cli import main; main(['train', '--help'], standalone_mode=False); print(*sys.modules)"
+    output, errors = process("-c", code).communicate()
+    assert "Table 5.1 (4)" in output, errors
+    assert not {"torch", "fastai", "numpy", "PIL", "matplotlib"} & set(output.splitlines()[-1].split())
+    version = process("-m", "fastinpaint", "--version")
+    assert version.communicate()[0].startswith("fastinpaint") and version.returncode == 0
+
+
+def test_ctrl_c_leaves_whole_files_and_exit_code_130(here):
+    for i in range(3, 2000):
+        for folder in "photos", "masks": os.link(f"{folder}/0.png", f"{folder}/{i}.png")
+    running = process("-m", "fastinpaint", *"fill photos --masks masks -o filled --model tiny.safetensors --device cpu".split())
+    started = running.stderr.readline()
+    assert started.startswith("1/2000 "), started + running.stderr.read()
+    time.sleep(.2)
+    running.send_signal(signal.SIGINT)
+    output, errors = running.communicate()
+    assert running.returncode == 130 and output == ""
+    assert errors.endswith("\nInterrupted; the same command goes on where it stopped\n") and "Traceback" not in errors
+    filled = [*(here/"filled").iterdir()]
+    assert 0 < len(filled) < 2000 and not [fn for fn in filled if fn.name.startswith(".")]
+    for fn in filled: assert pixels(fn).shape == (40, 48, 3)
