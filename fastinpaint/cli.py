@@ -13,7 +13,8 @@ import click
 
 from . import recipes
 
-TOOLS = "evaluate", "compare", "demo", "bench"  # recipes that train no method of their own are commands
+# recipes that train no method of their own are commands
+TOOLS = "evaluate", "compare", "demo", "bench", "bench_fill", "bench_speed"
 RECIPES = {p.stem: p for p in sorted(Path(recipes.__file__).parent.glob("[!_]*.py"))}
 STRATEGIES = "auto", "whole", "crop", "tiles", "resize"
 FORMATS = "png", "tif", "webp", "jpg"

@@ -124,7 +124,7 @@ def open_photo(source, min_side: int | None = None) -> Image.Image:
         return to_rgb(ImageOps.exif_transpose(im))
 
 
-def _unreachable(url: str, seconds: float = 4) -> str | None:
+def unreachable(url: str, seconds: float = 4) -> str | None:
     "Why `url` cannot be had, or None; in a thread, because looking up a name has no timeout of its own"
     why = [f"no answer in {seconds} s"]
 
@@ -150,7 +150,7 @@ def named_data(name: str | Path) -> Path:
     if name in NAMED_DATA:
         url, folder = NAMED_DATA[name]
         there = URLs.path(url).exists() or (fastai_path("data") / Path(url).stem).exists()
-        if not there and (why := _unreachable(url)):
+        if not there and (why := unreachable(url)):
             raise ConnectionError(f"cannot download {name} from {url} ({why}); pass a folder of photographs instead, "
                                   "for example --data path/to/photos, or --data sample")
         return untar_data(url) / folder

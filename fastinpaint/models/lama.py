@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..hub import OnHub
 from .control import AlphaChannel, MaskControl
 from .ffc import FFCBlock
 from .prefill import smooth_fill
@@ -109,7 +110,7 @@ def reflect_index(size, length, device):
     return torch.minimum(i, period - i) if size > 1 else torch.zeros_like(i)
 
 
-class InpaintNet(nn.Module):
+class InpaintNet(nn.Module, OnHub):
     """Any inpainting network of the form `decode(refine(encode(masked, mask)))`.
 
     `encoder`, `refiner` and `decoder` are modules as above; `conditioner(encoder, masked, mask)` is how the mask
