@@ -147,7 +147,7 @@ def build(inpainters, max_pixels=MAX_PIXELS):
                     model = gr.Dropdown(list(inpainters), label="Model", visible=len(inpainters) > 1)
                     with gr.Row():
                         dilate = gr.Slider(0, 16, 0, step=1, label="Enlarge the hole", info="pixels on every side")
-                        refine = gr.Checkbox(label="Refine", info="sharper large photographs, but slow")
+                        refine = gr.Checkbox(label="Refine", info="keep the structure of a smaller fill; slow")
                     with gr.Row():
                         another = gr.Button("Another photograph")
                         go = gr.Button("Fill", variant="primary")

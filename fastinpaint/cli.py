@@ -102,7 +102,7 @@ for _name, _path in RECIPES.items(): (main if _name in TOOLS else train).add_com
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, or bf16: faster on a GPU, colours are rounded.")
 @click.option("--strategy", default="auto", show_default=True, type=click.Choice(STRATEGIES), help="How large images are filled.")
-@click.option("--refine", is_flag=True, help="Refine the result: slower, better in large holes from 1024 pixels on.")
+@click.option("--refine", is_flag=True, help="From 1024 pixels on, keep the structure of a smaller fill; slow.")
 @click.option("--invert", is_flag=True, help="In masks, black is the hole.")
 @click.option("--dilate", default=0, metavar="PIXELS", help="Enlarge the hole on all sides.")
 @click.option("--feather", default=0, metavar="PIXELS", help="Of what --dilate adds, blend the outer so many.")
@@ -210,10 +210,10 @@ def info(model, as_json):
 
 def _about(model):
     "What is known of a model file, as a dict"
-    from .learner import SAMPLE_MODEL, load_model
-    from .models.public import load_lama
+    from .inpaint import read_model
+    from .learner import SAMPLE_MODEL
     path = SAMPLE_MODEL if model == "sample" else Path(model)
-    net = (load_lama if path.suffix in (".ckpt", ".pt", ".pth") else load_model)(path)
+    net = read_model(path)
     settings = path.with_name("settings.json")
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in net.named_children()}
     return dict(file=str(path), bytes=path.stat().st_size, sha256=hashlib.sha256(path.read_bytes()).hexdigest(),

@@ -4,6 +4,7 @@ import json
 import math
 import tempfile
 import warnings
+from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import nn
 from torch.export import Dim
 
 from .faster import faster
-from .inpaint import Inpainter
+from .inpaint import read_model
 from .learner import SAMPLE_MODEL
 from .metrics import composite
 from .models.ffc import FourierUnit
@@ -51,7 +52,7 @@ def export(model, out, format="onnx"):
     one fixed size, ImportError without the packages, RuntimeError where the check fails.
     """
     if format not in FORMATS: raise ValueError(f"no format {format!r}: expected {' or '.join(FORMATS)}")
-    path, net = Path(out), Inpainter(model, "cpu").model.eval()
+    path, net = Path(out), (read_model(model) if isinstance(model, str | Path) else deepcopy(model)).cpu().eval()
     if not isinstance(net.encoder, Encoder):
         raise ValueError(f"{type(net).__name__} has one fixed size, and cannot be exported for any: take a model of lama()")
     network = Filled(net).eval()
@@ -71,7 +72,7 @@ class Filled(nn.Module):
     "`(image, mask) → filled` of an `InpaintNet`, in operations that every runtime has and with no question about the size"
     def __init__(self, net):
         super().__init__()
-        self.net = faster(net)
+        self.net = faster(net, winograd=False)
         for module in list(self.net.modules()):
             for name, child in module.named_children():
                 if isinstance(child, FourierUnit): setattr(module, name, MatrixFourier(child))

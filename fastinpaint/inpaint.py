@@ -1,18 +1,21 @@
 "Filling photographs: one path from an image and its hole to the result, behind `Learner.inpaint`, the command line and the page"
-import copy
 import os
 import re
+import sys
 import warnings
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from fastprogress.fastprogress import IN_NOTEBOOK
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
 from . import strategies
-from .learner import choose_device, evaluating, load_model
+from .faster import faster
+from .learner import choose_device, load_model
 from .masks import hole_of, read_mask
 from .models.public import load_lama
 from .pictures import open_picture, reading
@@ -27,7 +30,7 @@ SHARE_OF_MEMORY = .7  # the rest is for photograph and result, and for what allo
 class Inpainter:
     """Fills photographs with `model`, on `device`, in `precision` ("fp32" or "bf16"), by `strategy`; without any randomness.
 
-    `model` is an `InpaintNet`, which stays as it is and where it is, a `.safetensors` file of `save_model`, a published LaMa
+    `model` is an `InpaintNet`, whose weights are taken as they are now, a `.safetensors` file of `save_model`, a published LaMa
     checkpoint (`.ckpt`, `.pt`, `.pth`), or "sample". `device` "auto" is that of the `InpaintNet`, else the GPU if there is one.
     `strategy` is "whole", "crop", "tiles", "resize" (see `strategies`) or "auto", which goes by the memory at hand: name one for
     the same result on every machine. Raises ValueError, and FileNotFoundError, where one of them does not fit.
@@ -35,11 +38,11 @@ class Inpainter:
     def __init__(self, model="sample", device="auto", precision="fp32", strategy="auto"):
         if precision not in ("fp32", "bf16"): raise ValueError(f"no precision {precision!r}: expected fp32 or bf16")
         if isinstance(model, str | Path):
-            model = (load_lama if Path(model).suffix in (".ckpt", ".pt", ".pth") else load_model)(model)
-            model.to(choose_device(device))
-        here = next(model.parameters()).device
-        self.device, self.precision, self.strategy = here if device == "auto" else choose_device(device), precision, strategy
-        self.model = model if self.device == here else copy.deepcopy(model).to(self.device)
+            model, self.device = read_model(model), choose_device(device)
+        else: self.device = next(model.parameters()).device if device == "auto" else choose_device(device)
+        self.model, self.precision, self.strategy = model, precision, strategy
+        # the copy that fills; half precision is no place for Winograd's sums
+        self.net = faster(model, winograd=self.device.type == "cpu" and precision == "fp32").to(self.device)
 
     def __call__(self, image, mask, invert=False, dilate=0, feather=0, refine=False, strategy=None):
         """`image` with the hole of `mask` filled, a `PIL.Image` of its mode and size (16-bit colours: a uint16 array).
@@ -89,13 +92,20 @@ class Inpainter:
             mask = torch.from_numpy(hole)[None, None].float().to(self.device)
             return net(x.to(self.device)*(1 - mask), mask)[0].permute(1, 2, 0).float().cpu().numpy()
 
-        net, pixels = self.model, memory_at_hand(self.device)*SHARE_OF_MEMORY/bytes_per_pixel(self.model)
+        net, pixels = self.net, memory_at_hand(self.device)*SHARE_OF_MEMORY/bytes_per_pixel(self.model)
         if refine:
-            from .refine import refined
-            net, pixels = lambda image, mask: refined(self.model, image, mask), pixels/REFINED
+            from .refine import refined  # seconds to import
+            pixels /= REFINED
+            # sizes that do not fit are its own business: tiles, each refined alone, would lose the large structure
+            net = partial(refined, self.net, pixels=pixels, progress=IN_NOTEBOOK or sys.stdout.isatty())
+            if strategy == "auto": strategy = "crop"
         cast = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
-        with torch.no_grad(), evaluating(self.model), cast:
-            return strategies.fill(predict, rgb, hole, strategy, pixels)
+        with torch.no_grad(), cast: return strategies.fill(predict, rgb, hole, strategy, pixels)
+
+
+def read_model(path):
+    "The network of a file of `save_model`, of a published LaMa checkpoint (`.ckpt`, `.pt`, `.pth`), or \"sample\""
+    return (load_lama if Path(path).suffix in (".ckpt", ".pt", ".pth") else load_model)(path)
 
 
 def read_hole(mask, invert=False):

@@ -9,8 +9,8 @@ from torch import nn
 
 from fastinpaint.all import *
 from fastinpaint.faster import faster
+from fastinpaint.learner import choose_device
 from fastinpaint.models import lama as modules
-from fastinpaint.recipe import choose_device
 
 
 def naive(net):

@@ -4,7 +4,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
-from torch import nn
 
 from fastinpaint import strategies
 from fastinpaint.inpaint import Inpainter, bytes_per_pixel, feathered
@@ -213,21 +212,15 @@ def test_models_come_from_files_too(model, tmp_path):
         with pytest.raises((ValueError, FileNotFoundError), match=name): Inpainter(tmp_path/name)
 
 
-def test_known_pixels_of_a_bad_prediction_are_kept():
-    class Noise(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.scale = nn.Parameter(torch.tensor(100.))
-
-        def forward(self, masked, mask): return self.scale*torch.randn_like(masked)
-
-    check(Inpainter(Noise())(photo(), hole()), photo(), hole())
+def test_known_pixels_of_a_bad_prediction_are_kept(inpainter, monkeypatch):
+    monkeypatch.setattr(inpainter, "net", lambda masked, mask: 100*torch.randn_like(masked))
+    check(inpainter(photo(), hole()), photo(), hole())
 
 
 def test_little_memory_makes_tiles(inpainter, monkeypatch):
     seen = []
     monkeypatch.setattr("fastinpaint.inpaint.memory_at_hand", lambda device: 300**2*bytes_per_pixel(inpainter.model)/.7)
-    handle = inpainter.model.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[2:].numel()))
+    handle = inpainter.net.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[2:].numel()))
     mask = np.zeros((600, 600), bool)
     mask[300:310] = True
     inpainter(photo(600, 600), mask)
