@@ -10,6 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from .models.control import AlphaChannel, MaskControl, two_levels
 from .models.ffc import FFC, FFCBlock
 from .models.lama import ConvBlock, Decoder, Encoder, UpBlock
+from .winograd import WIDE, Winograd
 
 
 @torch.no_grad()
@@ -110,42 +111,6 @@ class Convs(nn.Module):
         x = F.pad(x, [1]*4, mode="reflect")
         to_global = self.local_to_global.weight
         return F.conv2d(x, self.to_local.weight), F.conv2d(x[:, :to_global.shape[1]], to_global)
-
-
-# Winograd's minimal filtering F(4×4, 3×3): data, kernel and output transforms (Lavin & Gray 2016, § 4.3)
-DATA = torch.tensor([[4., 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
-                     [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]])
-KERNEL = torch.tensor([[6., 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]])/24
-OUTPUT = torch.tensor([[1., 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
-WIDE = 256  # channels; for fewer, transforms cost more than they spare
-STRIP = 128  # rows of a map at a time, which bounds memory
-
-
-class Winograd(nn.Module):
-    "`Convs` in a quarter of their multiplications: blocks of 6×6 pixels, transformed once for both, give 4×4"
-    def __init__(self, ffc):
-        super().__init__()
-        weights = ffc.to_local.weight, ffc.local_to_global.weight
-        kernel = KERNEL.to(weights[0])
-        self.weights = nn.ParameterList(
-            nn.Parameter(torch.einsum("ui,vj,ocij->uvoc", kernel, kernel, w).flatten(0, 1).contiguous(), False) for w in weights)
-        self.register_buffer("data", torch.kron(DATA, DATA).view(36, 1, 6, 6), persistent=False)
-        self.register_buffer("output", torch.kron(OUTPUT, OUTPUT), persistent=False)
-
-    def forward(self, x):
-        h, w = x.shape[2:]
-        x = F.pad(F.pad(x, [1]*4, mode="reflect"), (0, -w % 4, 0, -h % 4))
-        strips = zip(*[self.strip(x[:, :, y:y + STRIP + 2]) for y in range(0, h, STRIP)], strict=True)
-        return [torch.cat(parts, dim=2)[..., :h, :w] if h > STRIP else parts[0][..., :h, :w] for parts in strips]
-
-    def strip(self, x):
-        b, c = x.shape[:2]
-        blocks = F.conv2d(x.reshape(b*c, 1, *x.shape[2:]), self.data, stride=4)
-        rows, columns = blocks.shape[2:]
-        blocks = blocks.view(b, c, 36, -1).permute(2, 1, 0, 3).reshape(36, c, -1)
-        for weight in self.weights:
-            y = self.output @ torch.bmm(weight, blocks[:, :weight.shape[2]]).flatten(1)
-            yield y.view(4, 4, -1, b, rows, columns).permute(3, 2, 4, 0, 5, 1).reshape(b, -1, 4*rows, 4*columns)
 
 
 class PixelBlocks(nn.Module):

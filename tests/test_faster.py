@@ -47,7 +47,7 @@ def test_the_same_network_at_any_size(tiny_lama, variant, winograd, monkeypatch)
 @torch.no_grad()
 def test_winograd_in_strips(tiny_lama, monkeypatch):
     monkeypatch.setattr("fastinpaint.faster.WIDE", 0)
-    monkeypatch.setattr("fastinpaint.faster.STRIP", 8)
+    monkeypatch.setattr("fastinpaint.winograd.STRIP", 8)
     net = lively(tiny_lama())
     masked, mask = batch(150, 90, n=2)
     assert close(faster(net)(masked, mask), net(masked, mask))
