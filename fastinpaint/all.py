@@ -16,7 +16,6 @@ from .callback.terms import LossTerms
 from .callback.tracking import WandbTracking
 from .data import InpaintDataLoaders, inpaint_block
 from .evaluate import evaluate, evaluate_files
-from .evaluate import export as export_photos
 from .inpaint import Inpainter
 from .learner import inpaint_learner, load_model, save_model
 from .losses import InpaintLoss, Perceptual, PixelL1, PixelMSE
@@ -28,5 +27,6 @@ from .models.lama import InpaintNet, lama
 from .models.public import load_lama
 from .photos import named_data
 from .pretrained import perceptual_network
+from .protocol import export as export_photos
 from .recipe import full_loss, recipe_flags, train_recipe
 from .show import latent_damage, results_figure, show_latent_damage

@@ -1,8 +1,7 @@
 """One evaluation protocol, and the card that it ends in.
 
-Every photograph is cut to the central square and resized (as validation does), every hole depends on the photograph's name, the
-mask set and the seed alone, and fills are rounded to 8 bits and composited, the way a saved PNG would be, before
-anything is measured. Sets that were exported to PNG, or filled by another system, are measured by the same code.
+Fills are rounded to 8 bits and composited, the way a saved PNG would be, before anything is measured. Sets that were exported to
+PNG, or filled by another system, are measured by the same code; what is judged is in `protocol`.
 """
 import hashlib
 import json
@@ -16,36 +15,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastai.learner import Learner
-from PIL import Image
 
 from .baselines import BASELINES
-from .data import central_square, hole_rng
 from .learner import evaluating, load_model
-from .masks import MaskFolder, draw_hole, mask_source, read_mask
 from .metrics import FID, LPIPS, PSNR, SSIM, FDEffLite0, HoleL1, KIDEffLite0
 from .models.lama import InpaintNet
 from .models.weights import replacing
-from .photos import Skipped, find_images, open_photo, readable
+from .protocol import SETS, holes, read_items, to_tensor
 
 AREAS = (0., .1, .2, .3, .4, .5, 1.)  # bounds of the groups by share of hole
-SETS = "thin", "medium", "thick"
 RESAMPLES = 1000  # of the bootstrap
 SMALL = 2048      # images below which a Fréchet distance says more about their number than about the fills
 PACKAGES = "fastinpaint", "torch", "torchvision", "torchmetrics", "lpips", "pillow", "numpy"
-
-
-@dataclass
-class Item:
-    "A photograph uint8 `[H, W, 3]` with its hole bool `[H, W]`, and what a system put there, if it has been filled already"
-    set: str
-    name: str
-    image: np.ndarray
-    hole: np.ndarray
-    filled: np.ndarray | None = None
-
-    def tensors(self):
-        "Image `[1, 3, H, W]` in [0, 1] and mask `[1, 1, H, W]`"
-        return _tensor(self.image), torch.from_numpy(self.hole)[None, None].float()
 
 
 @dataclass
@@ -121,73 +102,6 @@ def evaluate_files(images, masks, filled, invert=False, frechet=True, name=None)
     return judge(items, dict(name=name or str(filled)), rules, "cpu", None, frechet)
 
 
-def holes(photos, masks=SETS, size=256, seed=42, limit=None):
-    "The protocol's items, drawn one at a time, mask set by mask set"
-    files = readable(find_images(photos), Skipped([]))[:limit]
-    for mask_set in [masks] if isinstance(masks, str) else masks:
-        source = mask_source(mask_set)
-        for file in files:
-            name = Path(file).relative_to(photos).as_posix()
-            photo = open_photo(file)
-            image = np.asarray(central_square(photo, size, Image.Resampling.BICUBIC))
-            if isinstance(source, MaskFolder): hole = _own_mask(source, name, photo, file, size)
-            else: hole = draw_hole(source, size, size, hole_rng(seed, f"{name} {mask_set}")).astype(bool)
-            yield Item(str(mask_set), name, image, hole)
-
-
-def _own_mask(folder, name, photo, file, size):
-    path = folder.mask_of(name)
-    if not path: raise ValueError(f"{file} has no mask of its name in {folder.folder}")
-    mask = read_mask(path, folder.invert)
-    if mask.shape[::-1] != photo.size:
-        raise ValueError(f"the mask {path} is {mask.shape[1]}x{mask.shape[0]} pixels, its photograph {file} "
-                         f"{photo.size[0]}x{photo.size[1]}; both must be of one size")
-    return np.asarray(central_square(Image.fromarray(mask), size, Image.Resampling.NEAREST))
-
-
-def export(photos, folder, masks=SETS, size=256, seed=42, limit=None):
-    """Write the protocol's photographs and holes as PNG, for other systems: `folder/SET/images` and `folder/SET/masks`.
-
-    Returns their number. Reading them back with `evaluate_files` gives the same pixels.
-    """
-    count = 0
-    for item in holes(photos, masks, size, seed, limit):
-        count += 1
-        stem = Path(item.name).with_suffix("").as_posix().replace("/", "_")
-        for kind, pixels in ("images", item.image), ("masks", item.hole.astype(np.uint8)*255):
-            path = Path(folder)/_file_name(item.set)/kind/f"{stem}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path)
-    return count
-
-
-def _file_name(mask_set): return "".join(c if c.isalnum() else "_" for c in mask_set)
-
-
-def read_items(images, masks, filled, invert=False):
-    "Items from three folders, matched by file stem"
-    folders = {"images": _by_stem(images), "masks": _by_stem(masks), "filled": _by_stem(filled)}
-    stems = set().union(*folders.values())
-    missing = [f"{Path(where)} lacks {', '.join(sorted(stems - found.keys())[:5])}"
-               for where, found in zip((images, masks, filled), folders.values(), strict=True) if stems - found.keys()]
-    if missing: raise ValueError("the folders do not match by file stem: " + "; ".join(missing))
-    for stem in sorted(stems):
-        files = [found[stem] for found in folders.values()]
-        image, hole, fill = np.asarray(open_photo(files[0])), read_mask(files[1], invert), np.asarray(open_photo(files[2]))
-        if not image.shape[:2] == hole.shape == fill.shape[:2]:
-            sizes = ", ".join(f"{f} {x.shape[1]}x{x.shape[0]}" for f, x in zip(files, (image, hole, fill), strict=True))
-            raise ValueError(f"image, mask and fill must be of one size: {sizes}")
-        yield Item(Path(masks).name, stem, image, hole, fill)
-
-
-def _by_stem(folder):
-    found = {}
-    for file in find_images(folder):
-        if (stem := Path(file).stem) in found: raise ValueError(f"two files of one stem: {found[stem]} and {file}")
-        found[stem] = file
-    return found
-
-
 def judge(items, about, rules, device, fill=None, frechet=True):
     "Measure every item, filled by `fill` or beforehand; returns a `Card`"
     rows, sets, pixels, clock = [], {}, hashlib.sha256(), _Clock()
@@ -195,7 +109,7 @@ def judge(items, about, rules, device, fill=None, frechet=True):
     for item in items:
         image, mask = item.tensors()
         clock.end("reading")
-        if item.filled is not None: pred = _tensor(item.filled)
+        if item.filled is not None: pred = to_tensor(item.filled)
         else: pred = _checked(fill, image, mask, device, item.name)
         clock.end("filling")
         pred = (pred.clamp(0, 1)*255).round()/255
@@ -338,6 +252,3 @@ def _environment(device):
     gpu = torch.device(device).type == "cuda"
     machine = torch.cuda.get_device_name(device) if gpu else f"CPU, {torch.get_num_threads()} threads"
     return dict(device=machine, python=platform.python_version(), **{p: found(p) for p in PACKAGES})
-
-
-def _tensor(pixels): return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float()/255

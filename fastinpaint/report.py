@@ -11,9 +11,9 @@ import matplotlib.pyplot as plt
 import torch
 
 from .callback.parts import PARTS
-from .evaluate import Item
 from .metrics import composite
 from .models.weights import replacing
+from .protocol import Item
 from .show import latent_damage, outlined, show_rows
 
 METRICS = {"hole_l1": "hole L1", "psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS"}

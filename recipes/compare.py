@@ -8,8 +8,8 @@ from fastinpaint import report
 from fastinpaint.all import *
 from fastinpaint.baselines import BASELINES
 from fastinpaint.callback.tracking import log_table
-from fastinpaint.evaluate import holes
 from fastinpaint.learner import choose_device
+from fastinpaint.protocol import holes
 from fastinpaint.settings import setting
 
 LADDER = "lama_l1", "mask_control", "latent", "latent_control", "delta", "context_encoder"

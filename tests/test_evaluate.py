@@ -7,9 +7,10 @@ from PIL import Image
 
 from fastinpaint import metrics
 from fastinpaint.baselines import mean_colour, smooth_fill
-from fastinpaint.evaluate import bootstrap, evaluate, evaluate_files, export, holes
+from fastinpaint.evaluate import bootstrap, evaluate, evaluate_files
 from fastinpaint.learner import save_model
 from fastinpaint.metrics import PSNR, HoleL1
+from fastinpaint.protocol import export, holes
 from fastinpaint.recipes import evaluate as command
 
 QUICK = dict(size=32, frechet=False)
