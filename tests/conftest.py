@@ -1,5 +1,6 @@
 "What many tests share: a folder of tiny photographs, and models and learners small enough to train in a moment"
 import os
+import signal
 
 import torch
 
@@ -22,6 +23,7 @@ from fastinpaint.models.lama import lama
 
 torch.set_num_threads(1)
 matplotlib.use("Agg")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and some tests send it
 
 
 @pytest.fixture(scope="session")
