@@ -151,6 +151,7 @@ def _in_processes(jobs, load, options, workers):
                 job = working.pop(link)
                 try: answer = link.recv()
                 except (EOFError, ConnectionResetError):
+                    if job is None and working: continue  # those that could load the model do the work
                     if job is None: raise OSError("a worker was killed while it loaded the model: try fewer") from None
                     answer = "the process that filled it was killed: is there memory for so many workers?"
                     hire()
