@@ -23,7 +23,9 @@ def faster(net, winograd=None):
     memory of their weights; not for half precision. The copy encodes, refines and decodes like `net`, for gradients with respect
     to latents too. Its weights are no longer those of a model file: `config` is empty.
     """
-    net = deepcopy(net).eval().requires_grad_(False)
+    hooks = [h for m in net.modules() for h in (m._forward_hooks, m._forward_pre_hooks)]
+    net = deepcopy(net, {id(h): type(h)() for h in hooks})  # a hook would bring its callback along, and all of training
+    net.eval().requires_grad_(False)
     if winograd is None: winograd = next(net.parameters()).device.type == "cpu"
     net.config = {}
     if type(net.conditioner) in CONDITIONERS: net.conditioner = CONDITIONERS[type(net.conditioner)](net)

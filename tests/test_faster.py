@@ -78,3 +78,13 @@ def test_the_model_itself_is_left_as_it_was(tiny_lama, state_of, same):
     fast = faster(net)
     assert same(state_of(net), before) and net.training and all(p.requires_grad for p in net.parameters())
     assert not fast.training and not any(p.requires_grad for p in fast.parameters()) and fast.config == {} != net.config
+
+
+def test_hooks_stay_with_the_model(tiny_lama):
+    net, seen = tiny_lama(), []
+    net.refiner.register_forward_hook(lambda *args: seen.append(1))
+    x, mask = torch.rand(1, 3, 16, 16), torch.zeros(1, 1, 16, 16)
+    faster(net)(x, mask)
+    assert not seen
+    net(x, mask)
+    assert seen == [1]
