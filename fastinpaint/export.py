@@ -4,7 +4,6 @@ import json
 import math
 import tempfile
 import warnings
-from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from torch.export import Dim
 
 from .faster import faster
 from .inpaint import read_model
-from .learner import SAMPLE_MODEL
+from .learner import SAMPLE_MODEL, evaluating
 from .metrics import composite
 from .models.ffc import FourierUnit
 from .models.lama import Encoder
@@ -52,11 +51,11 @@ def export(model, out, format="onnx"):
     one fixed size, ImportError without the packages, RuntimeError where the check fails.
     """
     if format not in FORMATS: raise ValueError(f"no format {format!r}: expected {' or '.join(FORMATS)}")
-    path, net = Path(out), (read_model(model) if isinstance(model, str | Path) else deepcopy(model)).cpu().eval()
+    path, net = Path(out), read_model(model) if isinstance(model, str | Path) else model
     if not isinstance(net.encoder, Encoder):
         raise ValueError(f"{type(net).__name__} has one fixed size, and cannot be exported for any: take a model of lama()")
-    network = Filled(net).eval()
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+    network = Filled(net).cpu().eval()
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad(), evaluating(net):
         file = Path(folder)/path.name
         run = FORMATS[format](network, file)
         errors = {f"{w}x{h}": _error(net, run, h, w) for h, w in CHECKED}
@@ -166,7 +165,8 @@ def _example(h, w):
 
 def _error(net, run, h, w):
     image, mask = _example(h, w)
-    expected = composite(net(image*(1 - mask), mask), image, mask)
+    device = next(net.parameters()).device
+    expected = composite(net((image*(1 - mask)).to(device), mask.to(device)).cpu(), image, mask)
     return ((run(image, mask) - expected).abs().max()/expected.abs().max()).item()
 
 
