@@ -47,7 +47,7 @@ def export(model, out, format="onnx"):
 
     `model` is as for `Inpainter`. `format` "onnx" needs `pip install fastinpaint[onnx]`, "torch" writes a `torch.export` program
     (`torch.export.load(out).module()(image, mask)`). Both take images of any height and width from 16 pixels to 8192, and give
-    what the model does, at two sizes, within a thousandth; else nothing is written. Raises ValueError for a network of
+    what the model does, at three sizes, within a thousandth; else nothing is written. Raises ValueError for a network of
     one fixed size, ImportError without the packages, RuntimeError where the check fails.
     """
     if format not in FORMATS: raise ValueError(f"no format {format!r}: expected {' or '.join(FORMATS)}")
