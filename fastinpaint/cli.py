@@ -211,8 +211,8 @@ def info(model, as_json):
 def _about(model):
     "What is known of a model file, as a dict"
     from .inpaint import read_model
-    from .learner import SAMPLE_MODEL
-    path = SAMPLE_MODEL if model == "sample" else Path(model)
+    from .learner import model_file
+    path = model_file(model)
     net = read_model(path)
     settings = path.with_name("settings.json")
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in net.named_children()}

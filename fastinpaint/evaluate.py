@@ -17,7 +17,8 @@ import torch
 from fastai.learner import Learner
 
 from .baselines import BASELINES
-from .learner import evaluating, load_model
+from .inpaint import read_model
+from .learner import evaluating, model_file
 from .metrics import FID, LPIPS, PSNR, SSIM, FDEffLite0, HoleL1, KIDEffLite0
 from .models.lama import InpaintNet
 from .models.weights import replacing
@@ -226,9 +227,9 @@ def _fill_of(model, device):
     "A fill of whatever may be judged, and what to say of it"
     if isinstance(model, str) and model in BASELINES: return BASELINES[model], dict(name=model)
     if isinstance(model, str | Path):
-        path = Path(model)
-        return (_fill_of(load_model(path), device)[0],
-                dict(name=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
+        path = model_file(model)
+        return (_fill_of(read_model(path), device)[0],
+                dict(name=str(model), sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
     if isinstance(model, Learner): model = model.model
     if isinstance(model, torch.nn.Module):
         about = dict(name=type(model).__name__.lower(), config=getattr(model, "config", {}),

@@ -14,7 +14,7 @@ from torch.export import Dim
 
 from .faster import faster
 from .inpaint import read_model
-from .learner import SAMPLE_MODEL, evaluating
+from .learner import evaluating, model_file
 from .metrics import composite
 from .models.ffc import FourierUnit
 from .models.lama import Encoder
@@ -204,7 +204,7 @@ FORMATS = dict(onnx=export_onnx, torch=export_program)
 
 
 def _card(path, model, net, errors):
-    source = SAMPLE_MODEL if model == "sample" else Path(model) if isinstance(model, str | Path) else None
+    source = model_file(model) if isinstance(model, str | Path) else None
     about = dict(source=str(model) if source else type(net).__name__, config=net.config,
                  parameters=sum(p.numel() for p in net.parameters()),
                  source_sha256=hashlib.sha256(source.read_bytes()).hexdigest() if source else None)

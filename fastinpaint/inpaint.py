@@ -15,7 +15,7 @@ from scipy.ndimage import distance_transform_edt
 
 from . import strategies
 from .faster import faster
-from .learner import choose_device, load_model
+from .learner import choose_device, load_model, model_file
 from .masks import hole_of, read_mask
 from .models.public import load_lama
 from .pictures import open_picture, reading
@@ -105,7 +105,8 @@ class Inpainter:
 
 def read_model(path):
     "The network of a file of `save_model`, of a published LaMa checkpoint (`.ckpt`, `.pt`, `.pth`), or \"sample\""
-    return (load_lama if Path(path).suffix in (".ckpt", ".pt", ".pth") else load_model)(path)
+    path = model_file(path)
+    return (load_lama if path.suffix in (".ckpt", ".pt", ".pth") else load_model)(path)
 
 
 def read_hole(mask, invert=False):

@@ -79,12 +79,15 @@ def _build(model="lama", **config): return BUILDERS[model](**config)  # LaMa's c
 SAMPLE_MODEL = Path(__file__).parent/"models/latent_control.safetensors"
 
 
+def model_file(name): return SAMPLE_MODEL if name == "sample" else Path(name)
+
+
 def load_model(path):
     """The `InpaintNet` that `save_model` wrote, in eval mode; "sample" is the small one that comes with the package.
 
     Raises FileNotFoundError, or ValueError for any other file.
     """
-    if path == "sample": path = SAMPLE_MODEL
+    path = model_file(path)
     state, config = read_weights(path)
     try:
         model = _build(**config)

@@ -6,7 +6,7 @@ from fastinpaint.learner import choose_device
 
 @call_parse
 def main(
-    model: str = "",            # A saved model, or mean_colour, smooth_fill, telea, navier_stokes, biharmonic, patchmatch
+    model: str = "",            # sample, a saved model, a LaMa checkpoint, or a baseline: mean_colour, smooth_fill, telea …
     data: str = "sample",       # Photographs: a folder, or sample (its valid/), pets, imagenette
     masks: str = "thin,medium,thick",  # Mask sets by comma: presets, folders, pool:FOLDER; with --filled, one folder
     size: int = 256,            # Side of the square crops in pixels

@@ -59,6 +59,7 @@ def test_a_model_its_file_and_its_learner_are_judged_alike(photos, tiny_learner,
     path = save_model(learn, tmp_path/"model.safetensors")
     cards = [evaluate(m, photos, "thick", **QUICK) for m in (learn, learn.model, path)]
     assert values(cards[0], "thick") == values(cards[1], "thick") == values(cards[2], "thick")
+    assert evaluate("sample", photos, "thick", limit=1, **QUICK).model["name"] == "sample"
     assert len(cards[2].model["sha256"]) == 64 and cards[1].model["parameters"] > 0
 
 
