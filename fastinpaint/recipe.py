@@ -101,7 +101,7 @@ def full_loss(perceptual):
     return InpaintLoss(*terms), {"perceptual": perceptual, "perceptual_network": name}
 
 
-FILES = {"the model": "model.safetensors", "losses and metrics": "metrics.csv", "seconds of a step's parts": "step.json",
+FILES = {"the model": "model.safetensors", "losses and metrics": "metrics.csv", "a step's time by part": "step.json",
          "filled holes": "results.png", "what it was made with": "settings.json"}
 
 
