@@ -150,7 +150,7 @@ def log_table(title: str, header: list, lines: list, project: str | None, mode: 
     if mode == "disabled": return
     try:
         with wandb.init(project=project, name=title, mode=decide_mode(None if mode == "auto" else mode), dir=str(folder),
-                        job_type="summary", reinit="create_new",
+                        group=os.environ.get("WANDB_RUN_GROUP"), job_type="summary", reinit="create_new",
                         settings=wandb.Settings(silent=True, console="off", init_timeout=30)) as run:
             run.log({"summary": wandb.Table(columns=header, data=lines)})
     except WANDB_ERRORS as error: print(f"W&B: no summary table: {error!r}")
