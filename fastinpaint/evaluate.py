@@ -38,7 +38,7 @@ class Card:
     rules: dict
     metrics: dict      # mask set (and "all") → metric → value, low and high
     by_area: dict      # share of hole → the same
-    drift: float | None
+    drift: float
     seconds: dict      # part of the evaluation → mean seconds an image: reading, filling, each metric
     environment: dict
     notes: list = field(default_factory=list)
@@ -62,8 +62,7 @@ class Card:
                 cells = [_cell(found.get(n, {})) for n in names]
                 lines.append(f"| {group} | {' | '.join(cells)} |")
             lines.append("")
-        if self.drift is not None:
-            lines += [f"Known pixels moved by {self.drift:.5f} on average (of 1) before compositing.", ""]
+        lines += [f"Known pixels moved by {self.drift:.5f} on average (of 1) before compositing.", ""]
         spent = ", ".join(f"{part} {1000*s:.1f}" for part, s in self.seconds.items())
         lines += [f"Milliseconds an image on {self.environment['device']}: {spent}.", ""]
         about = dict(model=self.model, data=self.data, rules=self.rules, environment=self.environment)

@@ -5,6 +5,7 @@ import html
 import io
 import statistics
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -35,11 +36,16 @@ class Row:
         found = [card["metrics"][group][metric]["value"] for card in self.cards]
         return [v for v in found if v is not None]
 
-    def seconds(self): return [sum(_seconds(r["time"]) for r in rows) for rows in self.histories]
+    def seconds(self): return [sum(epoch_ends(rows)[-1:]) for rows in self.histories]
 
 
 def read_history(path):
     with Path(path).open() as f: return list(csv.DictReader(f))
+
+
+def epoch_ends(history):
+    "Seconds from the start of training to the end of each epoch"
+    return [*accumulate(_seconds(epoch["time"]) for epoch in history)]
 
 
 def _seconds(clock):
@@ -87,10 +93,9 @@ def equal_time_table(rows):
     for row in trained:
         found = {m: [] for m in names}
         for history in row.histories:
-            clock, last = 0, None
-            for epoch in history:
-                clock += _seconds(epoch["time"])
-                if clock <= budget: last = epoch
+            last = None
+            for end, epoch in zip(epoch_ends(history), history, strict=True):
+                if end <= budget: last = epoch
             for m in names:
                 if last is not None and last[m] not in ("n/a", "nan"): found[m].append(float(last[m]))
         lines.append([row.name, *(spread(found[m]) for m in names)])
@@ -113,11 +118,7 @@ def curves(rows):
     fig, axes = plt.subplots(2, 2, figsize=(11, 7))
     for colour, row in enumerate(trained):
         for i, history in enumerate(row.histories):
-            minutes, epochs, clock = [], [], 0
-            for epoch in history:
-                clock += _seconds(epoch["time"])
-                minutes.append(clock/60)
-                epochs.append(int(epoch["epoch"]) + 1)
+            minutes, epochs = [s/60 for s in epoch_ends(history)], [int(epoch["epoch"]) + 1 for epoch in history]
             for line, metric in enumerate(("lpips", "hole_l1")):
                 values = [float("nan") if e[metric] == "n/a" else float(e[metric]) for e in history]
                 for x, axis in zip((epochs, minutes), axes[line], strict=True):

@@ -92,11 +92,7 @@ class WandbTracking(Callback):
 
     def _start(self):
         with self._harmless():
-            self.tracked = wandb.init(
-                project=self.project, name=self.name_, config=self.settings, mode=decide_mode(self.mode),
-                dir=None if self.dir is None else str(self.dir),
-                reinit="create_new",  # leave a run of the user's own alone
-                settings=wandb.Settings(silent=True, console="off", init_timeout=30))
+            self.tracked = _begin(self.project, self.name_, self.mode, self.dir, config=self.settings)
             where = self.tracked.url or f"offline; to upload this run: wandb sync {Path(self.tracked.dir).parent}"
             if not self.tracked.disabled: print(f"W&B: {where}")
 
@@ -149,11 +145,16 @@ def log_table(title: str, header: list, lines: list, project: str | None, mode: 
     `mode` as for `WandbTracking`, and "auto" for None."""
     if mode == "disabled": return
     try:
-        with wandb.init(project=project, name=title, mode=decide_mode(None if mode == "auto" else mode), dir=str(folder),
-                        group=os.environ.get("WANDB_RUN_GROUP"), job_type="summary", reinit="create_new",
-                        settings=wandb.Settings(silent=True, console="off", init_timeout=30)) as run:
+        with _begin(project, title, None if mode == "auto" else mode, folder, group=os.environ.get("WANDB_RUN_GROUP"),
+                    job_type="summary") as run:
             run.log({"summary": wandb.Table(columns=header, data=lines)})
     except WANDB_ERRORS as error: print(f"W&B: no summary table: {error!r}")
+
+
+def _begin(project, name, mode, folder, **kwargs):
+    "A new W&B run, which asks nothing and leaves a run of the user's own alone"
+    return wandb.init(project=project, name=name, mode=decide_mode(mode), dir=None if folder is None else str(folder),
+                      reinit="create_new", settings=wandb.Settings(silent=True, console="off", init_timeout=30), **kwargs)
 
 
 def decide_mode(mode: str | None) -> str:
