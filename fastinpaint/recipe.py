@@ -65,7 +65,7 @@ def train_recipe(
     """
     settings = {k: v for k, v in locals().items() if k not in ("model", "cbs", "loss", "chosen")} | (chosen or {})
     folder, device = Path(out)/recipe, choose_device(device)
-    _check_settings(folder/"settings.json", settings, resume)
+    if resume: check_settings(folder/"settings.json", settings)
     set_seed(seed)
     dls = InpaintDataLoaders.from_folder(
         named_data(data), masks, size, bs, valid=_fraction(valid), seed=seed, steps=-(-steps//epochs) if steps else None,
@@ -118,12 +118,12 @@ def _fit(learn, epochs, lr, folder):
     return False
 
 
-def _check_settings(file, settings, resume):
-    "A resumed run must be the run that was interrupted"
-    if not resume or not file.is_file(): return
+def check_settings(file, settings):
+    "Raises ValueError where the run that left `file` was made with others of these settings: its results are not this run's"
+    if not file.is_file(): return
     before = json.loads(file.read_text())
     changed = [f"{k}={before.get(k)!r}, now {v!r}" for k, v in settings.items() if k not in MAY_CHANGE and before.get(k) != v]
-    if changed: raise ValueError(f"cannot resume {file.parent} with other settings: it was made with {'; '.join(changed)}")
+    if changed: raise ValueError(f"{file.parent} was made with other settings: {'; '.join(changed)}. Choose another --out")
 
 
 def _fraction(valid):

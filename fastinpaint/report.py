@@ -9,9 +9,11 @@ from itertools import accumulate
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 
 from .callback.parts import PARTS
+from .evaluate import bootstrap
 from .metrics import composite
 from .models.weights import replacing
 from .protocol import Item
@@ -84,6 +86,34 @@ def results_table(rows, group):
     return header, lines
 
 
+def sets_table(rows):
+    """LPIPS by mask set, mean over seeds, and the difference from the baseline over all sets.
+
+    Its 95 % interval is a bootstrap over photographs, each the mean of its holes and seeds: what other photographs would change,
+    where ± over seeds is what another start would.
+    """
+    sets = [name for name in rows[0].cards[0]["metrics"] if name != "all"]
+    base = next((_by_photograph(r) for r in rows if r.name == BASE), {})
+    lines = []
+    for row in rows:
+        line, found = [row.name, *(spread(row.values("lpips", name)) for name in sets)], _by_photograph(row)
+        if base and row.name != BASE and found:
+            d = bootstrap(np.array([found[name] - base[name] for name in base]), np.ones(len(base)))
+            line.append(f"{d['value']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]")
+        else: line.append("–")
+        lines.append(line)
+    return ["method", *sets, "all, from (1)"], lines
+
+
+def _by_photograph(row):
+    "Mean LPIPS of every photograph over mask sets and seeds; none without LPIPS"
+    found = {}
+    for card in row.cards:
+        for image in card["images"]:
+            if image["lpips"] is not None: found.setdefault(image["name"], []).append(image["lpips"])
+    return {name: statistics.mean(values) for name, values in found.items()}
+
+
 def equal_time_table(rows):
     "The second reading: validation metrics of the last epoch within the time of the fastest row's seed"
     trained = [r for r in rows if r.histories]
@@ -110,6 +140,14 @@ def step_table(rows):
             found = [1000*statistics.mean(parts[part] for parts in row.parts) for part in PARTS]
             lines.append([row.name, *(f"{ms:.0f}" for ms in found), f"{sum(found):.0f}"])
     return ["method", *PARTS, "step"], lines
+
+
+def rates_table(tried):
+    "Metric of every row at every learning rate, the chosen one marked. `tried`: row → {rate: value}"
+    rates = [*next(iter(tried.values()))]
+    lines = [[name, *(f"{values[r]:.4f}" + " ✓"*(values[r] == min(values.values())) for r in rates)]
+             for name, values in tried.items()]
+    return ["method", *(f"{r:g}" for r in rates)], lines
 
 
 def curves(rows):

@@ -2,12 +2,23 @@ import matplotlib.pyplot as plt
 import pytest
 
 from fastinpaint.callback.parts import PARTS
-from fastinpaint.report import Row, chosen_images, equal_time_table, relative, results_table, spread, step_table, write
+from fastinpaint.report import (
+    Row,
+    chosen_images,
+    equal_time_table,
+    rates_table,
+    relative,
+    results_table,
+    sets_table,
+    spread,
+    step_table,
+    write,
+)
 
 
-def card(lpips, images=()):
+def card(lpips, images=(), sets=("all",)):
     metrics = dict(hole_l1=.1, psnr=20., ssim=.8, lpips=lpips)
-    return dict(metrics={"all": {k: dict(value=v) for k, v in metrics.items()}}, images=list(images))
+    return dict(metrics={name: {k: dict(value=v) for k, v in metrics.items()} for name in sets}, images=list(images))
 
 
 def history(*epochs): return [dict(epoch=i, time=t, lpips=str(v), hole_l1=str(v)) for i, (t, v) in enumerate(epochs)]
@@ -21,6 +32,24 @@ def test_changes_are_from_the_first_row_and_the_thesis_own():
     changes = {h: c for h, c in zip(header, ours, strict=True) if "from (1)" in h}
     assert changes == {"LPIPS from (1)": "-10.0 %", "SSIM from (1)": "+0.0 %", "time from (1)": "-50.0 %"}
     assert ours[header.index("LPIPS from (1)") + 1] == relative(.149, .155) == "-3.9 %"
+
+
+def test_differences_are_paired_by_photograph():
+    def judged(mean, *values):
+        images = [dict(set=s, name=n, lpips=v) for s in ("thin", "thick") for n, v in zip("abc", values, strict=True)]
+        return card(mean, images, ("thin", "thick", "all"))
+    rows = [Row("telea", [judged(None, None, None, None)], []), Row("lama_l1", [judged(.2, .1, .5, .9)], []),
+            Row("latent", [judged(.3, .2, .6, 1.), judged(.5, .4, .8, 1.2)], [])]
+    header, lines = sets_table(rows)
+    assert header == ["method", "thin", "thick", "all, from (1)"]
+    assert lines[0][1:] == ["n/a", "n/a", "–"] and lines[1][1:] == ["0.2000", "0.2000", "–"]
+    # photographs differ by .8, the rows by .2 on each of them: paired, nothing is left of the former
+    assert lines[2][1:] == ["0.4000 ± 0.1414", "0.4000 ± 0.1414", "+0.2000 [+0.2000, +0.2000]"]
+
+
+def test_the_best_rate_is_marked():
+    _, lines = rates_table({"latent": {.001: .3, .01: float("inf")}, "delta": {.001: .4, .01: .2}})
+    assert lines == [["latent", "0.3000 ✓", "inf"], ["delta", "0.4000", "0.2000 ✓"]]
 
 
 def test_parts_of_a_step_are_means_over_seeds():

@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import pytest
 
 from fastinpaint.recipes import compare
@@ -31,7 +34,51 @@ def test_the_rows_are_trained_judged_and_reported_once(ladder):
     assert (folder/"report.md").read_text() == text
 
 
+def settings(folder, *names): return [json.loads((folder/name/"settings.json").read_text()) for name in names]
+
+
+def test_every_row_takes_the_learning_rate_that_was_best_in_a_short_run(ladder, capsys):
+    folder = ladder(lr="1e-3,1e30", rows="latent_control", steps=6)
+    tried, *runs = settings(folder, *(f"{run}/latent_control" for run in ("tuning/0.001", "seed0", "seed1")))
+    assert tried["steps"] == 2 and tried["seed"] not in (0, 1)
+    assert [run["lr"] for run in runs] == [.001, .001] and [run["steps"] for run in runs] == [6, 6]
+    assert "| latent_control | 0." in (folder/"report.md").read_text() and "✓" in (folder/"report.md").read_text()
+
+
+def test_rates_are_never_chosen_by_the_photographs_that_rows_are_judged_on(ladder, photos, tmp_path):
+    for part, names in ("train", "01234"), ("valid", "567"):
+        (tmp_path/"data"/part).mkdir(parents=True)
+        for name in names: shutil.copy(photos/f"{name}.png", tmp_path/"data"/part)
+    folder = ladder(lr="1e-3,1e-2", rows="latent_control", seeds=1, data=str(tmp_path/"data"))
+    assert settings(folder, "tuning/0.01/latent_control")[0]["data"] == str(tmp_path/"data/train")
+
+
+def test_a_loss_that_is_no_number_loses(ladder, monkeypatch, capsys):
+    train = compare.train
+
+    def diverging(name, run, **flags):
+        if flags["lr"] == 10.: raise SystemExit("training stopped")
+        train(name, run, **flags)
+    monkeypatch.setattr(compare, "train", diverging)
+    folder = ladder(lr="10,1e-3", rows="latent_control", seeds=1)
+    assert settings(folder, "seed0/latent_control")[0]["lr"] == .001
+    assert "latent_control at 10: training stopped" in capsys.readouterr().out and "| inf |" in (folder/"report.md").read_text()
+
+
+def test_interrupted_while_rates_are_tried_it_stops(ladder, monkeypatch):
+    def interrupted(*args, **kwargs): raise SystemExit(130)
+    monkeypatch.setattr(compare, "train", interrupted)
+    with pytest.raises(SystemExit, match="130"): ladder(lr="1e-3,1e-2")
+
+
+def test_finished_runs_are_not_passed_off_as_those_of_other_settings(ladder):
+    ladder(rows="latent_control")
+    with pytest.raises(ValueError, match=r"seed0/latent_control was made with other settings: steps=2, now 3.*--out"):
+        ladder(rows="latent_control", steps=3)
+
+
 @pytest.mark.parametrize("wrong, message", [(dict(preset="tiny"), "smoke, cpu, gpu"),
-                                            (dict(rows="lama_l1,mine"), "no rows mine")])
+                                            (dict(rows="lama_l1,mine"), "no rows mine"),
+                                            (dict(lr="fast"), "--lr is a number or several by comma, not 'fast'")])
 def test_what_is_unknown_is_named(ladder, wrong, message):
     with pytest.raises(SystemExit, match=message): ladder(**wrong)
