@@ -3,7 +3,7 @@ from functools import partial
 
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
-from fastcore.script import call_parse, store_true
+from fastcore.script import store_true
 
 from .callback.adversarial import AdversarialTraining
 from .callback.checkpoint import Checkpoint, History
@@ -29,4 +29,5 @@ from .photos import named_data
 from .pretrained import perceptual_network
 from .protocol import export as export_photos
 from .recipe import full_loss, recipe_flags, train_recipe
+from .script import call_parse
 from .show import latent_damage, results_figure, show_latent_damage

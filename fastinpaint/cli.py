@@ -3,7 +3,6 @@ import ast
 import hashlib
 import json
 import sys
-import traceback
 import warnings
 from contextlib import redirect_stdout
 from importlib import import_module
@@ -12,6 +11,7 @@ from pathlib import Path
 import click
 
 from . import recipes
+from .script import TOLD, expected, in_one_line, parse
 
 # recipes that train no method of their own are commands
 TOOLS = "evaluate", "compare", "demo", "bench", "bench_fill", "bench_speed"
@@ -27,22 +27,14 @@ class Commands(click.Group):
         except KeyboardInterrupt as e:
             click.echo(f"\nInterrupted{''.join(f'; {o}' for o in e.args)}", err=True)
             ctx.exit(130)
-        except (OSError, ImportError, RuntimeError, ValueError) as e:
-            if not _expected(e): raise
-            raise click.ClickException(" ".join(str(e).split())) from e
+        except TOLD as e:
+            if not expected(e): raise
+            raise click.ClickException(in_one_line(e)) from e
 
     def resolve_command(self, ctx, args):
         try: return super().resolve_command(ctx, args)
         except click.UsageError as e:
             raise click.UsageError(f"{e.format_message()} There are {', '.join(self.list_commands(ctx))}.", ctx) from e
-
-
-def _expected(error):
-    "Whether the user can mend it: files and connections that fail, and what our own functions raise. The rest are bugs."
-    if isinstance(error, OSError): return not isinstance(error, BrokenPipeError)  # `| head`, which click ends quietly
-    if isinstance(error, RuntimeError): return type(error).__module__.startswith("fastinpaint.")
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return frame.f_globals["__name__"].startswith("fastinpaint.")
 
 
 @click.group("fastinpaint", cls=Commands, context_settings=dict(help_option_names=["-h", "--help"], max_content_width=110))
@@ -72,10 +64,8 @@ def _recipe_command(name, path):
     @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
     @click.pass_context
     def command(ctx, flags):
-        from fastcore.script import anno_parser
         recipe = import_module(f"{recipes.__name__}.{name}").main
-        values = vars(anno_parser(recipe.__wrapped__, prog=ctx.command_path).parse_args(flags))
-        recipe(**{k: v for k, v in values.items() if k not in ("pdb", "xtra")})  # fastcore's own
+        recipe(**parse(recipe, ctx.command_path, flags))
     return command
 
 

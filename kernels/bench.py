@@ -9,7 +9,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from fastcore.script import call_parse, store_true
+from fastcore.script import store_true
+
+from fastinpaint.script import call_parse
 
 from . import reference
 from .ops import HAS_TRITON, masked_l1, zero_conv_merge

@@ -7,9 +7,9 @@ import time
 
 import numpy as np
 import torch
-from fastcore.script import call_parse
 
 from fastinpaint.inpaint import Inpainter
+from fastinpaint.script import call_parse
 
 HEADER = f"{'side':>6} {'seconds':>9} {'s/Mpx':>8} {'MiB':>8} {'MiB/Mpx':>8}"
 
