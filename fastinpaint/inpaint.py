@@ -56,20 +56,23 @@ class Inpainter:
 
         Raises ValueError where sizes, types or options do not fit and where all is hole; warns where nothing is.
         """
-        return self._fill(image, mask, invert, dilate, feather, refine, strategy).image
+        return self._fill(open_picture(image), mask, invert, dilate, feather, refine, strategy).image
 
     def fill_file(self, image, mask, out, **options):
         """Fill the photograph `image` as in `__call__` and write it to the file `out`, whole or not at all.
 
-        EXIF, colour profile and resolution go along. `out` names the format by its extension; raises what `Picture.save` raises.
+        EXIF, colour profile and resolution go along. `out` names the format by its extension; raises what `Picture.save` raises,
+        of a format that does not fit before anything is filled.
         """
-        self._fill(image, mask, **options).save(out)
+        picture = open_picture(image)
+        picture.check_fits(Path(out).suffix.lower())
+        self._fill(picture, mask, **options).save(out)
 
-    def _fill(self, image, mask, invert=False, dilate=0, feather=0, refine=False, strategy=None):
-        "The filled `Picture`"
+    def _fill(self, picture, mask, invert=False, dilate=0, feather=0, refine=False, strategy=None):
+        "The `Picture`, filled"
         if not 0 <= feather <= dilate:
             raise ValueError(f"cannot feather {feather} of {dilate} dilated pixels: at least 0, and at most what dilate adds")
-        picture, hole = open_picture(image), read_hole(mask, invert)
+        hole = read_hole(mask, invert)
         if picture.pixels.shape[:2] != hole.shape:
             (h, w), (mh, mw) = picture.pixels.shape[:2], hole.shape
             raise ValueError(f"the image is {w}x{h} pixels, its mask {mw}x{mh}; they must be of one size")

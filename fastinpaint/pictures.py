@@ -75,12 +75,16 @@ class Picture:
         except OSError as e:
             raise OSError(e.errno, f"{e.strerror or e}; nothing was written. Make room, or name another folder", str(path)) from e
 
-    def encode(self, suffix):
-        "The bytes of a file with `suffix`. Raises ValueError where such files cannot hold the picture."
+    def check_fits(self, suffix):
+        "Raises ValueError where files with `suffix` cannot hold the picture"
         fitting = [s for s, modes in FORMATS.items() if self.mode in modes[self._deep].split()]
         if suffix not in fitting:
             raise ValueError(f"a file that ends in {suffix!r} cannot hold this photograph ({8*self.pixels.itemsize}-bit "
                              f"{self.mode}); name one that ends in {', '.join(fitting)}")
+
+    def encode(self, suffix):
+        "The bytes of a file with `suffix`. Raises what `check_fits` raises."
+        self.check_fits(suffix)
         if suffix in (".tif", ".tiff"): return tiff_bytes(self.pixels, self.mode, self.info)
         if self._deep_colour: return png_bytes(self.pixels, self.info)
         out = io.BytesIO()  # a disk that is full would otherwise fail inside Pillow's encoders, which lose the reason

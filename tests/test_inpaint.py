@@ -82,7 +82,8 @@ def test_files_of_every_kind_come_back_as_they_were_but_for_the_hole(inpainter, 
     assert name == "a.webp" or result.info["dpi"] == pytest.approx((300, 300), abs=.1)
 
 
-def test_a_wrong_name_or_photograph_writes_nothing(inpainter, tmp_path):
+def test_a_wrong_name_or_photograph_is_found_before_filling_and_writes_nothing(inpainter, tmp_path, monkeypatch):
+    monkeypatch.delattr(Inpainter, "_predicted")
     Image.fromarray(photo()).save(tmp_path/"a.png")
     before = {*tmp_path.iterdir()}
     with pytest.raises(ValueError, match=r"'.gif' cannot hold.*8-bit RGB.*\.png"):
