@@ -49,7 +49,7 @@ def main(
     flags = [f"--{k}={v}" for k, v in settings.items()]
     print(f"{', '.join(f'{k} {v}' for k, v in settings.items())}, {torch.get_num_threads()} threads\n{HEADER}")
     for side in map(int, sides.split(",")):
-        run = subprocess.run([sys.executable, "-m", __spec__.name, f"--alone={side}", *flags], check=True, stdout=subprocess.PIPE)
+        run = subprocess.run([sys.executable, __file__, f"--alone={side}", *flags], check=True, stdout=subprocess.PIPE)
         seconds, mib = json.loads(run.stdout.splitlines()[-1])
         pixels = side**2/1e6
         print(f"{side:6} {seconds:9.2f} {seconds/pixels:8.2f} {mib:8.0f} {mib/pixels:8.0f}", flush=True)

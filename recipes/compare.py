@@ -51,7 +51,8 @@ def tried_rates(name, folder, rates, flags):
     """
     photos, found = named_data(flags["data"]), {}
     if (photos/"train").is_dir(): photos = photos/"train"
-    short = flags | dict(data=str(photos), valid=".1", epochs=1, steps=-(-flags["steps"]//5), seed=TUNING_SEED)
+    short = flags | dict(data=str(photos), valid=".1", epochs=1, steps=-(-flags["steps"]//5), seed=TUNING_SEED,
+                         wandb="disabled")  # the group is for the ladder's runs
     for rate in rates:
         run = folder/"tuning"/f"{rate:g}"
         try: train(name, run, **short | dict(lr=rate))
