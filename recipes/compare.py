@@ -15,7 +15,8 @@ from fastinpaint.settings import setting
 
 LADDER = "lama_l1", "mask_control", "latent", "latent_control", "delta", "context_encoder"
 FULL = "lama", "latent_control_gan"  # Table 5.2
-TUNING_SEED = 1000  # of the short runs that choose learning rates
+TUNING_SEED = 1000  # of the short runs that choose learning rates and time a step
+TIMED_STEPS = 100
 UNTRAINED = "mean_colour", "smooth_fill", "telea", "navier_stokes", "patchmatch"
 PRESETS = {"smoke": dict(size=64, bs=4, steps=6, epochs=2, blocks=1),
            "cpu": dict(size=128, bs=8, steps=3000, epochs=5, blocks=5),
@@ -41,6 +42,12 @@ def train(name, run, **flags):
     if (run/name/"finished").is_file(): return check_settings(run/name/"settings.json", flags)
     import_module(f"fastinpaint.recipes.{name}").main(out=str(run), resume=(run/name/"checkpoint.pt").is_file(), **flags)
     (run/name/"finished").touch()
+
+
+def steps_in(minutes, name, folder, flags):
+    "Training steps of row `name` that take so many `minutes`, by the median parts of a step in a short run"
+    train(name, folder/"timing", **flags | dict(epochs=1, steps=TIMED_STEPS, seed=TUNING_SEED, wandb="disabled"))
+    return round(60*minutes/sum(json.loads((folder/"timing"/name/"step.json").read_text()).values()))
 
 
 def tried_rates(name, folder, rates, flags):
@@ -93,7 +100,8 @@ def report_parts(table, fills, photos, sets, flags, limit, tried):
              ("", report.results_table(table, group)),
              ("LPIPS by mask set", "Means over seeds ± standard deviation; last, the difference from row (1) over all sets "
               "with its 95 % interval over photographs."), ("", report.sets_table(table)),
-             ("At equal time", f"Validation metrics of the last epoch within {budget/60:.1f} minutes, the fastest run's time."),
+             ("At equal time", f"Validation metrics of the last epoch within {budget/60:.1f} minutes, the fastest run's time. "
+              "Slower rows are then amid their learning-rate schedule; --minutes trains every row to the end of its own."),
              ("", equal), ("Milliseconds of a training step", report.step_table(table)), ("Training", report.curves(table)),
              ("The same holes", f"From above: the worst, the median and the best photograph of the set {sets[-1]} by mean LPIPS: "
               f"{', '.join(picks.values())}."),
@@ -115,6 +123,7 @@ def main(
     data: str = "sample",        # Photographs with train/ and valid/, as for the recipes
     masks: str = "thin,medium,thick",  # Mask sets of the evaluation, by comma
     steps: int = 0,              # Training steps of a row; 0: the preset's
+    minutes: float = 0.,         # Give every row equal time in place of equal steps: this many minutes of training steps
     prefill: bool = True,        # Give encoders a smooth fill in place of holes, unless --no-prefill (the thesis' black hole)
     lr: str = "",                # Highest learning rate, by default each recipe's own; of several, by comma, a row's best
     autoencoder: str = "sample", # Where encoders and decoders start from; at width 64 a file of the autoencoder recipe
@@ -130,6 +139,7 @@ def main(
     if unknown := [n for n in names if n not in (*LADDER, *FULL)]:
         raise SystemExit(f"no rows {', '.join(unknown)}; there are {', '.join((*LADDER, *FULL))}")
     flags = PRESETS[preset] | dict(data=data, device=device, wandb=wandb, project=project, autoencoder=autoencoder)
+    if steps and minutes: raise SystemExit("--steps or --minutes, not both")
     if steps: flags["steps"] = steps
     if not prefill: flags["prefill"] = False
     folder, photos = Path(out), named_data(data)
@@ -139,14 +149,17 @@ def main(
     protocol = dict(photos=photos, masks=sets, size=flags["size"], limit=limit or None, device=choose_device(device))
     about = dict(photos=str(photos), masks=masks, size=flags["size"], limit=limit)
 
-    table, fills, tried = [*untrained_rows(folder, about, protocol)], {}, {}
+    table, fills, tried, taken = [*untrained_rows(folder, about, protocol)], {}, {}, {}
     for row in table: fills[row.name] = BASELINES[row.name]
     for name in names:
-        if len(rates) > 1: tried[name] = tried_rates(name, folder, rates, flags)
-        own = {"lr": min(tried[name], key=tried[name].get)} if name in tried else {"lr": rates[0]} if rates else {}
-        table.append(trained_row(name, [folder/f"seed{seed}" for seed in range(seeds)], flags | own, about, protocol))
+        own = flags | ({"steps": steps_in(minutes, name, folder, flags)} if minutes else {})
+        taken[name] = own["steps"]
+        if len(rates) > 1: tried[name] = tried_rates(name, folder, rates, own)
+        if rates: own["lr"] = min(tried[name], key=tried[name].get) if name in tried else rates[0]
+        table.append(trained_row(name, [folder/f"seed{seed}" for seed in range(seeds)], own, about, protocol))
         fills[name] = load_model(folder/"seed0"/name/"model.safetensors")
     title = f"The ladder, {preset}, {seeds} seed{'s'*(seeds > 1)}"
+    if minutes: flags |= {"minutes": minutes, "steps": ", ".join(f"{name} {steps}" for name, steps in taken.items())}
     paths = report.write(folder, title, report_parts(table, fills, photos, sets, flags, limit, tried))
     log_table(title, *report.results_table(table, report.group_of(sets)), project, wandb, folder)
     print(*paths, sep="\n")

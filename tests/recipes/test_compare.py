@@ -45,6 +45,20 @@ def test_every_row_takes_the_learning_rate_that_was_best_in_a_short_run(ladder, 
     assert "| latent_control | 0." in (folder/"report.md").read_text() and "✓" in (folder/"report.md").read_text()
 
 
+def test_in_equal_time_a_row_of_slower_steps_takes_fewer(ladder, monkeypatch):
+    monkeypatch.setattr(compare, "TIMED_STEPS", 11)
+    train = compare.train
+
+    def timed(name, run, **flags):
+        train(name, run, **flags)
+        step = {"encode": .5, "refine": {"lama_l1": 1., "latent": .5}[name]}
+        if run.name == "timing": (run/name/"step.json").write_text(json.dumps(step))
+    monkeypatch.setattr(compare, "train", timed)
+    folder = ladder(minutes=.1, rows="lama_l1,latent", seeds=1)
+    assert [run["steps"] for run in settings(folder, "seed0/lama_l1", "seed0/latent")] == [4, 6]
+    assert "| steps | lama_l1 4, latent 6 |" in (folder/"report.md").read_text()
+
+
 def test_rates_are_never_chosen_by_the_photographs_that_rows_are_judged_on(ladder, photos, tmp_path):
     for part, names in ("train", "01234"), ("valid", "567"):
         (tmp_path/"data"/part).mkdir(parents=True)
@@ -79,6 +93,7 @@ def test_finished_runs_are_not_passed_off_as_those_of_other_settings(ladder):
 
 @pytest.mark.parametrize("wrong, message", [(dict(preset="tiny"), "smoke, cpu, gpu"),
                                             (dict(rows="lama_l1,mine"), "no rows mine"),
+                                            (dict(steps=3, minutes=1), "--steps or --minutes"),
                                             (dict(lr="fast"), "--lr is a number or several by comma, not 'fast'")])
 def test_what_is_unknown_is_named(ladder, wrong, message):
     with pytest.raises(SystemExit, match=message): ladder(**wrong)
