@@ -151,7 +151,7 @@ def rates_table(tried):
 
 
 def curves(rows):
-    "Validation LPIPS and hole L1 against steps and against minutes, one line a seed"
+    "Validation LPIPS and hole L1 against steps and against minutes, one line a seed; cut at twice the best run's end"
     trained = [r for r in rows if r.histories]
     fig, axes = plt.subplots(2, 2, figsize=(11, 7))
     for colour, row in enumerate(trained):
@@ -162,6 +162,9 @@ def curves(rows):
                 for x, axis in zip((epochs, minutes), axes[line], strict=True):
                     axis.plot(x, values, color=f"C{colour}", label=row.name if i == 0 else None, lw=1)
                     axis.set_ylabel(METRICS[metric])
+    for line, metric in enumerate(("lpips", "hole_l1")):
+        ends = [float(h[-1][metric]) for row in trained for h in row.histories if h[-1][metric] != "n/a"]
+        for axis in axes[line] if ends else (): axis.set_ylim(.9*min(ends), 2*min(ends))
     axes[1, 0].set_xlabel("epochs of equally many steps")
     axes[1, 1].set_xlabel("minutes of training")
     axes[0, 0].legend(fontsize=8)
