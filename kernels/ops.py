@@ -34,7 +34,7 @@ def masked_l1(pred, target, mask=None, known=1., missing=1., impl="auto"):
         mask = mask.detach()
     else: known = missing = 1.
     target = target.detach()
-    tensors = dict(pred=pred, target=target) | ({} if mask is None else dict(mask=mask))
+    tensors = {"pred": pred, "target": target, **({} if mask is None else {"mask": mask})}  # torch.compile of 2.6 knows no |
     check_types("masked_l1", tensors)
     if uses_triton(impl, tensors):
         from .masked_l1_triton import masked_l1 as fused

@@ -69,7 +69,7 @@ def two_levels(conv, bn, act, mask):
     values = torch.stack([conv.bias, conv.bias + conv.weight.flatten()])  # for a mask of 0 and of 1
     mean, var = bn.running_mean, bn.running_var
     if bn.training:
-        share = mask.mean(dtype=torch.float32)
+        share = mask.mean(dtype=values.dtype)
         mean, var = torch.lerp(*values, share), share*(1 - share)*(values[1] - values[0])**2
         with torch.no_grad():
             bn.num_batches_tracked += 1
