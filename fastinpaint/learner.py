@@ -76,7 +76,7 @@ BUILDERS = {"lama": partial(lama, autoencoder=None), "context_encoder": context_
 def _build(model="lama", **config): return BUILDERS[model](**config)  # LaMa's configs name no model
 
 
-SAMPLE_MODEL = Path(__file__).parent/"models/latent_control.safetensors"
+SAMPLE_MODEL = Path(__file__).parent/"models/sample.safetensors"
 
 
 def model_file(name): return SAMPLE_MODEL if name == "sample" else Path(name)
