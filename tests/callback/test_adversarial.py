@@ -71,7 +71,8 @@ def fit_textures(*cbs, steps):
 def test_the_adversarial_term_brings_texture_where_l1_blurs():
     blurred, data = fit_textures(steps=200)
     sharp, _ = fit_textures(AdversarialTraining(PatchGAN(8, 2), feature_matching=0., lr=1e-3), steps=400)
-    assert blurred < .1*data and .25*data < sharp < 2*data
+    # how much texture depends on seed and machine: four seeds gave .11 to 1.5 of the data's, without the term .002 at most
+    assert blurred < .01*data and .02*data < sharp < 4*data
 
 
 # what each step may change
