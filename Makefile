@@ -21,7 +21,7 @@ $(WEIGHTS): $(INSTALLED)
 	@touch $@
 
 demo: $(WEIGHTS)
-	@$(PY) recipes/demo.py
+	@$(PY) -m fastinpaint.tools.demo
 
 test: $(WEIGHTS)
 	@$(PY) -m ruff check .
@@ -31,7 +31,7 @@ lint: $(INSTALLED)
 	@$(PY) -m ruff check .
 
 bench: $(INSTALLED)
-	@$(PY) -m fastinpaint.recipes.bench --width 8 --size 256
+	@$(PY) -m fastinpaint.tools.bench --width 8 --size 256
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import click
 
-from . import recipes
-from .script import TOLD, expected, in_one_line, parse
+from . import recipes, tools
+from .core.script import TOLD, expected, in_one_line, parse
 
 # recipes that train no method of their own are commands
 TOOLS = "evaluate", "compare", "demo", "bench", "bench_fill", "bench_speed"
 RECIPES = {p.stem: p for p in sorted(Path(recipes.__file__).parent.glob("[!_]*.py"))}
+RECIPES |= {name: Path(tools.__file__).parent/f"{name}.py" for name in TOOLS}
 STRATEGIES = "auto", "whole", "crop", "tiles", "resize"
 FORMATS = "png", "tif", "webp", "jpg"
 
@@ -64,7 +65,7 @@ def _recipe_command(name, path):
     @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
     @click.pass_context
     def command(ctx, flags):
-        recipe = import_module(f"{recipes.__name__}.{name}").main
+        recipe = import_module(f"{(tools if name in TOOLS else recipes).__name__}.{name}").main
         recipe(**parse(recipe, ctx.command_path, flags))
     return command
 
@@ -123,8 +124,8 @@ def fill(image, mask, out, masks, **options):
 def _fill_file(image, mask, masks, out, model, device, precision, format, workers, overwrite, **options):
     if masks or not mask: raise click.UsageError(f"{image} is a file, so name its mask: fastinpaint fill IMAGE MASK")
     if out and format: raise click.UsageError("the name given with -o says the format: leave out --format")
-    from .folder import lossless_suffix
-    from .inpaint import Inpainter
+    from .fill.folder import lossless_suffix
+    from .fill.inpainter import Inpainter
     out = out or image.with_name(f"{image.stem}-filled{f'.{format}' if format else lossless_suffix(image)}")
     if out.exists() and (out.samefile(image) or out.samefile(mask)):
         raise click.UsageError(f"the result would replace {out}, from which it is made: choose another -o")
@@ -135,7 +136,7 @@ def _fill_file(image, mask, masks, out, model, device, precision, format, worker
 def _fill_folder(images, mask, masks, out, options):
     if mask or not masks or not out:
         raise click.UsageError(f"{images} is a folder, so name two more: fastinpaint fill {images} --masks FOLDER -o FOLDER")
-    from .folder import fill_folder
+    from .fill.folder import fill_folder
     try: result = fill_folder(images, masks, out, progress=_progress, **options)
     except KeyboardInterrupt: raise KeyboardInterrupt("the same command goes on where it stopped") from None
     click.echo(result, err=True)
@@ -162,7 +163,7 @@ def export(model, out, format):
 
     MODEL is as for fill; what is written is checked against it: fastinpaint export sample -o model.onnx
     """
-    from .export import export
+    from .serve.export import export
     with redirect_stdout(sys.stderr): export(model, out, format)
     click.echo(out)
 
@@ -178,7 +179,7 @@ def app(**options):
 
     It needs gradio: pip install 'fastinpaint[app]'. Ctrl-C stops it.
     """
-    from .app import launch
+    from .serve.app import launch
     launch(**options)
 
 
@@ -200,8 +201,7 @@ def info(model, as_json):
 
 def _about(model):
     "What is known of a model file, as a dict"
-    from .inpaint import read_model
-    from .learner import model_file
+    from .models.load import model_file, read_model
     path = model_file(model)
     net = read_model(path)
     settings = path.with_name("settings.json")

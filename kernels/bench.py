@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.script import store_true
 
-from fastinpaint.script import call_parse
+from fastinpaint.core.script import call_parse
 
 from . import reference
 from .ops import HAS_TRITON, masked_l1, zero_conv_merge

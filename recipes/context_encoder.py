@@ -1,6 +1,6 @@
 "The Context Encoder of Pathak et al. (2016), the first of the learned baselines"
 from fastinpaint.all import *
-from fastinpaint.settings import setting
+from fastinpaint.core.old_settings import setting
 
 
 @call_parse

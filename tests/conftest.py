@@ -16,10 +16,10 @@ from fastai.torch_core import set_seed
 from fastcore.foundation import L
 from PIL import Image
 
-from fastinpaint.data import InpaintDataLoaders
-from fastinpaint.learner import inpaint_learner
-from fastinpaint.metrics import HoleL1
+from fastinpaint.data.loaders import InpaintDataLoaders
+from fastinpaint.judge.metrics import HoleL1
 from fastinpaint.models.lama import lama
+from fastinpaint.train.learner import inpaint_learner
 
 torch.set_num_threads(1)
 matplotlib.use("Agg")

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from fastinpaint.cli import main
-from fastinpaint.learner import load_model, save_model
+from fastinpaint.models.load import load_model, save_model
 
 RECIPE = "--size 32 --bs 2 --epochs 1 --steps 2 --width 2 --blocks 1 --workers 0 --valid .25 --device cpu --autoencoder none"
 
@@ -102,13 +102,13 @@ def test_what_the_user_can_mend_is_one_line(cli, here, command, message):
 
 @pytest.mark.parametrize("bug", [lambda *_, **__: json.loads("no JSON"), lambda *_, **__: {}["key"]])
 def test_a_bug_keeps_its_traceback(cli, here, monkeypatch, bug):
-    monkeypatch.setattr("fastinpaint.inpaint.Inpainter.fill_file", bug)
+    monkeypatch.setattr("fastinpaint.fill.inpainter.Inpainter.fill_file", bug)
     result = cli("fill", "photo.png", "mask.png")
     assert isinstance(result.exception, json.JSONDecodeError | KeyError) and "Error:" not in result.stderr
 
 
 def test_without_gradio_the_page_says_what_to_install(cli, monkeypatch):
-    monkeypatch.delitem(sys.modules, "fastinpaint.app", raising=False)
+    monkeypatch.delitem(sys.modules, "fastinpaint.serve.app", raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
     result = cli("app")
     assert result.exit_code == 1 and "pip install 'fastinpaint[app]'" in result.stderr
@@ -119,8 +119,8 @@ def test_without_gradio_the_page_says_what_to_install(cli, monkeypatch):
 def test_export_and_page_are_given_what_was_asked_for(cli, monkeypatch):
     calls = []
     export, page = SimpleNamespace(export=lambda *o: calls.append(o)), SimpleNamespace(launch=lambda **o: calls.append(o))
-    monkeypatch.setitem(sys.modules, "fastinpaint.export", export)
-    monkeypatch.setitem(sys.modules, "fastinpaint.app", page)
+    monkeypatch.setitem(sys.modules, "fastinpaint.serve.export", export)
+    monkeypatch.setitem(sys.modules, "fastinpaint.serve.app", page)
     assert cli("export", "sample", "-o", "a.onnx").stdout == "a.onnx\n"
     cli("app", "--model", "sample", "--model", "b.safetensors", "--port", 80)
     assert calls == [("sample", Path("a.onnx"), "onnx"),

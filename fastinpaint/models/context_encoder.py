@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .lama import InpaintNet
+from .net import InpaintNet
 from .prefill import smooth_fill
 
 MEAN_COLOUR = 123/255, 117/255, 104/255  # of ImageNet

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .public import read_public
+from .published import read_public
 
 MOST_CHANNELS = 512
 

@@ -5,10 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..hub import OnHub
 from .control import AlphaChannel, MaskControl
 from .ffc import FFCBlock
-from .prefill import smooth_fill
+from .net import InpaintNet
 from .weights import read_weights
 
 LOCAL_SHARE = 4  # one channel in four is local, as in every published LaMa
@@ -101,59 +100,6 @@ class Decoder(nn.Module):
     def forward(self, latent):
         image = self.head(self.stages(latent))
         return image if self.linear else image.sigmoid()
-
-
-def reflect_index(size, length, device):
-    "Indices that extend an axis of `size` to `length` by reflection, however short it is"
-    period = max(2*(size - 1), 1)
-    i = torch.arange(length, device=device) % period
-    return torch.minimum(i, period - i) if size > 1 else torch.zeros_like(i)
-
-
-class InpaintNet(nn.Module, OnHub):
-    """Any inpainting network of the form `decode(refine(encode(masked, mask)))`.
-
-    `encoder`, `refiner` and `decoder` are modules as above; `conditioner(encoder, masked, mask)` is how the mask
-    reaches the encoder, and None for a plain autoencoder, which ignores it. `prefill` continues the surroundings smoothly
-    into the hole before the encoder sees it. `config` rebuilds the model (`lama(**config)`). Every size is allowed: images
-    are reflected up to the next multiple of `2^depth` and results cropped back.
-    """
-    def __init__(self, encoder, refiner, decoder, conditioner=None, prefill=False, config=None):
-        super().__init__()
-        self.encoder, self.refiner, self.decoder, self.conditioner = encoder, refiner, decoder, conditioner
-        self.prefill = prefill
-        self.config = config or {}
-        self.stride = 2**(len(encoder.stages) - 1)
-        self.decode_in_training = True  # switched off while no loss looks at pixels
-
-    def encode(self, image, mask=None):
-        """Latent `[B, C, ⌈H/s⌉, ⌈W/s⌉]` of `image` `[B, 3, H, W]`; without `mask`, that of the plain encoder.
-
-        Raises ValueError where shapes do not fit.
-        """
-        if image.ndim != 4 or image.shape[1] != 3: raise ValueError(f"an image batch is [B, 3, H, W], got {list(image.shape)}")
-        if mask is None or self.conditioner is None: return self.encoder(self.pad(image))
-        if mask.shape != (image.shape[0], 1, *image.shape[2:]):
-            raise ValueError(f"the mask of an image batch {list(image.shape)} is [B, 1, H, W], got {list(mask.shape)}")
-        image, mask = self.pad(image), self.pad(mask)
-        return self.conditioner(self.encoder, smooth_fill(image, mask) if self.prefill else image, mask)
-
-    def refine(self, latent): return self.refiner(latent)
-    def decode(self, latent): return self.decoder(latent)
-
-    def forward(self, masked, mask):
-        "Raw prediction `[B, 3, H, W]` (not composited); in training the refined latent, if `decode_in_training` is off"
-        latent = self.refine(self.encode(masked, mask))
-        if self.training and not self.decode_in_training: return latent
-        return self.decode(latent)[..., :masked.shape[-2], :masked.shape[-1]]
-
-    def pad(self, x):
-        "Reflect `x` `[B, C, H, W]` up to a multiple of the stride, of two latent pixels at least"
-        x = x.as_subclass(torch.Tensor)  # fastai's own types refuse to be mixed
-        size = [max(-(-n//self.stride), 2)*self.stride for n in x.shape[-2:]]
-        for dim, length in zip((-2, -1), size, strict=True):
-            if x.shape[dim] != length: x = x.index_select(dim, reflect_index(x.shape[dim], length, x.device))
-        return x
 
 
 def lama(width=8, blocks=9, depth=3, control=False, delta=False, linear=True, prefill=True, autoencoder="sample"):

@@ -1,38 +1,13 @@
 "Weights on disk: one safetensors file that also says how to rebuild the model, replaced whole or not at all"
 import json
-import os
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from ..core.files import replacing
+
 FORMAT = "fastinpaint-1"
-
-
-@contextmanager
-def replacing(path):
-    """Binary file that takes the place of `path` only once it is complete and on the disk.
-
-    Whatever goes wrong before (a full disk, an exception, a kill) leaves the old file as it was.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as f:
-        try:
-            yield f
-            f.flush()
-            os.fsync(f.fileno())
-            os.chmod(f.name, 0o666 & ~_umask())
-            os.replace(f.name, path)
-        finally: Path(f.name).unlink(missing_ok=True)
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_weights(path, state, config):

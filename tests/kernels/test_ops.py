@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastinpaint.callback.freeze import FreezeSchedule
-from fastinpaint.callback.latent import LatentLoss
 from fastinpaint.kernels import masked_l1, ops, reference, zero_conv_merge
+from fastinpaint.train.callback.freeze import FreezeSchedule
+from fastinpaint.train.callback.latent import LatentLoss
 
 pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

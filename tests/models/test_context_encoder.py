@@ -4,9 +4,9 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastinpaint.inpaint import Inpainter
-from fastinpaint.learner import load_model, save_model
+from fastinpaint.fill.inpainter import Inpainter
 from fastinpaint.models.context_encoder import MEAN_COLOUR, context_encoder
+from fastinpaint.models.load import load_model, save_model
 from fastinpaint.models.prefill import smooth_fill
 from fastinpaint.models.weights import write_weights
 

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from fastinpaint.callback.adversarial import discriminator_losses
-from fastinpaint.losses import Adversarial, FeatureMatching
 from fastinpaint.models.discriminator import PatchGAN, load_discriminator, r1_penalty
+from fastinpaint.train.callback.adversarial import discriminator_losses
+from fastinpaint.train.losses import Adversarial, FeatureMatching
 
 FIXTURE = Path(__file__).parent.parent/"fixtures/discriminator_ndf8.safetensors"
 

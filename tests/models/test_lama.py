@@ -6,8 +6,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastinpaint.learner import save_model
 from fastinpaint.models.lama import ConvBlock, lama
+from fastinpaint.models.load import save_model
 from fastinpaint.models.prefill import smooth_fill
 
 sides = st.integers(1, 40)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fastinpaint.learner import load_model, save_model
-from fastinpaint.models.weights import read_weights, replacing, write_weights
+from fastinpaint.core.files import replacing
+from fastinpaint.models.load import load_model, save_model
+from fastinpaint.models.weights import read_weights, write_weights
 
 VARIANTS = [dict(), dict(control=True), dict(control=None, blocks=0), dict(control=True, delta=True), dict(linear=False),
             dict(depth=2, width=3, blocks=2), dict(control=True, depth=1, width=4, linear=False)]

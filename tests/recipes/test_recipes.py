@@ -13,12 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from fastinpaint import pretrained, recipes
-from fastinpaint.inpaint import Inpainter
-from fastinpaint.learner import load_model
-from fastinpaint.losses import Adversarial
+from fastinpaint import recipes
+from fastinpaint.fill.inpainter import Inpainter
+from fastinpaint.models import pretrained
+from fastinpaint.models.load import load_model
+from fastinpaint.models.pretrained import WeightsMissing
 from fastinpaint.models.weights import read_weights
-from fastinpaint.pretrained import WeightsMissing
+from fastinpaint.train.losses import Adversarial
 
 FROZEN = {"autoencoder": [], "lama_l1": [], "mask_control": ["encoder", "decoder"], "latent": ["decoder"],
           "latent_control": ["encoder", "decoder"], "delta": ["encoder", "decoder"],

@@ -1,0 +1,24 @@
+"What a user can mend, told apart from bugs"
+
+
+class InputError(ValueError):
+    """Something given does not fit. The message says what was given, what is expected, and how to mend it.
+
+    Raised where input enters the package. Commands show it as one line; any other exception is a bug and keeps its traceback.
+    """
+
+
+class MissingFile(InputError, FileNotFoundError):
+    "A file or folder that was named is not there"
+
+
+class Unreachable(InputError, ConnectionError):
+    "Something has to be downloaded and cannot be"
+
+
+class MissingPackage(InputError, ImportError):
+    "A package of an optional extra is not installed; the message says which to install"
+
+
+class Diverged(InputError, FloatingPointError):
+    "A loss is NaN or infinite, most often because the learning rate is too high"

@@ -1,0 +1,1 @@
+"Photographs, their holes, and batches of both"

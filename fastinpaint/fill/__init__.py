@@ -1,0 +1,1 @@
+"From a photograph and its hole to the result"

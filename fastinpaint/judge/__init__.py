@@ -1,0 +1,1 @@
+"How good a fill is, and how it looks"

@@ -1,0 +1,65 @@
+"""Fills that need no training, each called like a model: `fill(image, mask)`.
+
+`image` `[B, 3, H, W]` in [0, 1], `mask` `[B, 1, H, W]`, 1 in the hole.
+
+What `image` holds inside the hole does not matter; what they give outside of it, neither. All but the first two come from
+libraries of the extra `eval` (`pip install fastinpaint[eval]`), without which they raise ImportError.
+"""
+import numpy as np
+import torch
+
+from ..models.prefill import smooth_fill
+
+
+def mean_colour(image, mask):
+    "The mean colour of what is known; black where nothing is"
+    known = 1 - mask
+    return ((image*known).sum((2, 3), keepdim=True)/known.sum((2, 3), keepdim=True).clamp_min(1)).expand_as(image)
+
+
+def each_image(fill):
+    "A fill of one photograph, uint8 `[H, W, 3]` and bool `[H, W]` to uint8 or float in [0, 1], as a fill of batches"
+    def batched(image, mask):
+        filled = [fill(x, m[0] > .5) for x, m in zip(_bytes(image*(1 - mask)), mask.cpu().numpy(), strict=True)]
+        return torch.stack([_tensor(x) for x in filled]).to(image.device)
+    batched.__doc__, batched.__name__ = fill.__doc__, fill.__name__
+    return batched
+
+
+def _bytes(image): return (image.permute(0, 2, 3, 1).clamp(0, 1)*255).round().byte().cpu().numpy()
+
+
+def _tensor(x):
+    x = torch.from_numpy(np.ascontiguousarray(x)).permute(2, 0, 1)
+    return x.float()/255 if x.dtype == torch.uint8 else x.float()
+
+
+@each_image
+def telea(image, hole):
+    "Fast marching (Telea 2004), OpenCV, radius 3"
+    import cv2
+    return cv2.inpaint(image, hole.astype(np.uint8), 3, cv2.INPAINT_TELEA)
+
+
+@each_image
+def navier_stokes(image, hole):
+    "Fluid dynamics (Bertalmio et al. 2001), OpenCV, radius 3"
+    import cv2
+    return cv2.inpaint(image, hole.astype(np.uint8), 3, cv2.INPAINT_NS)
+
+
+@each_image
+def biharmonic(image, hole):
+    "Biharmonic functions (Damelin & Hoang 2018), scikit-image; slow for large holes"
+    from skimage.restoration import inpaint_biharmonic
+    return inpaint_biharmonic(image, hole, channel_axis=-1).clip(0, 1)
+
+
+@each_image
+def patchmatch(image, hole):
+    "Patches copied from the known part (Barnes et al. 2009), patchmatch-cython (BSD), seed 0"
+    from patchmatch_cython import inpaint_pyramid
+    return inpaint_pyramid(image, hole, seed=0)
+
+
+BASELINES = {f.__name__: f for f in (mean_colour, smooth_fill, telea, navier_stokes, biharmonic, patchmatch)}

@@ -1,0 +1,240 @@
+"""Metrics on composites: the prediction inside the hole, the photograph outside it.
+
+Each is a fastai `Metric`, to be passed to a Learner, and also works without one, to measure any other method:
+
+    psnr = PSNR()
+    psnr.update(pred, image, mask)      # as often as there are batches; then read psnr.value, and psnr.reset()
+
+Images without a hole are left out, since nothing was predicted in them. Values are over all images of the set, summed
+over the processes of a distributed run (so there every process has to ask for `value`). A value that cannot be had
+shows as "n/a" and computes as NaN.
+"""
+
+from functools import cache
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from fastai.learner import Metric
+from torch import Tensor, nn
+from torchmetrics.functional.image import structural_similarity_index_measure
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from ..models.net import composite
+from ..models.pretrained import WeightsMissing, efflite0, inception_features, lpips_net
+
+__all__ = ["FDEffLite0", "FID", "HoleL1", "InpaintMetric", "KIDEffLite0", "LPIPS", "NA", "PSNR", "SSIM",
+           "default_metrics"]
+
+
+class _NotAvailable(float):
+    'A NaN that tables and log files show as "n/a"'
+
+    def __str__(self): return "n/a"
+    def __format__(self, spec): return "n/a"
+    __repr__ = __str__
+
+
+NA = _NotAvailable("nan")
+torch.serialization.add_safe_globals([_NotAvailable])  # so that a checkpoint with a table of metrics can be read back
+_print_once = cache(print)
+
+
+class InpaintMetric(Metric):
+    "Mean of what `measure` returns for the composites of the images that have a hole"
+    min_size = 1  # shortest side that the metric can work with, in pixels
+
+    def __init__(self): self.reset()
+
+    def reset(self): self.total, self.count, self.device = 0., 0, "cpu"
+
+    def accumulate(self, learn): self.update(learn.pred, *learn.yb)
+
+    def update(self, pred: Tensor, image: Tensor, mask: Tensor):
+        """Take in a batch: `pred` and `image` [B,3,H,W], `image` in [0, 1], `mask` [B,1,H,W], 1 = hole.
+
+        ValueError for other shapes and for images too small for the metric."""
+        self._check(pred, image, mask)
+        self.device = pred.device
+        # plain float32 tensors, also inside autocast: half precision moves the third digit of these metrics
+        with torch.no_grad(), torch.autocast(pred.device.type, enabled=False):
+            holed = mask.as_subclass(Tensor).flatten(1).any(1)
+            if not holed.any(): return
+            pred, image, mask = (tensor.as_subclass(Tensor)[holed].float() for tensor in (pred, image, mask))
+            total, count = self.measure(composite(pred, image, mask), image, mask)
+        self.total, self.count = self.total + float(total), self.count + float(count)
+
+    def measure(self, filled: Tensor, image: Tensor, mask: Tensor) -> tuple:
+        "Sum over the batch of the measured values, and their number; `filled` is the composite"
+        raise NotImplementedError
+
+    @property
+    def value(self) -> float:
+        total, count = self._sums()
+        return total / count if count else NA
+
+    def _sums(self) -> list:
+        "Total and count over all processes"
+        if not (dist.is_available() and dist.is_initialized()): return [self.total, self.count]
+        sums = torch.tensor([self.total, self.count], dtype=torch.float64, device=self.device)
+        dist.all_reduce(sums)
+        return sums.tolist()
+
+    def _check(self, pred, image, mask):
+        b, _, h, w = image.shape if image.ndim == 4 else (0, 0, 0, 0)
+        if not (tuple(pred.shape) == tuple(image.shape) == (b, 3, h, w) and tuple(mask.shape) == (b, 1, h, w)):
+            raise ValueError(f"{self.name} takes prediction and image [B,3,H,W] and mask [B,1,H,W], got "
+                             f"{list(pred.shape)}, {list(image.shape)} and {list(mask.shape)}")
+        if min(h, w) < self.min_size:
+            raise ValueError(f"{self.name} needs images of at least {self.min_size} pixels a side, got {h} x {w}")
+
+
+class HoleL1(InpaintMetric):
+    "Mean absolute error over all hole pixels of the set and their three channels, in [0, 1]"
+    name = "hole_l1"
+
+    def measure(self, filled, image, mask): return ((filled - image).abs() * mask).sum(), 3 * mask.sum()
+
+
+class PSNR(InpaintMetric):
+    "Mean over images of the peak signal-to-noise ratio of the composite in dB; 100 for a perfect one"
+    name = "psnr"
+
+    def measure(self, filled, image, mask):
+        mse = (filled - image).square().mean((1, 2, 3)).clamp(min=1e-10)
+        return (-10 * mse.log10()).sum(), len(mse)
+
+
+class SSIM(InpaintMetric):
+    "Mean over images of the structural similarity of the composite (Wang et al. 2004: 11 x 11 window, sigma 1.5)"
+    name, min_size = "ssim", 11
+
+    def measure(self, filled, image, mask):
+        ssim = structural_similarity_index_measure(filled, image, data_range=1.0, reduction="none")
+        return ssim.sum(), len(filled)
+
+
+class NetworkMetric(InpaintMetric):
+    'A metric that needs a pretrained network, looked up with the first batch; "n/a", said once, where it is missing'
+    net, missing = None, False
+
+    def load(self) -> nn.Module:
+        "The network; `WeightsMissing` where it cannot be had"
+        raise NotImplementedError
+
+    def compare(self, filled: Tensor, image: Tensor) -> tuple:
+        "What `measure` returns"
+        raise NotImplementedError
+
+    def measure(self, filled, image, mask):
+        if self.net is None and not self.missing: self._look_up()
+        if self.missing: return 0., 0
+        if filled.device.type == "mps": filled, image = filled.cpu(), image.cpu()  # it has no float64
+        self.net.to(filled.device)
+        return self.compare(filled, image)
+
+    def _look_up(self):
+        try: self.net = self.load()
+        except WeightsMissing as error:
+            self.missing = True
+            _print_once(f"{self.name}: n/a. {error}")
+
+
+class LPIPS(NetworkMetric):
+    "Mean over images of the learned perceptual distance (Zhang et al. 2018) on the trunk `net`, `alex` or `vgg`"
+    name = "lpips"
+
+    def __init__(self, net: str = "alex"):
+        super().__init__()
+        self.trunk = net
+        if net != "alex": self.name = f"lpips_{net}"
+        self.min_size = 31 if net == "alex" else 16  # below, the trunk's pooling leaves nothing
+
+    def load(self): return lpips_net(self.trunk)
+
+    def compare(self, filled, image): return self.net(filled, image, normalize=True).sum(), len(filled)
+
+
+class FeatureDistance(NetworkMetric):
+    "A distance between the features of composites and of photographs, both rounded to 8 bits, as files are"
+    def reset(self):
+        super().reset()
+        if self.net is not None: self.net.reset()
+
+    def compare(self, filled, image):
+        self.net.update(_to_bytes(image), real=True)
+        self.net.update(_to_bytes(filled), real=False)
+        return 0., len(filled)
+
+
+class FrechetDistance(FeatureDistance):
+    """Fréchet distance between the features of composites and of photographs (Heusel et al. 2017), in float64.
+
+    Needs two images for a value, and more images than features for one that can be compared with others: the fewer the
+    images, the larger the distance."""
+
+    def features(self) -> nn.Module:
+        "uint8 [B,3,H,W] to features [B, num_features]; `WeightsMissing` where the network cannot be had"
+        raise NotImplementedError
+
+    def load(self): return FrechetInceptionDistance(self.features())
+
+    @property
+    def value(self) -> float:
+        _, count = self._sums()
+        if count < 2: return NA
+        return max(0., self.net.compute().item())  # rounding takes equal sets a little below 0
+
+
+class FID(FrechetDistance):
+    "Fréchet distance on the 2048 pooled features of Inception v3 (torchmetrics): what the literature calls FID"
+    name = "fid"
+
+    def features(self): return inception_features()
+
+
+class FDEffLite0(FrechetDistance):
+    "Fréchet distance on the 1280 pooled features of EfficientNet-Lite0: no FID, and not to be compared with one"
+    name = "fd_efflite0"
+
+    def features(self): return _EffLite0Features()
+
+
+class KIDEffLite0(FeatureDistance):
+    """Kernel distance (Binkowski et al. 2018) on the features of EfficientNet-Lite0, mean over 50 random halves of the set.
+
+    Unbiased, so that sets of different sizes compare; it may be a little below 0. Needs four images for a value."""
+    name = "kid_efflite0"
+
+    def load(self): return KernelInceptionDistance(_EffLite0Features(), subsets=50)
+
+    @property
+    def value(self) -> float:
+        _, count = self._sums()
+        if count < 4: return NA
+        self.net.subset_size = int(count) // 2
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return self.net.compute()[0].item()
+
+
+class _EffLite0Features(nn.Module):
+    "uint8 [B,3,H,W], resized to 224 x 224 and scaled as that network was trained, to features [B,1280]"
+    num_features = 1280
+
+    def __init__(self):
+        super().__init__()
+        self.model = efflite0()
+
+    def forward(self, images):
+        images = F.interpolate(images.float(), size=(224, 224), mode="bilinear", antialias=True)
+        return self.model((images - 127) / 128)
+
+
+def _to_bytes(image: Tensor) -> Tensor: return (image * 255).round().to(torch.uint8)
+
+
+def default_metrics() -> list:
+    "What every validation shows: hole L1, PSNR, SSIM and LPIPS"
+    return [HoleL1(), PSNR(), SSIM(), LPIPS()]

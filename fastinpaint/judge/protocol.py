@@ -1,0 +1,103 @@
+"""What is judged: photographs with their holes, drawn, exported, or read back with what another system put there.
+
+Every photograph is cut to the central square and resized, as validation does, and every hole depends on the photograph's name,
+the mask set and the seed alone.
+"""
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..data.masks import MaskFolder, draw_hole, mask_source, read_mask
+from ..data.photos import Skipped, find_images, open_photo, readable
+from ..data.transforms import central_square, hole_rng
+
+SETS = "thin", "medium", "thick"
+
+
+@dataclass
+class Item:
+    "A photograph uint8 `[H, W, 3]` with its hole bool `[H, W]`, and what a system put there, if it has been filled already"
+    set: str
+    name: str
+    image: np.ndarray
+    hole: np.ndarray
+    filled: np.ndarray | None = None
+
+    def tensors(self):
+        "Image `[1, 3, H, W]` in [0, 1] and mask `[1, 1, H, W]`"
+        return to_tensor(self.image), torch.from_numpy(self.hole)[None, None].float()
+
+
+def to_tensor(pixels):
+    "Float `[1, 3, H, W]` in [0, 1] of uint8 `[H, W, 3]`"
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float()/255
+
+
+def holes(photos, masks=SETS, size=256, seed=42, limit=None):
+    "The protocol's items, drawn one at a time, mask set by mask set"
+    files = readable(find_images(photos), Skipped([]))[:limit]
+    for mask_set in [masks] if isinstance(masks, str) else masks:
+        source = mask_source(mask_set)
+        for file in files:
+            name = Path(file).relative_to(photos).as_posix()
+            photo = open_photo(file)
+            image = np.asarray(central_square(photo, size, Image.Resampling.BICUBIC))
+            if isinstance(source, MaskFolder): hole = _own_mask(source, name, photo, file, size)
+            else: hole = draw_hole(source, size, size, hole_rng(seed, f"{name} {mask_set}")).astype(bool)
+            yield Item(str(mask_set), name, image, hole)
+
+
+def _own_mask(folder, name, photo, file, size):
+    path = folder.mask_of(name)
+    if not path: raise ValueError(f"{file} has no mask of its name in {folder.folder}")
+    mask = read_mask(path, folder.invert)
+    if mask.shape[::-1] != photo.size:
+        raise ValueError(f"the mask {path} is {mask.shape[1]}x{mask.shape[0]} pixels, its photograph {file} "
+                         f"{photo.size[0]}x{photo.size[1]}; both must be of one size")
+    return np.asarray(central_square(Image.fromarray(mask), size, Image.Resampling.NEAREST))
+
+
+def export(photos, folder, masks=SETS, size=256, seed=42, limit=None):
+    """Write the protocol's photographs and holes as PNG, for other systems: `folder/SET/images` and `folder/SET/masks`.
+
+    Returns their number. Reading them back with `evaluate_files` gives the same pixels.
+    """
+    count = 0
+    for item in holes(photos, masks, size, seed, limit):
+        count += 1
+        stem = Path(item.name).with_suffix("").as_posix().replace("/", "_")
+        for kind, pixels in ("images", item.image), ("masks", item.hole.astype(np.uint8)*255):
+            path = Path(folder)/_file_name(item.set)/kind/f"{stem}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    return count
+
+
+def _file_name(mask_set): return "".join(c if c.isalnum() else "_" for c in mask_set)
+
+
+def read_items(images, masks, filled, invert=False):
+    "Items from three folders, matched by file stem"
+    folders = {"images": _by_stem(images), "masks": _by_stem(masks), "filled": _by_stem(filled)}
+    stems = set().union(*folders.values())
+    missing = [f"{Path(where)} lacks {', '.join(sorted(stems - found.keys())[:5])}"
+               for where, found in zip((images, masks, filled), folders.values(), strict=True) if stems - found.keys()]
+    if missing: raise ValueError("the folders do not match by file stem: " + "; ".join(missing))
+    for stem in sorted(stems):
+        files = [found[stem] for found in folders.values()]
+        image, hole, fill = np.asarray(open_photo(files[0])), read_mask(files[1], invert), np.asarray(open_photo(files[2]))
+        if not image.shape[:2] == hole.shape == fill.shape[:2]:
+            sizes = ", ".join(f"{f} {x.shape[1]}x{x.shape[0]}" for f, x in zip(files, (image, hole, fill), strict=True))
+            raise ValueError(f"image, mask and fill must be of one size: {sizes}")
+        yield Item(Path(masks).name, stem, image, hole, fill)
+
+
+def _by_stem(folder):
+    found = {}
+    for file in find_images(folder):
+        if (stem := Path(file).stem) in found: raise ValueError(f"two files of one stem: {found[stem]} and {file}")
+        found[stem] = file
+    return found

@@ -1,0 +1,1 @@
+"Models and fills for others: the page, other runtimes, the Hugging Face Hub"

@@ -1,0 +1,1 @@
+"Commands that train no method of their own: compare, evaluate, demo, benchmarks"

@@ -1,0 +1,40 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastinpaint.data.photos import named_data
+
+SAMPLE = named_data("sample")
+
+
+@pytest.fixture(scope="module")
+def credits():
+    with open(SAMPLE / "CREDITS.csv", newline="") as f: return list(csv.DictReader(f))
+
+
+def test_every_photograph_is_credited_and_free(credits):
+    files = {o.relative_to(SAMPLE).as_posix() for o in SAMPLE.rglob("*.jpg")}
+    assert {o["file"] for o in credits} == files and len(credits) == len(files)
+    assert {o["licence"] for o in credits} <= {"CC0-1.0", "public-domain"}
+    assert all(o["source"] and o["author"] and o["package"] for o in credits)
+
+
+def test_no_source_is_in_both_sets_nor_twice(credits):
+    sources = [(o["package"], o["source"]) for o in credits]
+    assert len(set(sources)) == len(sources)
+    assert not {o.name for o in (SAMPLE / "train").iterdir()} & {o.name for o in (SAMPLE / "valid").iterdir()}
+
+
+def test_it_is_small_and_complete():
+    assert len(list((SAMPLE / "train").iterdir())) == 96 and len(list((SAMPLE / "valid").iterdir())) == 32
+    assert sum(o.stat().st_size for o in SAMPLE.rglob("*") if o.is_file()) <= 4e6
+
+
+def test_photographs_are_256_pixels_of_colour_and_neither_black_nor_blank():
+    for fn in sorted(Path(SAMPLE).rglob("*.jpg")):
+        with Image.open(fn) as im:
+            assert im.size == (256, 256) and im.mode == "RGB"
+            assert 20 < np.asarray(im).mean() < 240 and np.asarray(im).std() > 8, fn

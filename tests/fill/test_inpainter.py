@@ -1,0 +1,229 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from fastinpaint.data.pictures import Picture, open_picture
+from fastinpaint.fill import strategies
+from fastinpaint.fill.inpainter import Inpainter, bytes_per_pixel, feathered
+from fastinpaint.models.lama import lama
+from fastinpaint.models.load import save_model
+
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def photo(h=40, w=48, c=3, dtype=np.uint8):
+    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (h, w, c), dtype=dtype, endpoint=True)
+
+
+def hole(h=40, w=48):
+    mask = np.zeros((h, w), bool)
+    mask[h//4:h//2 + 1, w//4:w//2 + 1] = True
+    return mask
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return lama(2, 1, control=True, autoencoder=None).eval()
+
+
+@pytest.fixture(scope="module")
+def inpainter(model): return Inpainter(model)
+
+
+def check(result, image, mask):
+    result = np.asarray(result)
+    assert result.shape == image.shape and result.dtype == image.dtype
+    assert (result[~mask] == image[~mask]).all() and (result[mask] != image[mask]).any()
+
+
+# files
+
+def stored(path, kind):
+    "A photograph file of each kind, with what comes with it; the pixels that it must come back with, and the mode"
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "Maker", 6 if kind == "JPEG" else 1
+    info = dict(exif=exif.tobytes(), icc_profile=ICC, dpi=(300, 300))
+    if kind in ("16-bit LA", "16-bit RGB", "16-bit RGBA"):
+        mode = kind.split()[1]
+        Picture(photo(c=len(mode), dtype=np.uint16), mode, info).save(path)
+        return photo(c=len(mode), dtype=np.uint16), mode
+    grey = photo(c=1)[..., 0]
+    if kind == "I;16": image = Image.fromarray(photo(c=1, dtype=np.uint16)[..., 0])
+    else: image = Image.fromarray(photo()).convert("RGB" if kind == "JPEG" else kind)
+    if kind in ("LA", "RGBA"): image.putalpha(Image.fromarray(grey))
+    image.save(path, **({} if kind == "CMYK" else info))
+    with Image.open(path) as im: image = im.copy()
+    mode = {"P": "RGB", "1": "L", "JPEG": "RGB", "I;16": "L"}.get(kind, kind)
+    pixels = np.asarray(image if kind == "I;16" else image.convert(mode)).reshape(image.height, image.width, -1)
+    return np.rot90(pixels, -1) if kind == "JPEG" else pixels, mode
+
+
+@pytest.mark.parametrize("kind, name", [
+    *((kind, "a.png") for kind in ("L", "LA", "RGB", "RGBA", "P", "1", "I;16", "16-bit LA", "16-bit RGB", "16-bit RGBA")),
+    *((kind, "a.tif") for kind in ("CMYK", "16-bit RGB", "16-bit RGBA")), ("JPEG", "a.jpg"), ("RGBA", "a.webp")])
+def test_files_of_every_kind_come_back_as_they_were_but_for_the_hole(inpainter, tmp_path, kind, name):
+    pixels, mode = stored(tmp_path/name, kind)
+    mask = hole(*pixels.shape[:2])
+    Image.fromarray(mask).save(tmp_path/"mask.png")
+    out = tmp_path/("out.png" if kind == "JPEG" else f"out{(tmp_path/name).suffix}")
+    inpainter.fill_file(tmp_path/name, tmp_path/"mask.png", out)
+    result = open_picture(out)
+    assert result.mode == mode
+    check(result.pixels, pixels, mask)
+    if mode.endswith("A"): assert np.array_equal(result.pixels[..., -1], pixels[..., -1])
+    if kind == "CMYK": return
+    tags = Image.Exif()
+    tags.load(result.info["exif"])
+    assert tags[0x010F] == "Maker" and tags.get(0x0112, 1) == 1 and result.info["icc_profile"] == ICC
+    assert name == "a.webp" or result.info["dpi"] == pytest.approx((300, 300), abs=.1)
+
+
+def test_a_wrong_name_or_photograph_is_found_before_filling_and_writes_nothing(inpainter, tmp_path, monkeypatch):
+    monkeypatch.delattr(Inpainter, "_predicted")
+    Image.fromarray(photo()).save(tmp_path/"a.png")
+    before = {*tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=r"'.gif' cannot hold.*8-bit RGB.*\.png"):
+        inpainter.fill_file(tmp_path/"a.png", hole(), tmp_path/"b.gif")
+    with pytest.raises(ValueError, match="48x40.*40x40"): inpainter.fill_file(tmp_path/"a.png", hole(40, 40), tmp_path/"b.png")
+    assert {*tmp_path.iterdir()} == before
+
+
+# images and holes
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 50), st.integers(2, 50))
+def test_photographs_of_any_size(h, w):
+    torch.manual_seed(0)
+    mask = hole(h, w) & (np.arange(w) < w - 1)
+    if not mask.any(): mask[0, 0] = True
+    result = np.asarray(Inpainter(lama(1, 0, control=True, autoencoder=None))(photo(h, w), mask))
+    assert result.shape == (h, w, 3) and (result[~mask] == photo(h, w)[~mask]).all()
+
+
+@pytest.mark.parametrize("shape, mode", [((40, 48), "L"), ((40, 48, 1), "L"), ((40, 48, 4), "RGBA")])
+def test_grey_and_transparent_arrays(inpainter, shape, mode):
+    image = photo(c=4)[..., :shape[2]] if len(shape) == 3 else photo()[..., 0]
+    result = inpainter(image, hole())
+    assert result.mode == mode
+    check(np.asarray(result).reshape(shape), image, hole())
+
+
+@pytest.mark.parametrize("same_hole", [hole().astype(np.uint8), hole().astype(np.uint8)*255, Image.fromarray(hole()),
+                                       Image.fromarray(hole().astype(np.uint8)), Image.fromarray(hole().astype(np.uint8)*255),
+                                       Image.fromarray(hole().astype(np.uint8)*255).convert("RGB")], ids=repr)
+def test_masks_of_0_and_1_or_0_and_255(inpainter, same_hole):
+    assert np.array_equal(inpainter(photo(), same_hole), inpainter(photo(), hole()))
+
+
+@pytest.mark.parametrize("inverted", [~hole(), (~hole()).astype(np.uint8)*255, Image.fromarray(~hole())], ids=repr)
+def test_masks_with_black_holes(inpainter, inverted):
+    assert np.array_equal(inpainter(photo(), inverted, invert=True), inpainter(photo(), hole()))
+
+
+@pytest.mark.parametrize("size", [(40, 48), (1, 1)])
+def test_without_a_hole_the_photograph_comes_back_with_a_warning(inpainter, size):
+    with pytest.warns(UserWarning, match="no hole.*invert=True"): result = inpainter(photo(*size), np.zeros(size, bool))
+    assert np.array_equal(result, photo(*size))
+
+
+@pytest.mark.parametrize("image, mask, options, message", [
+    (photo(), hole(40, 40), {}, "48x40.*40x40"), (photo().astype(np.float32), hole(), {}, "float32"),
+    (photo()[..., :2], hole(), {}, "40, 48, 2"), (photo()[None], hole(), {}, "1, 40, 48, 3"),
+    (photo(), hole().astype(float), {}, "float64"), (photo(), hole()[..., None], {}, "40, 48, 1"),
+    (photo(), np.ones((40, 48), bool), {}, "whole image.*invert=True"), (photo(1, 1), np.ones((1, 1), bool), {}, "whole image"),
+    (photo(), ~hole(), dict(dilate=30), "whole image"), (photo(), hole(), dict(feather=3, dilate=2), "feather 3 of 2"),
+    (photo(), hole(), dict(dilate=-1), "-1"), (photo(), hole(), dict(strategy="best"), "best.*auto, whole, crop")])
+def test_wrong_input_is_described(inpainter, image, mask, options, message):
+    with pytest.raises(ValueError, match=message): inpainter(image, mask, **options)
+
+
+def test_missing_and_broken_files_are_named(inpainter, tmp_path):
+    (tmp_path/"text.png").write_text("hello")
+    for a, b in ("nowhere.jpg", hole()), (photo(), "nowhere.png"):
+        with pytest.raises(FileNotFoundError, match="nowhere"): inpainter(a, b)
+    for a, b in (tmp_path/"text.png", hole()), (photo(), tmp_path/"text.png"):
+        with pytest.raises(ValueError, match="text.png cannot be read as an image"): inpainter(a, b)
+
+
+# options
+
+def test_dilation_grows_the_hole_by_a_disc(inpainter):
+    image, mask = photo(60, 60), np.zeros((60, 60), bool)
+    mask[30, 30] = True
+    y, x = np.mgrid[:60, :60] - 30
+    disc = x*x + y*y <= 49
+    assert np.array_equal(inpainter(image, mask, dilate=7), inpainter(image, disc))
+
+
+def test_feathering_blends_only_in_its_band(inpainter):
+    mask = hole()
+    plain, soft = (np.asarray(inpainter(photo(), mask, dilate=6, feather=f)) for f in (0, 4))
+    assert np.array_equal(plain[mask], soft[mask])
+    grown = (plain != photo()).any(2) | mask
+    assert np.array_equal(soft[~grown], photo()[~grown]) and (soft != plain).any()
+    black, white = np.zeros((40, 48, 3), np.uint8), np.full((40, 48, 3), 255, np.uint8)
+    grown = np.zeros((40, 48), bool)
+    grown[:, 10:] = True
+    row = feathered(black, np.where(grown[..., None], white, black), np.zeros((40, 48), bool), grown, 4)[20, :, 0]
+    assert row[:10].max() == 0 and row[10:15].tolist() == [51, 102, 153, 204, 255] and row[15:].min() == 255
+
+
+@pytest.mark.parametrize("name", strategies.STRATEGIES)
+def test_every_strategy_keeps_known_pixels_and_repeats(inpainter, name):
+    image, mask = photo(300, 420), np.zeros((300, 420), bool)
+    mask[100:140, 100:150] = mask[250:, 400:] = True
+    results = [np.asarray(inpainter(image, mask, strategy=name)) for _ in range(2)]
+    check(results[0], image, mask)
+    assert np.array_equal(*results)
+
+
+def test_refining_changes_the_hole_alone(inpainter):
+    image, mask = photo(64, 64), hole(64, 64)
+    check(inpainter(image, mask, refine=True), image, mask)
+
+
+def test_bf16_is_close(model):
+    results = [np.asarray(Inpainter(model, precision=p)(photo(), hole())).astype(int) for p in ("fp32", "bf16")]
+    assert 0 < np.abs(results[0] - results[1]).max() < 16
+    with pytest.raises(ValueError, match="fp16.*fp32 or bf16"): Inpainter(model, precision="fp16")
+
+
+# models
+
+def test_filling_leaves_each_part_in_its_mode(model):
+    model.train()
+    model.encoder.eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    first = np.asarray(Inpainter(model)(photo(), hole()))
+    assert model.training and model.refiner.training and not any(m.training for m in model.encoder.modules())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert np.array_equal(Inpainter(model.eval())(photo(), hole()), first) and not model.training
+
+
+def test_models_come_from_files_too(model, tmp_path):
+    save_model(model, tmp_path/"model.safetensors")
+    assert np.array_equal(Inpainter(tmp_path/"model.safetensors", "cpu")(photo(), hole()), Inpainter(model)(photo(), hole()))
+    check(Inpainter(device="cpu")(photo(), hole()), photo(), hole())
+    (tmp_path/"text.ckpt").write_text("hello")
+    for name in "text.ckpt", "nowhere.pt", "nowhere.safetensors":
+        with pytest.raises((ValueError, FileNotFoundError), match=name): Inpainter(tmp_path/name)
+
+
+def test_known_pixels_of_a_bad_prediction_are_kept(inpainter, monkeypatch):
+    monkeypatch.setattr(inpainter, "net", lambda masked, mask: 100*torch.randn_like(masked))
+    check(inpainter(photo(), hole()), photo(), hole())
+
+
+def test_little_memory_makes_tiles(inpainter, monkeypatch):
+    seen = []
+    monkeypatch.setattr("fastinpaint.fill.inpainter.memory_at_hand", lambda device: 300**2*bytes_per_pixel(inpainter.model)/.7)
+    handle = inpainter.net.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[2:].numel()))
+    mask = np.zeros((600, 600), bool)
+    mask[300:310] = True
+    inpainter(photo(600, 600), mask)
+    handle.remove()
+    assert len(seen) > 1 and max(seen) <= 300**2

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastinpaint.fill.strategies import MARGIN, STRATEGIES, WHOLE, boxes, choose, fill, tile_boxes
+
+SIDE = 256
+
+
+def photo(h=700, w=900, dtype=np.uint8): return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (h, w, 3), dtype=dtype)
+
+
+def holes(h=700, w=900, *parts):
+    mask = np.zeros((h, w), bool)
+    for rows, columns in parts or [((40, 90), (30, 80)), ((400, 690), (300, 810)), ((0, 5), (890, 900))]:
+        mask[slice(*rows), slice(*columns)] = True
+    return mask
+
+
+def constant(image, hole): return np.full(image.shape, .5, np.float32)
+
+
+def means(image, hole):
+    "Each row's mean of what is known in it: what a neighbourhood looks like, and finite without any"
+    known = (image*~hole[..., None]).sum(1, keepdims=True)/np.maximum((~hole).sum(1), 1)[:, None, None]
+    return np.broadcast_to(known/np.iinfo(image.dtype).max, image.shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_known_pixels_stay_and_a_constant_shows_no_seams(name, dtype):
+    image, hole = photo(dtype=dtype), holes()
+    for predict in constant, means:
+        filled = STRATEGIES[name](predict, image, hole, SIDE)
+        assert filled.dtype == dtype and np.array_equal(filled[~hole], image[~hole])
+        assert (filled[hole] != image[hole]).any(1).mean() > .9
+    filled = STRATEGIES[name](constant, image, hole, SIDE)
+    if name != "resize": assert (filled[hole] == np.rint(.5*np.iinfo(dtype).max)).all()
+
+
+def test_resize_continues_a_constant_photograph():
+    image, hole = np.full((700, 900, 3), 90, np.uint8), holes()
+    def predict(image, hole): return np.where(hole[..., None], 90/255, image/255).astype(np.float32)
+    assert (STRATEGIES["resize"](predict, image, hole, SIDE) == 90).all()
+
+
+@pytest.mark.parametrize("name", ["crop", "tiles"])
+def test_parts_equal_the_whole_for_a_fill_that_looks_no_further_than_their_margin(name):
+    def brightest(image, hole):
+        "The brightest pixel a step of 40 pixels away in each direction, where there is one"
+        x, padded = image/np.float32(255), np.pad(image/np.float32(255), ((40, 40), (40, 40), (0, 0)))
+        return np.maximum.reduce([x*0, padded[80:, 40:-40], padded[:-80, 40:-40], padded[40:-40, 80:], padded[40:-40, :-80]])
+    image, hole = photo(), holes(700, 900, ((100, 150), (120, 200)), ((500, 520), (600, 640)))
+    whole, part = (STRATEGIES[o](brightest, image, hole, 512) for o in ("whole", name))
+    assert np.array_equal(whole, part)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 795), st.integers(0, 995), *[st.integers(1, 300)]*2), min_size=1, max_size=6))
+def test_boxes_are_disjoint_and_surround_every_hole(parts):
+    hole = holes(800, 1000, *(((y, y + h), (x, x + w)) for y, x, h, w in parts))
+    seen = np.zeros(hole.shape, int)
+    for box in boxes(hole):
+        seen[box] += 1
+        for s, n, inside in zip(box, hole.shape, np.nonzero(hole[box]), strict=True):
+            assert inside.min() >= MARGIN or s.start == 0
+            assert s.start + inside.max() < s.stop - MARGIN or s.stop >= n
+    assert seen.max() == 1 and (seen[hole] == 1).all()
+
+
+def test_many_specks_are_no_more_work_than_the_photograph():
+    hole = np.random.default_rng(0).random((2000, 2000)) < .001
+    assert sum((hole[box]).size for box in boxes(hole)) <= hole.size
+
+
+def test_only_tiles_that_touch_the_hole_are_run_and_overlap():
+    hole = holes(1000, 1000, ((0, 10), (0, 1000)))
+    tiles = tile_boxes(hole, SIDE)
+    assert len(tiles) == 5 and all(hole[tile].shape == (SIDE, SIDE) for tile in tiles)
+    assert all(a[1].stop - b[1].start >= SIDE//4 for a, b in zip(tiles, tiles[1:], strict=False))
+
+
+@pytest.mark.parametrize("pixels, hole, strategy", [
+    (WHOLE, holes(1000, 1000), "whole"), (WHOLE*4, holes(2000, 2000), "crop"),
+    (600*800, holes(1000, 1000, ((0, 99), (0, 99))), "crop"), (300*300, holes(1000, 1000, ((400, 410), (0, 1000))), "tiles"),
+    (300*300, holes(1000, 1000, ((100, 900), (100, 900))), "resize")])
+def test_auto_goes_by_photograph_hole_and_memory(pixels, hole, strategy): assert choose(hole, pixels, SIDE) == strategy
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
+                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried …")], ids=repr)
+@pytest.mark.parametrize("limit, used", [(700*900, []), (500*800, ["crop"]), (256*256, ["crop", "tiles"])])
+def test_out_of_memory_falls_to_the_next_strategy_and_says_so(limit, used, error, capsys):
+    hole = holes(700, 900, ((300, 500), (300, 500))) if limit != 256*256 else holes()
+    def predict(image, hole):
+        if hole.size > limit: raise error
+        return constant(image, hole)
+    filled = fill(predict, photo(), hole, "whole", SIDE**2)
+    said = capsys.readouterr().err.splitlines()
+    assert np.array_equal(filled[~hole], photo()[~hole]) and [line.split("'")[-2] for line in said] == used
+
+
+def test_other_errors_and_the_last_strategys_are_not_hidden():
+    def fails(error):
+        def predict(image, hole): raise error
+        return predict
+    with pytest.raises(RuntimeError, match="shape"): fill(fails(RuntimeError("shape")), photo(), holes(), "whole", 1e6)
+    with pytest.raises(torch.OutOfMemoryError): fill(fails(torch.OutOfMemoryError("x")), photo(), holes(), "whole", 1e6)
+    with pytest.raises(ValueError, match="'best'.*auto, whole, crop"): fill(constant, photo(), holes(), "best", 1e6)

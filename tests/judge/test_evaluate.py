@@ -1,0 +1,198 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastinpaint.judge import metrics
+from fastinpaint.judge.baselines import mean_colour, smooth_fill
+from fastinpaint.judge.evaluate import bootstrap, evaluate, evaluate_files
+from fastinpaint.judge.metrics import PSNR, HoleL1
+from fastinpaint.judge.protocol import export, holes
+from fastinpaint.models.load import save_model
+from fastinpaint.tools import evaluate as command
+
+QUICK = dict(size=32, frechet=False)
+
+
+def tensors(item):
+    return torch.from_numpy(item.image.copy()).permute(2, 0, 1)[None]/255, torch.from_numpy(item.hole)[None, None].float()
+
+
+def values(card, group="all"): return {k: v["value"] for k, v in card.metrics[group].items()}
+
+
+def test_a_card_holds_the_metrics_of_the_composites(photos):
+    card = evaluate(mean_colour, photos, ["thick", "center"], **QUICK)
+    for name in "thick", "center":
+        metrics, per_image = [HoleL1(), PSNR()], 0
+        for item in holes(photos, [name], 32):
+            image, mask = tensors(item)
+            pred = (mean_colour(image*(1 - mask), mask)*255).round()/255
+            for m in metrics: m.update(pred, image, mask)
+            per_image += 1
+        assert per_image == 8
+        for m in metrics: assert card.metrics[name][m.name]["value"] == pytest.approx(m.value, rel=1e-5)
+    found = values(card)
+    assert found["psnr"] == pytest.approx(np.mean([values(card, n)["psnr"] for n in ("thick", "center")]))
+    assert {"reading", "filling", "psnr"} < set(card.seconds) and "distances" not in card.seconds
+    assert sum(g["n"]["value"] for g in card.by_area.values()) == 16
+    assert card.drift > 0 and card.data["images"] == 8
+
+
+def test_holes_depend_on_name_set_and_seed_alone(photos):
+    def drawn(masks, seed=42): return [i.hole for i in holes(photos, masks, 32, seed)]
+    first = drawn(["thin", "thick"])
+    assert all(np.array_equal(a, b) for a, b in zip(first[8:], drawn("thick"), strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first[:8], drawn("thin", 43), strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first[:8], first[8:], strict=True))
+
+
+def test_a_better_fill_has_the_better_card(photos):
+    mean, smooth = (values(evaluate(f, photos, "center", **QUICK), "center") for f in (mean_colour, smooth_fill))
+    assert smooth["hole_l1"] < mean["hole_l1"] and smooth["psnr"] > mean["psnr"]
+
+
+def test_a_model_its_file_and_its_learner_are_judged_alike(photos, tiny_learner, tmp_path):
+    learn = tiny_learner(control=True)
+    path = save_model(learn, tmp_path/"model.safetensors")
+    cards = [evaluate(m, photos, "thick", **QUICK) for m in (learn, learn.model, path)]
+    assert values(cards[0], "thick") == values(cards[1], "thick") == values(cards[2], "thick")
+    assert evaluate("sample", photos, "thick", limit=1, **QUICK).model["name"] == "sample"
+    assert len(cards[2].model["sha256"]) == 64 and cards[1].model["parameters"] > 0
+
+
+def test_exported_holes_filled_elsewhere_give_the_same_numbers(photos, tmp_path):
+    assert export(photos, tmp_path, ["thick"], 32) == 8
+    images, masks, filled = tmp_path/"thick/images", tmp_path/"thick/masks", tmp_path/"filled"
+    filled.mkdir()
+    for item in holes(photos, "thick", 32):
+        image, mask = tensors(item)
+        pred = (smooth_fill(image*(1 - mask), mask)[0]*255).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pred).save(filled/f"{item.name}")
+    direct, by_file = evaluate(smooth_fill, photos, "thick", **QUICK), evaluate_files(images, masks, filled, frechet=False)
+    assert values(by_file, "masks") == values(direct, "thick")
+
+
+def test_distances_between_sets(photos):
+    originals = [tensors(item)[0] for item in holes(photos, "center", 32)]
+    card = evaluate(mean_colour, photos, "center", size=32)
+    perfect = evaluate(lambda image, mask: originals.pop(0), photos, "center", size=32)
+    assert perfect.metrics["center"]["fd_efflite0"]["value"] < 1e-3 < card.metrics["center"]["fd_efflite0"]["value"]
+    assert perfect.metrics["center"]["kid_efflite0"]["value"] < card.metrics["center"]["kid_efflite0"]["value"]
+    assert any("4 against 4" in note for note in card.notes) and any("prefer KID" in note for note in card.notes)
+
+
+def test_the_interval_of_a_mean():
+    values, ones = np.random.default_rng(1).normal(3, 1, 400), np.ones(400)
+    found = bootstrap(values, ones)
+    assert found["value"] == pytest.approx(values.mean()) and found["low"] < found["value"] < found["high"]
+    assert found["high"] - found["low"] == pytest.approx(2*1.96*values.std()/20, rel=.1)
+    assert bootstrap(np.array([1., 5.]), np.array([3., 1.]))["value"] == 2
+
+
+def test_a_card_on_disk(photos, tmp_path):
+    card = evaluate("mean_colour", photos, "thick", **QUICK)
+    json_file, page = card.save(tmp_path/"card")
+    assert json.loads(json_file.read_text())["metrics"]["thick"]["hole_l1"]["value"] == card.metrics["thick"]["hole_l1"]["value"]
+    assert "# mean_colour" in page.read_text() and "| thick | 0." in page.read_text()
+
+
+def test_the_command(photos, tmp_path, capsys):
+    flags = dict(data=str(photos), size=32, no_frechet=True, device="cpu")
+    command.main(export_masks=str(tmp_path/"holes"), masks="thin", **flags)
+    assert len(list((tmp_path/"holes/thin/masks").iterdir())) == 8
+    command.main(model="smooth_fill", masks="thin,thick", out=str(tmp_path/"card"), **flags)
+    assert (tmp_path/"card/card.json").is_file() and "| all |" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="patchmatch.*--filled"): command.main(**flags)
+
+
+# what cannot be judged
+
+@pytest.mark.parametrize("fill, message", [
+    (lambda i, m: i[..., 1:], r"must be a tensor \[1, 3, 32, 32\], got \[1, 3, 32, 31\]"),
+    (lambda i, m: i*torch.nan, "NaN"), (lambda i, m: i.numpy(), "must be a tensor"),
+    (lambda i, m: i*255 + 9, r"images are in \[0, 1\]"), (lambda i, m: None, "NoneType")])
+def test_wrong_fills_are_named(photos, fill, message):
+    with pytest.raises(ValueError, match=f"fill of 0.png.*{message}"): evaluate(fill, photos, "thick", **QUICK)
+
+
+def test_what_is_no_model_is_named(photos, tmp_path):
+    with pytest.raises(ValueError, match="no model.*biharmonic"): evaluate(3, photos, **QUICK)
+    with pytest.raises(FileNotFoundError): evaluate("nowhere.safetensors", photos, **QUICK)
+    with pytest.raises((FileNotFoundError, OSError), match=str(tmp_path)): evaluate(mean_colour, tmp_path, **QUICK)
+
+
+@pytest.fixture
+def folders(photos, tmp_path):
+    export(photos, tmp_path, ["thick"], 32)
+    return tmp_path/"thick/images", tmp_path/"thick/masks", tmp_path/"thick/images"
+
+
+def test_folders_that_do_not_match_name_both_sides(folders):
+    images, masks, filled = folders
+    (masks/"3.png").rename(masks/"x.png")
+    with pytest.raises(ValueError, match=f"{images} lacks x; {masks} lacks 3; {filled} lacks x"):
+        evaluate_files(images, masks, filled, frechet=False)
+
+
+def test_files_of_other_sizes_are_named(folders):
+    Image.new("L", (9, 32)).save(folders[1]/"2.png")
+    with pytest.raises(ValueError, match="of one size.*masks/2.png 9x32"): evaluate_files(*folders, frechet=False)
+
+
+@pytest.fixture
+def pooled_colours(monkeypatch):
+    "Stands in for Inception on both sides: the 12 means of an image's quarters"
+    fidelity = pytest.importorskip("torch_fidelity")
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+    class Quarters(torch.nn.Module):
+        num_features = 12
+        def forward(self, images): return torch.nn.functional.adaptive_avg_pool2d(images.double(), 2).flatten(1)
+
+    class Theirs(FeatureExtractorBase):
+        def __init__(self, name="quarters", features_list=("quarters",), **kwargs): super().__init__(name, features_list)
+        @staticmethod
+        def get_provided_features_list(): return ("quarters",)
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric): return "quarters"
+        @staticmethod
+        def can_be_compiled(): return False
+        def forward(self, images): return (Quarters()(images),)
+
+    fidelity.register_feature_extractor("quarters", Theirs)
+    monkeypatch.setattr(metrics, "inception_features", Quarters)
+    return fidelity
+
+
+def test_our_fid_is_that_of_torch_fidelity_on_the_same_folders(pooled_colours, tmp_path):
+    rng, real, made = np.random.default_rng(0), tmp_path/"real", tmp_path/"made"
+    for folder in real, made, tmp_path/"masks": folder.mkdir()
+    for i in range(30):
+        image, hole = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8), rng.random((16, 16)) < .5
+        filled = np.where(hole[..., None], rng.integers(0, 200, image.shape, dtype=np.uint8), image)
+        for folder, pixels in (real, image), (made, filled), (tmp_path/"masks", hole.astype(np.uint8)*255):
+            Image.fromarray(pixels).save(folder/f"{i}.png")
+    ours = evaluate_files(real, tmp_path/"masks", made).metrics["masks"]["fid"]["value"]
+    theirs = pooled_colours.calculate_metrics(input1=str(made), input2=str(real), fid=True, cuda=False, verbose=False,
+                                              feature_extractor="quarters", save_cpu_ram=True, batch_size=8)
+    assert ours > 1 and ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+
+
+def test_what_is_interrupted_leaves_no_card(photos, tmp_path):
+    def fill(image, mask): raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): evaluate(fill, photos, "thick", **QUICK).save(tmp_path/"card")
+    assert not (tmp_path/"card").exists()
+
+
+def test_a_full_disk_keeps_the_card_of_before(photos, tmp_path, monkeypatch):
+    card = evaluate(mean_colour, photos, "thick", **QUICK)
+    before = [p.read_bytes() for p in card.save(tmp_path)]
+    card.drift = 9.
+
+    def full(fd): raise OSError(28, "No space left on device")
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"): card.save(tmp_path)
+    assert [(tmp_path/n).read_bytes() for n in ("card.json", "card.md")] == before and len([*tmp_path.iterdir()]) == 2

@@ -1,0 +1,95 @@
+import sys
+
+import pytest
+import torch
+
+from fastinpaint.serve import export as module
+from fastinpaint.models.context_encoder import context_encoder
+from fastinpaint.models.ffc import FourierUnit
+from fastinpaint.models.load import save_model
+from fastinpaint.models.net import composite
+from fastinpaint.models.prefill import smooth_fill
+from fastinpaint.serve.export import MatrixFourier, export, prefilled, reflected
+
+
+def sample(h, w, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(1, 3, h, w, generator=generator), (torch.rand(1, 1, h, w, generator=generator) < .3).float()
+
+
+def expected(net, image, mask):
+    with torch.no_grad(): return composite(net.eval()(image*(1 - mask), mask), image, mask)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    "A network, and what runs its ONNX file and its torch program"
+    from fastinpaint.models.lama import lama
+    ort, folder = pytest.importorskip("onnxruntime"), tmp_path_factory.mktemp("exported")
+    torch.manual_seed(0)
+    net = lama(2, 1, control=True, autoencoder=None)
+    for zero in net.conditioner.zero_convs: torch.nn.init.normal_(zero.weight)
+    file = save_model(net, folder/"model.safetensors")
+    onnx, program = export(file, folder/"model.onnx"), export(net, folder/"model.pt2", "torch")
+    session, run = ort.InferenceSession(onnx), torch.export.load(program).module()
+
+    def run_onnx(image, mask):
+        return torch.from_numpy(session.run(["filled"], dict(image=image.numpy(), mask=mask.numpy()))[0])
+    return net, dict(onnx=run_onnx, torch=run), folder
+
+
+@pytest.mark.parametrize("size", [(64, 48), (37, 141)], ids=str)
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_an_exported_model_fills_like_the_model_at_any_size(exported, format, size):
+    net, run, _ = exported
+    image, mask = sample(*size)
+    filled = run[format](image, mask)
+    assert torch.allclose(filled, expected(net, image, mask), atol=1e-4)
+    assert torch.equal(filled[mask.expand_as(filled) == 0], image[mask.expand_as(image) == 0])
+
+
+def test_the_card_says_what_goes_in_and_how_it_was_checked(exported):
+    text = (exported[2]/"model.onnx.md").read_text()
+    assert "`[1, 3, H, W]`" in text and "161x75 pixels" in text and '"control": true' in text and "source_sha256" in text
+
+
+def test_a_published_architecture_becomes_a_program(tiny_lama, tmp_path):
+    net = tiny_lama(linear=False, prefill=False)
+    image, mask = sample(40, 56)
+    run = torch.export.load(export(net, tmp_path/"a.pt2", "torch")).module()
+    assert torch.allclose(run(image, mask), expected(net, image, mask), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (5, 7), (8, 6), (1, 3)], ids=str)
+def test_matrix_products_are_the_fourier_transform(size):
+    unit, x = FourierUnit(3).eval(), torch.randn(2, 3, *size)
+    assert torch.allclose(MatrixFourier(unit)(x), unit(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (24, 600)], ids=str)
+def test_a_canvas_changes_nothing(size):
+    image, mask = sample(*size)
+    assert torch.allclose(prefilled(image*(1 - mask), mask), smooth_fill(image, mask), atol=1e-5)
+
+
+def test_padding_is_that_of_the_network(tiny_lama):
+    image, _ = sample(19, 33)
+    assert torch.equal(reflected(image, 8), tiny_lama().pad(image))
+
+
+def test_a_wrong_export_leaves_nothing(tiny_lama, tmp_path, monkeypatch):
+    def wrong(network, path):
+        path.write_bytes(b"1")
+        return lambda image, mask: image + .01
+    monkeypatch.setitem(module.FORMATS, "torch", wrong)
+    with pytest.raises(RuntimeError, match="differs from the model by.*was not written"):
+        export(tiny_lama(), tmp_path/"out/a.pt2", "torch")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_exported_is_named(tiny_lama, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="'tflite'.*onnx or torch"): export(tiny_lama(), tmp_path/"a", "tflite")
+    with pytest.raises(ValueError, match="ContextEncoder has one fixed size"): export(context_encoder(2, 32), tmp_path/"a")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match=r"pip install 'fastinpaint\[onnx\]'"): export(tiny_lama(), tmp_path/"a")
+    assert not list(tmp_path.iterdir())

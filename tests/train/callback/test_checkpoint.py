@@ -1,0 +1,131 @@
+import csv
+import errno
+import os
+
+import pytest
+import torch
+from fastai.callback.core import Callback
+
+from fastinpaint.train.callback.checkpoint import Checkpoint, History
+from fastinpaint.train.callback.freeze import FreezeSchedule
+from fastinpaint.train.callback.latent import LatentLoss
+from fastinpaint.train.callback.reconstruct import Reconstruct
+
+FIRST = "encoder.stages.0.conv"
+METHODS = {"pixel": (lambda: [], dict(augment=True)),
+           "latent": (lambda: [FreezeSchedule(decoder=(0, .8), keep=FIRST), LatentLoss()], dict(augment=True, linear=False)),
+           "workers": (lambda: [FreezeSchedule(), LatentLoss()], dict(augment=True, control=True, num_workers=2)),
+           "autoencoder": (lambda: [Reconstruct()], dict(control=None, blocks=0))}
+
+
+def rows(path):
+    "What a run's table says, except how long it took"
+    return [{k: v for k, v in row.items() if k != "time"} for row in csv.DictReader(path.open())]
+
+
+@pytest.fixture
+def run(tiny_learner, tmp_path):
+    "A learner whose run is kept in the folder `name`"
+    def make(name="run", resume=False, cbs=(), **kwargs):
+        folder = tmp_path/name
+        return tiny_learner(*cbs, History(folder/"metrics.csv"), Checkpoint(folder/"checkpoint.pt", resume), **kwargs)
+    return make
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_interrupted_run_ends_with_the_bits_of_an_uninterrupted_one(run, interrupted, tmp_path, state_of, same, method):
+    make, kwargs = METHODS[method]
+    whole = run("whole", cbs=make(), **kwargs)
+    whole.fit_one_cycle(3, 1e-2)
+    broken = run("run", cbs=make(), **kwargs)
+    interrupted(broken, 2, 1, lambda: broken.fit_one_cycle(3, 1e-2))
+    resumed = run("run", resume=True, cbs=make(), **kwargs, seed=0)
+    torch.rand(7)  # whatever was drawn since does not matter
+    resumed.fit_one_cycle(3, 1e-2)
+    assert same(state_of(resumed.model), state_of(whole.model))
+    assert same(resumed.opt.state_dict(), whole.opt.state_dict())
+    assert rows(tmp_path/"run/metrics.csv") == rows(tmp_path/"whole/metrics.csv")
+    assert [row["epoch"] for row in rows(tmp_path/"run/metrics.csv")] == ["0", "1", "2"]
+    assert same(resumed.recorder.losses, whole.recorder.losses[6:])
+
+
+def test_what_is_frozen_stays_frozen_through_resuming(run, interrupted, state_of, same):
+    def learner(resume=False): return run(cbs=[FreezeSchedule(), LatentLoss()], resume=resume, control=True, wd=.1)
+    broken = learner()
+    before = {part: state_of(getattr(broken.model, part)) for part in ("encoder", "decoder")}
+    interrupted(broken, 1, 1)
+    resumed = learner(resume=True)
+    resumed.fit(2)
+    assert all(same(state_of(getattr(resumed.model, part)), before[part]) for part in before)
+
+
+def test_a_resumed_learner_can_validate_first_and_fit_again_afterwards(run, interrupted, tmp_path):
+    interrupted(run(), 1, 1)
+    learn = run(resume=True)
+    learn.validate()
+    learn.fit(2)
+    learn.fit(2)
+    assert [row["epoch"] for row in rows(tmp_path/"run/metrics.csv")] == ["0", "1", "0", "1"]
+    assert learn.train_iter == 6
+
+
+def test_validating_and_predicting_write_nothing(run, tmp_path):
+    learn = run()
+    learn.validate()
+    learn.get_preds()
+    assert not (tmp_path/"run").exists()
+
+
+def test_the_checkpoint_holds_nothing_but_data(run, tmp_path):
+    run(cbs=[FreezeSchedule(), LatentLoss()]).fit(1)
+    state = torch.load(tmp_path/"run/checkpoint.pt", weights_only=True)
+    assert state["epoch"] == state["n_epoch"] == 1 and state["train_iter"] == 3
+
+
+def test_metrics_are_numbers_under_their_names(run, tmp_path):
+    learn = run()
+    learn.fit(2)
+    table = rows(tmp_path/"run/metrics.csv")
+    assert list(table[0]) == ["epoch", "train_loss", "valid_loss", "hole_l1", "train_pixel_l1"]
+    assert [[float(v) for v in list(row.values())[1:]] for row in table] == [list(v) for v in learn.recorder.values]
+
+
+# what cannot be resumed
+
+@pytest.mark.parametrize("n_epoch, kwargs, message", [
+    (3, {}, "2 epochs, not 3"), (2, dict(width=3), "another model"), (2, dict(blocks=2), "another model"),
+    (2, dict(cbs=[LatentLoss()]), "callbacks history, not latent_loss, history")])
+def test_another_run_is_not_resumed(run, n_epoch, kwargs, message):
+    run().fit(2)
+    with pytest.raises(ValueError, match=message): run(resume=True, **kwargs).fit(n_epoch)
+
+
+def test_without_a_checkpoint_there_is_nothing_to_resume(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.pt"): Checkpoint(tmp_path/"nowhere.pt", resume=True)
+
+
+def test_resuming_inside_fit_is_refused(tiny_learner, run, tmp_path):
+    run().fit(1)
+    with pytest.raises(ValueError, match="given to the Learner"):
+        tiny_learner().fit(1, cbs=Checkpoint(tmp_path/"run/checkpoint.pt", resume=True))
+
+
+# files are replaced whole or not at all
+
+class FullDisk(Callback):
+    "Lets the disk be full from the second epoch on"
+    def __init__(self, monkeypatch, step): self.monkeypatch, self.step = monkeypatch, step
+
+    def before_epoch(self):
+        def full(*args): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self.epoch == 1: self.monkeypatch.setattr(os, self.step, full)
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_last_checkpoint_and_table(run, tmp_path, monkeypatch, step):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        run(cbs=[FullDisk(patch, step)]).fit(3)
+    assert {p.name for p in (tmp_path/"run").iterdir()} == {"checkpoint.pt", "metrics.csv"}
+    resumed = run(resume=True)
+    resumed.fit(3)
+    assert [row["epoch"] for row in rows(tmp_path/"run/metrics.csv")] == ["0", "1", "2"]
