@@ -22,14 +22,16 @@ from .models.net import InpaintNet, composite
 from .models.pretrained import perceptual_network
 from .models.published import load_lama
 from .train.callback.adversarial import AdversarialTraining
-from .train.callback.checkpoint import Checkpoint, History
+from .train.callback.checkpoint import Checkpoint
 from .train.callback.ema import EMA
+from .train.callback.fit import FitCallback
 from .train.callback.freeze import FreezeSchedule
+from .train.callback.history import History
 from .train.callback.latent import LatentLoss
 from .train.callback.precision import BFloat16
 from .train.callback.reconstruct import Reconstruct
 from .train.callback.terms import LossTerms
 from .train.callback.tracking import WandbTracking
-from .train.learner import inpaint_learner
-from .train.losses import InpaintLoss, Perceptual, PixelL1, PixelMSE
+from .train.learner import InpaintLearner, inpaint_learner
+from .train.losses import InpaintLoss, Perceptual, PixelL1, PixelMSE, Term
 from .train.recipe import full_loss, recipe_flags, train_recipe

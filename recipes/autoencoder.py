@@ -7,4 +7,4 @@ from fastinpaint.all import *
 def main(augment: store_true = False, **kwargs):
     "Pretrain encoder and decoder to reproduce whole photographs, with a squared error and no refiner between them"
     def model(width, linear, **_): return lama(width, blocks=0, control=None, linear=linear, autoencoder=None)
-    return train_recipe("autoencoder", model, [Reconstruct()], augment=augment, **kwargs)
+    return train_recipe("autoencoder", model, [Reconstruct()], PixelMSE(), augment=augment, **kwargs)

@@ -1,38 +1,106 @@
-"From data and a model to a fastai `Learner`; filling photographs; models on disk"
+"From data and a model to a Learner"
+from contextlib import ExitStack, nullcontext
 from functools import partial
 
+import fastai.callback.schedule  # noqa: F401 - gives the Learner fit_one_cycle and lr_find
+import torch
+from fastai.callback.core import CancelEpochException
 from fastai.learner import Learner
 from fastai.optimizer import Adam
-from fastai.torch_core import params
-from fastcore.basics import patch
+from fastai.torch_core import default_device, params
 
+from ..fill.inpainter import Inpainter
+from ..judge.metrics import default_metrics
+from ..judge.show import show_latent_damage
+from .callback.fit import FitCallback
 from .callback.terms import LossTerms
+from .log import StepLog
 from .losses import InpaintLoss, PixelL1
+from .step import Step
+
+
+class InpaintLearner(Learner):
+    """A fastai `Learner` whose loss reads a `Step`, and whose `FitCallback`s are undone however a fit ends.
+
+    Its use is fastai's. All private parts of fastai's Learner that the package depends on are overridden here:
+    `_with_events`, `_do_fit`, `_split` and `_do_one_batch`.
+    """
+    def __init__(self, *args, **kwargs):
+        self.step = None              # the `Step` at hand
+        self.step_log = StepLog()
+        self.fit_callbacks = []       # those of the present fit in their order; none outside of one
+        self.first_epoch = 0          # of the present fit; a `Checkpoint` that resumes sets it
+        self.objective = None         # the `InpaintLoss` of the present fit
+        self.forward_context = nullcontext  # of forward pass and loss, such as autocast
+        super().__init__(*args, **kwargs)
+
+    def fit(self, n_epoch, *args, **kwargs):
+        "As fastai's"
+        self.first_epoch = 0
+        with ExitStack() as self._contexts: super().fit(n_epoch, *args, **kwargs)
+
+    def inpaint(self, image, mask, **options):
+        "`image` with the hole of `mask` filled, a `PIL.Image`: `Inpainter.__call__` with the Learner's model"
+        return Inpainter(self.model)(image, mask, **options)
+
+    show_latent_damage = show_latent_damage
+
+    @property
+    def finding_lr(self): return hasattr(self, "lr_finder")
+
+    def _with_events(self, f, event_type, ex, *args, **kwargs):
+        if event_type == "fit": self._begin_fit()  # all of its callbacks are known by now
+        super()._with_events(f, event_type, ex, *args, **kwargs)
+
+    def _begin_fit(self):
+        # fastai does so in `before_fit`, too late for what the contexts copy and hook
+        self.model.to(getattr(self.dls, "device", default_device()))
+        self._contexts.callback(self._end_fit)
+        self.fit_callbacks = [cb for cb in self.cbs.sorted("order")
+                              if isinstance(cb, FitCallback) and (cb.in_lr_find or not self.finding_lr)]
+        terms = self.loss_func.terms
+        for cb in self.fit_callbacks: terms = cb.change_terms(terms)
+        self.objective = InpaintLoss(*terms)
+        for cb in self.fit_callbacks: self._contexts.enter_context(cb.during_fit())
+
+    def _end_fit(self): self.fit_callbacks, self.objective, self.forward_context = [], None, nullcontext
+
+    def _do_fit(self):
+        for epoch in range(self.first_epoch, self.n_epoch):
+            self.epoch = epoch
+            self._with_events(self._do_epoch, "epoch", CancelEpochException)
+            for cb in self.fit_callbacks: cb.after_trained_epoch()
+
+    def _split(self, b):
+        super()._split(b)
+        self.step = Step(*(y.as_subclass(torch.Tensor) for y in self.yb))
+
+    def _do_one_batch(self):
+        with self.forward_context():
+            self.pred = self.model(*self.xb)
+            self("after_pred")
+            self.step.prediction = self.pred
+            self.loss_grad = (self.objective or self.loss_func)(self.step)
+        self.loss = self.loss_grad.clone()
+        self("after_loss")
+        if self.training: self._do_grad_opt()
 
 
 def inpaint_learner(
     dls,            # `InpaintDataLoaders`, or any that give xb = (masked, mask), yb = (image, mask)
-    model,          # `InpaintNet`, such as `lama(control=True)`
+    model,          # `InpaintNet`, such as `lama(control="mask")`
     loss=None,      # `InpaintLoss`, or one term of it; L1 in pixels by default
-    metrics=None,   # hole L1, PSNR, SSIM and LPIPS by default
-    cbs=None,       # what makes the method: `FreezeSchedule()`, `LatentLoss()`, …
-    lr=2e-3,        # default learning rate
-    wd=0.,          # weight decay
-    **kwargs        # for `Learner`
+    metrics=None,   # Hole L1, PSNR, SSIM and LPIPS by default
+    cbs=None,       # What makes the method: `FreezeSchedule()`, `LatentLoss()`, …
+    lr=2e-3,        # Default learning rate
+    wd=0.,          # Weight decay
+    **kwargs        # For `Learner`
 ):
-    "A plain fastai `Learner` for inpainting, with Adam and every loss term in its log"
+    "An `InpaintLearner` with Adam and every loss term in its log"
     loss = PixelL1() if loss is None else loss
     if not isinstance(loss, InpaintLoss): loss = InpaintLoss(loss)
     # the optimizer holds all parameters from the start, also those that a schedule thaws later
     kwargs = dict(opt_func=partial(Adam, sqr_mom=.99, eps=1e-8), splitter=params) | kwargs
-    if metrics is None:
-        from ..judge.metrics import default_metrics  # seconds to import, which nothing but training needs
-        metrics = default_metrics()
-    return Learner(dls, model, loss_func=loss, metrics=metrics, cbs=[LossTerms(), *(cbs or [])], lr=lr, wd=wd, **kwargs)
-
-
-@patch
-def inpaint(self: Learner, image, mask, **options):
-    "`image` with the hole of `mask` filled, a `PIL.Image`: `Inpainter.__call__` with the Learner's model"
-    from ..fill.inpainter import Inpainter  # which loads models through this module
-    return Inpainter(self.model)(image, mask, **options)
+    metrics = default_metrics() if metrics is None else metrics
+    return InpaintLearner(dls, model, loss_func=loss, metrics=metrics, cbs=[LossTerms(), *(cbs or [])],
+                          lr=lr, wd=wd, **kwargs)

@@ -18,10 +18,11 @@ from ..data.photos import named_data
 from ..judge.show import results_figure
 from ..models.load import save_model
 from ..models.pretrained import perceptual_network
-from .callback.checkpoint import Checkpoint, History
+from .callback.checkpoint import Checkpoint
 from .callback.ema import EMA
+from .callback.history import History
 from .callback.precision import BFloat16
-from .callback.step_times import StepParts
+from .callback.step_times import StepTimes
 from .learner import inpaint_learner
 from .losses import InpaintLoss, Perceptual, PixelL1
 
@@ -75,7 +76,7 @@ def train_recipe(
     autoencoder = None if autoencoder == "none" else autoencoder
     model = model(width=width, blocks=blocks, linear=not plain, prefill=prefill, autoencoder=autoencoder)
     learn = inpaint_learner(dls, model, loss, lr=lr, path=folder, cbs=[
-        *cbs, ChannelsLast(), *([BFloat16()] if bf16 else []), *([EMA(ema)] if ema else []), StepParts(folder/"step.json"),
+        *cbs, ChannelsLast(), *([BFloat16()] if bf16 else []), *([EMA(ema)] if ema else []), StepTimes(folder/"step.json"),
         History(folder/"metrics.csv"), Checkpoint(folder/"checkpoint.pt", resume),
         *_tracking(wandb, project, recipe, settings, folder, log_model)])
     with replacing(folder/"settings.json") as f: f.write(json.dumps(settings, indent=1).encode())
@@ -113,7 +114,6 @@ def _fit(learn, epochs, lr, folder):
     except FloatingPointError as error:
         sys.exit(f"\n{error}. {folder/'checkpoint.pt'} is as it was after the last whole epoch; a smaller --lr may help.")
     except KeyboardInterrupt:
-        for average in learn.cbs.filter(lambda cb: isinstance(cb, EMA)): average.finish()
         how = f"--resume goes on after epoch {learn.epoch - 1}" if learn.epoch else "without a whole epoch nothing to resume"
         print(f"\nInterrupted in epoch {learn.epoch}; the model as it stands is in {folder/'model.safetensors'}; {how}.")
         return True

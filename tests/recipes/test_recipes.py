@@ -117,7 +117,7 @@ def test_a_perceptual_network_is_never_random(train, tmp_path, monkeypatch, name
 def test_a_loss_that_is_not_finite_ends_the_run_with_its_name(train, tmp_path, monkeypatch):
     train("lama", tmp_path, autoencoder="none", perceptual="none")
     before = (tmp_path/"lama/checkpoint.pt").read_bytes()
-    monkeypatch.setattr(Adversarial, "forward", lambda self, pred, image, mask: pred.sum()*float("nan"))
+    monkeypatch.setattr(Adversarial, "forward", lambda self, step: step.prediction.sum()*float("nan"))
     with pytest.raises(SystemExit, match="epoch 0, batch 0: adversarial is nan.*checkpoint.pt"):
         train("lama", tmp_path, autoencoder="none", perceptual="none")
     assert (tmp_path/"lama/checkpoint.pt").read_bytes() == before

@@ -3,12 +3,12 @@ import sys
 import pytest
 import torch
 
-from fastinpaint.serve import export as module
 from fastinpaint.models.context_encoder import context_encoder
 from fastinpaint.models.ffc import FourierUnit
 from fastinpaint.models.load import save_model
 from fastinpaint.models.net import composite
 from fastinpaint.models.prefill import smooth_fill
+from fastinpaint.serve import export as module
 from fastinpaint.serve.export import MatrixFourier, export, prefilled, reflected
 
 

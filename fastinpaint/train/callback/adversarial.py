@@ -1,27 +1,33 @@
 "Adversarial training (LaMa, § 3.2): a discriminator learns beside the model, on the same batches"
+from contextlib import contextmanager
+from copy import deepcopy
+
 import torch
 import torch.nn.functional as F
-from fastai.callback.core import Callback, CancelBackwardException
+from fastai.callback.core import CancelBackwardException
 from fastai.torch_core import find_bs
 from torch.nn.utils import clip_grad_norm_
 
+from ...core.errors import Diverged, InputError
 from ...models.discriminator import PatchGAN, r1_penalty
 from ..losses import Adversarial, FeatureMatching
+from .fit import FitCallback
 
 
-class AdversarialTraining(Callback):
+class AdversarialTraining(FitCallback):
     """Train a discriminator beside the model, and add its opinion to the model's loss.
 
-    Both learn from every batch: the model from the adversarial and the feature-matching term, the discriminator from the
-    non-saturating loss and the R1 penalty on real images. Inside the hole, patches of the prediction count as fake, outside as
-    real (the mask, resized). Prediction and image pass through the discriminator once each, for both losses; gradients are
-    taken for one network at a time, so neither's step sees the other's. The discriminator judges predictions from before
-    the model's step. R1 runs in float32 inside autocast. Discriminator and its optimizer are part of a `Checkpoint`.
+    Both learn from every batch: the model from the adversarial and the feature-matching term, the discriminator from
+    the non-saturating loss and the R1 penalty on real images. Inside the hole, patches of the prediction count as fake,
+    outside as real (the mask, resized). Prediction and image pass through the discriminator once each, for both losses;
+    gradients are taken for one network at a time, so neither's step sees the other's. The discriminator judges
+    predictions from before the model's step. R1 runs in float32 inside autocast. Discriminator and its optimizer are
+    part of a `Checkpoint`; losses, logits and gradient norms are written to the `StepLog`.
 
-    `health` holds what to watch, of the last batch. Raises ValueError for negative weights, and where predictions are no
-    images (`LatentLoss` needs `pixel=True`); FloatingPointError where the discriminator's loss is not finite.
+    Raises InputError for negative weights, and where predictions are no images (`LatentLoss` needs `pixel=True`);
+    Diverged where the discriminator's loss is not finite.
     """
-    order = 30  # after autocast's casts (10) and GradientAccumulation (6); before LossTerms (40) asks which terms there are
+    order = 30  # after autocast's casts (10) and GradientAccumulation (6); before LossTerms (40)
 
     def __init__(self,
         discriminator=None,     # Image `[B, 3, H, W]` to logits and features; by default a `PatchGAN` as wide as the model
@@ -32,38 +38,36 @@ class AdversarialTraining(Callback):
         lr=1e-4,                # Of the discriminator's Adam
         clip=1.,                # Largest gradient norm of each network, None for any
     ):
-        if r1 < 0 or r1_every < 1: raise ValueError(f"the R1 penalty has {r1=}, at least 0, and {r1_every=}, at least 1")
+        if r1 < 0 or r1_every < 1:
+            raise InputError(f"the R1 penalty has {r1=}, at least 0, and {r1_every=}, at least 1")
         self.discriminator, self.r1, self.r1_every, self.lr_d, self.clip = discriminator, r1, r1_every, lr, clip
-        self.adversarial, self.matching = Adversarial(weight), FeatureMatching(feature_matching)
+        self.terms = [Adversarial(weight), FeatureMatching(feature_matching)]
         self.opt_d, self.steps, self.health = None, 0, {}
 
     def after_create(self):
         if self.discriminator is None: self.discriminator = PatchGAN(self.model.config["width"])
         self.opt_d = torch.optim.Adam(self.discriminator.parameters(), lr=self.lr_d)
 
-    def before_fit(self):
-        self._remove_terms()  # an interrupted fit did not get there
-        ours = [t for t in (self.adversarial, self.matching) if t.weight]
-        self.learn.loss_func.terms = self.learn.loss_func.terms + ours
+    def change_terms(self, terms): return [*terms, *(t for t in self.terms if t.weight)]
+
+    @contextmanager
+    def during_fit(self):
         self.discriminator.to(next(self.model.parameters()).device)
-
-    def after_fit(self): self._remove_terms()
-
-    def _remove_terms(self):
-        ours = self.adversarial, self.matching
-        self.learn.loss_func.terms = [t for t in self.learn.loss_func.terms if not any(t is o for o in ours)]
+        before = deepcopy(self.state_dict()) if self.learn.finding_lr else None
+        yield
+        if before: self.load_state_dict(before)
 
     def after_pred(self):
-        image, self.mask = (x.as_subclass(torch.Tensor) for x in self.yb)
-        if self.pred.shape != image.shape:
-            raise ValueError(f"adversarial training judges images {list(image.shape)}, the model predicts "
+        if not self.in_fit: return
+        step = self.learn.step
+        if self.pred.shape != step.image.shape:
+            raise InputError(f"adversarial training judges images {list(step.image.shape)}, the model predicts "
                              f"{list(self.pred.shape)}: keep the decoder in training, as LatentLoss(pixel=True) does")
         self.penalised = self.training and self.r1 > 0 and self.steps % self.r1_every == 0
-        self.real_image = image.detach().requires_grad_(self.penalised)
+        self.real_image = step.image.detach().requires_grad_(self.penalised)
         self.discriminator.train(self.training)
-        self.real_logits, self.matching.real = self.discriminator(self.real_image)
-        self.fake_logits, self.matching.fake = self.discriminator(self.pred)
-        self.adversarial.logits = self.fake_logits
+        step.real_logits, step.real_features = self.discriminator(self.real_image)
+        step.fake_logits, step.fake_features = self.discriminator(self.pred)
 
     def before_backward(self):
         "Both backward passes through the graph that they share, each for its own network's parameters alone"
@@ -75,26 +79,28 @@ class AdversarialTraining(Callback):
         raise CancelBackwardException
 
     def _discriminator_loss(self):
-        real, fake = self.real_logits.float(), self.fake_logits.float()
-        hole = F.interpolate(self.mask, fake.shape[-2:], mode="nearest")
+        step = self.learn.step
+        real, fake = step.real_logits.float(), step.fake_logits.float()
+        hole = F.interpolate(step.mask, fake.shape[-2:], mode="nearest")
         losses = discriminator_losses(real, fake, hole)
-        if self.penalised: losses["r1"] = self.r1*self.r1_every*self._r1_penalty()
+        if self.penalised: losses["r1"] = self.r1*self.r1_every*self._r1_penalty(step.real_logits)
         for name, value in losses.items():
-            if not value.isfinite(): raise FloatingPointError(
-                f"training stopped in epoch {self.epoch}, batch {self.iter}: discriminator's {name} is {value.item()}")
+            if not value.isfinite():
+                raise Diverged(f"training stopped in epoch {self.epoch}, batch {self.iter}: "
+                               f"discriminator's {name} is {value.item()}")
         self.health |= {f"d_{k}": v.detach() for k, v in losses.items()}
         self.health |= logit_statistics(real.detach(), fake.detach(), hole)
         return sum(losses.values())
 
-    def _r1_penalty(self):
-        if self.real_logits.dtype == torch.float32: return r1_penalty(self.real_logits, self.real_image)
+    def _r1_penalty(self, logits):
+        if logits.dtype == torch.float32: return r1_penalty(logits, self.real_image)
         with torch.autocast(self.real_image.device.type, enabled=False):
             return r1_penalty(self.discriminator(self.real_image)[0], self.real_image)
 
     def before_step(self):
         # after GradientAccumulation has let the step happen
+        limit = float("inf") if self.clip is None else self.clip
         for name, network in ("generator", self.model), ("discriminator", self.discriminator):
-            limit = float("inf") if self.clip is None else self.clip
             self.health[f"grad_norm_{name}"] = clip_grad_norm_(network.parameters(), limit)
 
     def after_step(self):
@@ -103,13 +109,14 @@ class AdversarialTraining(Callback):
         self.steps += 1
 
     def after_batch(self):
-        self.real_logits = self.fake_logits = self.real_image = self.mask = None
-        self.adversarial.logits = self.matching.real = self.matching.fake = None
+        if self.training: self.step_log.health.write(self.health)
+        self.real_image = None
 
     def before_train(self): self.opt_d.zero_grad()  # an interrupted batch may have left gradients
 
     def state_dict(self):
-        return {"discriminator": self.discriminator.state_dict(), "optimizer": self.opt_d.state_dict(), "steps": self.steps}
+        return {"discriminator": self.discriminator.state_dict(), "optimizer": self.opt_d.state_dict(),
+                "steps": self.steps}
 
     def load_state_dict(self, state):
         self.discriminator.load_state_dict(state["discriminator"])

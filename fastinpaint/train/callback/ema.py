@@ -1,45 +1,49 @@
 "A moving average of the weights, which judges better than the last step does"
+from contextlib import contextmanager
+
 import torch
-from fastai.callback.core import Callback
+
+from ...core.errors import InputError
+from .fit import FitCallback
 
 
-class EMA(Callback):
-    """Exponential moving average of the model's weights, evaluated in place of them, and kept when training ends.
+class EMA(FitCallback):
+    """Exponential moving average of the model's weights, evaluated in place of them, and the model's when a fit ends.
 
-    After every step `average ← decay·average + (1 - decay)·weights`, BatchNorm statistics included. While it is young the
-    average forgets faster: `decay` is at most (1 + steps)/(10 + steps). Raises ValueError for a decay outside [0, 1).
+    After every step `average ← decay·average + (1 - decay)·weights`, BatchNorm statistics included. While it is young
+    the average forgets faster: `decay` is at most (1 + steps)/(10 + steps). An interrupted fit ends with the average,
+    too. Raises InputError for a decay outside [0, 1).
     """
-    order = 70  # after whatever changes the weights; before History (80) and Checkpoint (90), which want the trained ones
+    order = 70  # after what changes the weights; before History (80) and Checkpoint (90), which want the trained ones
+    in_lr_find = False
 
     def __init__(self, decay=.999):
-        if not 0 <= decay < 1: raise ValueError(f"decay is in [0, 1), got {decay}")
-        self.decay, self.steps, self.average, self.swapped, self.training_now = decay, 0, None, False, False
+        if not 0 <= decay < 1: raise InputError(f"decay is in [0, 1), got {decay}")
+        self.decay, self.steps, self.average, self.swapped = decay, 0, None, False
 
-    def before_fit(self): self._swap(False)  # an interrupted validation
+    @contextmanager
+    def during_fit(self):
+        try: yield
+        finally: self._finish()
 
     def before_train(self):
-        self.training_now = True
-        if self.average is None: self.average = {k: v.clone() for k, v in self._weights().items()}
+        if self.in_fit and self.average is None: self.average = {k: v.clone() for k, v in self._weights().items()}
 
     @torch.no_grad()
     def after_step(self):
+        if not self.in_fit: return
         self.steps += 1
         decay = min(self.decay, (1 + self.steps)/(10 + self.steps))
         for k, v in self._weights().items(): self.average[k].lerp_(v, 1 - decay)
 
-    def after_train(self): self.training_now = False
-
     def before_validate(self): self._swap(True)
     def after_validate(self): self._swap(False)
 
-    def after_fit(self):
-        if not self.training_now: self.finish()  # not of a mere validation in the midst of training
-
-    def finish(self):
-        "Make the average the model: training is over, or was interrupted"
+    def _finish(self):
+        "Make the average the model"
         self._swap(False)
         if self.average is not None: self._load(self.average)
-        self.average, self.steps, self.training_now = None, 0, False
+        self.average, self.steps = None, 0
 
     @torch.no_grad()
     def _swap(self, averaged):

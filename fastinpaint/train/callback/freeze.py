@@ -1,22 +1,25 @@
 "What stands still from which fraction of training to which"
 import fnmatch
+from contextlib import contextmanager
 from itertools import chain
 
-from fastai.callback.core import Callback
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from ...core.errors import InputError
+from .fit import FitCallback
 
 WHOLE_RUN = (0., 1.)
 
 
-class FreezeSchedule(Callback):
+class FreezeSchedule(FitCallback):
     """Freeze parts of the model from one fraction of training to another.
 
-    `FreezeSchedule()` freezes encoder and decoder for the whole run (thesis, Table 5.1). `decoder=(0, .8)` thaws the decoder
-    for the last fifth, `encoder=None` leaves the encoder free, and `keep` names modules inside frozen parts that train
-    all the same ("encoder.stages.0.conv", or a pattern such as "encoder.stages.0.*"), as row (3) does. Frozen means: no
-    gradients, no step of the optimizer (its momentum included) and BatchNorm in eval mode, whatever `unfreeze` did
-    before. Any module can be named.
-    Raises ValueError for a module that the model does not have or a span outside [0, 1].
+    `FreezeSchedule()` freezes encoder and decoder for the whole run (thesis, Table 5.1). `decoder=(0, .8)` thaws the
+    decoder for the last fifth, `encoder=None` leaves the encoder free, and `keep` names modules inside frozen parts
+    that train all the same ("encoder.stages.0.conv", or a pattern such as "encoder.stages.0.*"), as row (3) does.
+    Frozen means: no gradients, no step of the optimizer (its momentum included) and BatchNorm in eval mode, even
+    after `unfreeze`. Any module can be named.
+    Raises InputError for a module that the model does not have or a span outside [0, 1].
     """
     order = -5  # right after TrainEvalCallback (-10), which puts the whole model into training mode
 
@@ -31,15 +34,19 @@ class FreezeSchedule(Callback):
         self.keep = [keep] if isinstance(keep, str) else list(keep)
         for name, (start, stop) in self.spans.items():
             if not 0 <= start <= stop <= 1:
-                raise ValueError(f"{name} frozen from {start} to {stop}: both are fractions in [0, 1]")
+                raise InputError(f"{name} frozen from {start} to {stop}: both are fractions in [0, 1]")
 
-    def before_fit(self):
+    @contextmanager
+    def during_fit(self):
         names = [name for name, _ in self.model.named_modules()]
         self.kept = {pattern: fnmatch.filter(names, pattern) for pattern in self.keep}
         missing = [k for k in self.spans if k not in names] + [k for k, found in self.kept.items() if not found]
-        if missing: raise ValueError(f"the model has no module {', '.join(missing)}; its parts are "
-                                     f"{', '.join(k for k, _ in self.model.named_children())}")
-        self.frozen = None
+        if missing:
+            raise InputError(f"the model has no module {', '.join(missing)}; its parts are "
+                             f"{', '.join(k for k, _ in self.model.named_children())}")
+        try: yield
+        finally:
+            for name in self.spans: self.model.get_submodule(name).requires_grad_(True)
 
     def before_train(self): self.frozen = None  # the model has just been put into training mode as a whole
 
@@ -54,9 +61,6 @@ class FreezeSchedule(Callback):
     def _apply(self):
         for name in self.spans: _set_frozen(self.model.get_submodule(name), name in self.frozen)
         for name in chain(*self.kept.values()): _set_frozen(self.model.get_submodule(name), False)
-
-    def after_fit(self):
-        for name in self.spans: self.model.get_submodule(name).requires_grad_(True)
 
 
 def _set_frozen(module, frozen):

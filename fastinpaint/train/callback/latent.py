@@ -1,28 +1,19 @@
 "The latent loss: compare features before they are decoded (thesis, § 4.1.3)"
+from contextlib import contextmanager
 from copy import deepcopy
 
 import torch
-from fastai.callback.core import Callback
 
-from ...kernels import masked_l1
-from ..losses import MaskedL1
-
-
-class LatentL1(MaskedL1):
-    "L1 between the refined latent and the ground truth's, both `[B, C, h, w]`, which `LatentLoss` puts here for each batch"
-    name = "latent_l1"
-    latent = target = latent_mask = None
-
-    def forward(self, pred, image, mask):
-        return masked_l1(self.latent, self.target, self.latent_mask, self.known, self.missing)
+from ..losses import LatentL1
+from .fit import FitCallback
 
 
-class LatentLoss(Callback):
-    """L1 between the refined latent and the encoder's latent of the ground truth, `|refine(E(masked, mask)) - E(image)|`.
+class LatentLoss(FitCallback):
+    """L1 between the refined latent and the encoder's latent of the image, `|refine(E(masked, mask)) - E(image)|`.
 
-    In place of the Learner's pixel terms, or with `pixel=True` added to them. Without pixel terms the decoder does not run in
-    training at all; validation decodes, for the metrics. `known` and `missing` weigh latent pixels by how much hole
-    lies behind them. The target comes from the encoder as it stood when training began, without gradients.
+    In place of the Learner's pixel terms, or with `pixel=True` added to them. Without pixel terms the decoder does not
+    run in training at all; validation decodes, for the metrics. `known` and `missing` weigh latent pixels by how much
+    hole lies behind them. The target comes from the encoder as the first fit found it, without gradients.
     """
     def __init__(self,
         weight=1.,   # Weight of the term; the thesis takes 1e-4 beside LaMa's other losses
@@ -30,37 +21,28 @@ class LatentLoss(Callback):
         missing=1.,  # Weight inside the hole
         pixel=False  # Keep the Learner's pixel terms, and so decode in training
     ):
-        self.term, self.pixel = LatentL1(weight, known, missing), pixel
-        self.hook, self.begun = None, False
+        self.term, self.pixel, self.target_encoder = LatentL1(weight, known, missing), pixel, None
 
-    def before_fit(self):
-        if self.hook: self.after_fit()  # an interrupted fit did not get there
-        loss = self.learn.loss_func
-        self.replaced = [] if self.pixel else loss.terms
-        loss.terms = [*(loss.terms if self.pixel else []), self.term]
-        self.model.decode_in_training = self.pixel
-        if not self.begun: self.target_encoder = deepcopy(self.model.encoder).requires_grad_(False)
+    def change_terms(self, terms): return [*terms, self.term] if self.pixel else [self.term]
+
+    @contextmanager
+    def during_fit(self):
+        if self.target_encoder is None: self.target_encoder = deepcopy(self.model.encoder).requires_grad_(False)
         self.target_encoder.to(next(self.model.parameters()).device).eval()
-        self.hook = self.model.refiner.register_forward_hook(self._keep_latent)
+        hook = self.model.refiner.register_forward_hook(self._keep_latent)
+        self.model.decode_in_training = self.pixel
+        try: yield
+        finally:
+            hook.remove()
+            self.model.decode_in_training = True
+            if self.learn.finding_lr: self.target_encoder = None  # weights may be loaded before training
 
-    def before_train(self):
-        self.begun = True
-        if self.hook is None: self.before_fit()  # a validation in the midst of training ends with after_fit
-
-    def _keep_latent(self, refiner, inputs, latent): self.term.latent = latent
+    def _keep_latent(self, refiner, inputs, latent): self.learn.step.latent = latent
 
     def before_batch(self):
-        if self.hook is None: return  # validation outside of fit judges pixels
-        image, mask = self.yb
-        with torch.no_grad(): self.term.target = self.target_encoder(self.model.pad(image))
-        self.term.latent_mask = self.model.pad(mask)
-
-    def after_batch(self): self.term.latent = self.term.target = self.term.latent_mask = None
-
-    def after_fit(self):
-        self.hook = self.hook.remove()
-        self.learn.loss_func.terms = self.replaced + [t for t in self.learn.loss_func.terms if t is not self.term]
-        self.model.decode_in_training = True
+        if not self.in_fit: return  # validation outside of a fit judges pixels
+        with torch.no_grad(): self.learn.step.target = self.target_encoder(self.model.pad(self.learn.step.image))
+        self.learn.step.latent_mask = self.model.pad(self.learn.step.mask)
 
     def state_dict(self): return self.target_encoder.state_dict()
 

@@ -3,31 +3,28 @@ import torch
 from fastai.callback.core import Callback
 
 from ...models.pca import start_at_pca
-from ..losses import InpaintLoss, PixelMSE
 
 
 class Reconstruct(Callback):
-    """Shows the model the whole image and asks for all of it back, with a squared error (thesis, § 4.1.2).
+    """Shows the model the whole image and asks for all of it back (thesis, § 4.1.2), as if all of it were a hole.
 
-    Losses and metrics then judge the reconstruction, as if all of the image were a hole.
     A model with linear paths starts at the principal components of the first `batches` training batches.
     """
     def __init__(self, batches=16): self.batches, self.begun = batches, False
 
-    def before_fit(self): self.learn.loss_func = InpaintLoss(PixelMSE())
-
     def before_train(self):
         # not in before_fit, which validation calls as well, of a model that has been trained
         if not self.begun and self.model.encoder.stages[0].linear is not None: self._start_at_pca()
-        self.begun = True
+        self.begun = not self.learn.finding_lr  # which undoes its training, and so this start
 
     def _start_at_pca(self):
         images = [b[2] for _, b in zip(range(self.batches), self.dls.train, strict=False)]
         start_at_pca(self.model, torch.cat(images))
 
     def before_batch(self):
-        image, mask = self.yb
-        self.learn.xb = self.learn.yb = (image, torch.ones_like(mask))
+        step = self.learn.step
+        step.mask = torch.ones_like(step.mask)
+        self.learn.xb = self.learn.yb = step.image, step.mask
 
     def state_dict(self): return {"begun": self.begun}
 

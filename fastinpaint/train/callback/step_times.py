@@ -1,38 +1,48 @@
 "Where the time of a training step goes"
 import json
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
 import torch
-from fastai.callback.core import Callback
 
 from ...core.files import replacing
+from .fit import FitCallback
 
 PARTS = "data", "targets", "encode", "refine", "decode", "loss", "backward", "optimizer"
 
 
-class StepParts(Callback):
+class StepTimes(FitCallback):
     """Median seconds of each of `PARTS`, over every `every`-th training step, written to `path` as JSON after `fit`.
 
-    `targets` is what callbacks prepare before the forward pass, such as the latent of the whole image; `decode` and `backward`
-    include a discriminator's. A GPU is waited for at each part's end, in the measured steps only.
+    `targets` is what callbacks prepare before the forward pass, such as the latent of the whole image; `decode` and
+    `backward` include a discriminator's. A GPU is waited for at each part's end, in the measured steps only.
     """
-    order = -20  # before whatever else a batch brings
+    order = -20  # before all other callbacks of a batch
+    in_lr_find = False
 
     def __init__(self, path, every=10):
-        self.path, self.every, self.seconds, self.hooks, self.measuring = Path(path), every, [], [], False
+        self.path, self.every, self.seconds, self.measuring = Path(path), every, [], False
 
-    def before_fit(self):
-        self._remove_hooks()  # an interrupted fit did not get to after_fit
-        self.hooks = [self.model.register_forward_pre_hook(lambda *_: self._end("targets")),
-                      self.model.refiner.register_forward_pre_hook(lambda *_: self._end("encode")),
-                      self.model.refiner.register_forward_hook(lambda *_: self._end("refine"))]
+    @contextmanager
+    def during_fit(self):
+        refiner = self.model.refiner
+        hooks = [self.model.register_forward_pre_hook(lambda *_: self._end("targets")),
+                 refiner.register_forward_pre_hook(lambda *_: self._end("encode")),
+                 refiner.register_forward_hook(lambda *_: self._end("refine"))]
+        try: yield
+        finally:
+            self.measuring = False
+            for hook in hooks: hook.remove()
+        if self.seconds:
+            found = {part: median(s.get(part, 0.) for s in self.seconds) for part in PARTS}
+            with replacing(self.path) as f: f.write(json.dumps(found, indent=1).encode())
 
     def before_train(self): self.ended = None  # a validation is no loading of data
 
     def before_batch(self):
-        self.measuring = self.training and self.ended is not None
+        self.measuring = self.in_fit and self.training and self.ended is not None
         if self.measuring:
             self.seconds.append({})
             self._end("data")
@@ -45,16 +55,6 @@ class StepParts(Callback):
         self._end("optimizer")
         # if the next step is to be measured, its batch is waited for from here
         self.ended = self._now() if self.train_iter % self.every == 0 else None
-
-    def after_fit(self):
-        self._remove_hooks()
-        if self.seconds:
-            found = {part: median(s.get(part, 0.) for s in self.seconds) for part in PARTS}
-            with replacing(self.path) as f: f.write(json.dumps(found, indent=1).encode())
-
-    def _remove_hooks(self):
-        for hook in self.hooks: hook.remove()
-        self.hooks = []
 
     def _end(self, part):
         if not self.measuring: return

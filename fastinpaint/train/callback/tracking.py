@@ -1,5 +1,4 @@
-"""Weights & Biases tracking that works offline, asks nothing and never stands in the way of a training run."""
-
+"Weights & Biases tracking that works offline, asks nothing and never stands in the way of a training run"
 import math
 import netrc
 import os
@@ -11,15 +10,13 @@ from urllib.parse import urlsplit
 
 import torch
 import wandb
-from fastai.callback.core import Callback
 from fastai.torch_core import get_model, rank_distrib
-from torch import Tensor
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
+from ...core.errors import InputError
 from ...models.net import composite
 from ...models.weights import write_weights
-
-__all__ = ["WandbTracking"]
+from .fit import FitCallback
 
 MODES = "online", "offline", "shared", "disabled"
 # what W&B has been seen to raise, for want of a base class of its own: bad settings, full disks, a dead service
@@ -27,68 +24,66 @@ WANDB_ERRORS = (wandb.errors.Error, OSError, RuntimeError, TypeError, ValueError
                 MailboxClosedError)
 
 
-class WandbTracking(Callback):
+class WandbTracking(FitCallback):
     """Logs a `fit` to W&B: settings, loss terms, learning rates, zero-conv norms, metrics, images/s, one grid an epoch.
 
     Offline unless the user is logged in or `mode` or WANDB_MODE says otherwise; `wandb sync` uploads an offline run.
-    When W&B fails, this says so once and logs no more, while the training goes on. Uses no random numbers."""
-    order = 62  # after Recorder (50), Progress (60) and SaveModel (61), whose best weights are loaded in after_fit
+    When W&B fails, this says so once and logs no more, while the training goes on. Uses no random numbers.
+    Raises InputError for an unknown mode.
+    """
+    order = 62  # after Recorder (50), Progress (60) and SaveModel (61)
     remove_on_fetch = True
+    in_lr_find = False
 
     def __init__(self,
         project: str | None = None,    # W&B project; W&B's own default when None
         mode: str | None = None,       # "online", "offline", "shared" or "disabled"; decided by the login when None
-        settings: dict | None = None,  # what made this run: shown as the run's config
-        name: str | None = None,       # of the run; W&B makes one up when None
-        dir: str | Path | None = None, # folder for the files of offline runs; the current one when None
-        log_model: bool = False,       # upload the weights at the end, as an artifact
-        n_images: int = 8,             # images in the grid: the first ones of the validation set
-        every: int = 10,               # batches between two entries for losses, learning rates and images/s
+        settings: dict | None = None,  # What made this run: shown as the run's config
+        name: str | None = None,       # Of the run; W&B makes one up when None
+        dir: str | Path | None = None, # Folder for the files of offline runs; the current one when None
+        log_model: bool = False,       # Upload the weights at the end, as an artifact
+        n_images: int = 8,             # Images in the grid: the first ones of the validation set
+        every: int = 10,               # Batches between two entries for losses, learning rates and images/s
     ):
-        if mode not in (None, *MODES): raise ValueError(f'mode is one of {MODES} or None, got "{mode}"')
+        if mode not in (None, *MODES): raise InputError(f'mode is one of {MODES} or None, got "{mode}"')
         self.project, self.mode, self.settings, self.name_, self.dir = project, mode, settings or {}, name, dir
         self.log_model, self.n_images, self.every = log_model, n_images, every
         self.tracked, self.broken, self.shown = None, False, []
 
-    def before_fit(self):
-        if self.tracked is not None: self._finish()  # an interrupted fit did not get there
-        self.run = not (hasattr(self.learn, "lr_finder") or hasattr(self, "gather_preds") or rank_distrib())
+    @contextmanager
+    def during_fit(self):
         self.broken = False
+        if not rank_distrib(): self._start()
+        try:
+            yield
+            # contexts of higher order have ended: EMA's average is the model, as are SaveModel's best weights
+            if self.log_model and self.tracked is not None and not self.broken: self._log_model()
+        finally: self._finish()
 
-    def before_train(self):
-        # not in before_fit, which `learn.validate` calls as well
-        if self.tracked is None and not self.broken: self._start()
-        self._restart_clock()
+    def before_train(self): self._restart_clock()
 
     def after_batch(self):
+        if self.tracked is None: return
         if not self.training: return self._keep_images()
         self.images += len(self.xb[0])
         if (self.train_iter - 1) % self.every: return
-        values = {"train/loss": self.loss.item(), "epoch": self.epoch + (self.iter + 1) / self.n_iter}
-        terms = getattr(self.learn, "loss_terms", None)
-        for group, found in ("train", getattr(terms, "values", {})), ("health", getattr(terms, "health", {})):
-            values |= {f"{group}/{name}": float(value) for name, value in found.items()}
+        values = {"train/loss": self.loss.item(), "epoch": self.epoch + (self.iter + 1)/self.n_iter}
+        for group, scalars in ("train", self.step_log.terms), ("health", self.step_log.health):
+            values |= {f"{group}/{name}": float(value) for name, value in scalars.last.items()}
         values |= {f"lr/group{i}": hyper["lr"] for i, hyper in enumerate(self.opt.hypers)}
         # the clock is read after `item` waited for the device
-        values["train/images_per_s"] = self.images / (time.perf_counter() - self.clock)
+        values["train/images_per_s"] = self.images/(time.perf_counter() - self.clock)
         self._log(values)
         self._restart_clock()
 
     def before_validate(self): self.shown = []
 
-    def after_epoch(self):
-        if self.tracked is None: return  # in `learn.validate`
+    def after_trained_epoch(self):
         record = dict(zip(self.recorder.metric_names[1:], self.recorder.values[-1], strict=False))  # all but the time
         values = {f"epoch/{name}": value for name, value in record.items() if _is_number(value)}
         values |= {f"zero_conv/{name}": norm for name, norm in zero_conv_norms(get_model(self.model)).items()}
         if self.shown: values |= self._grid()
         self._log({**values, "epoch": self.epoch + 1})
-
-    def after_fit(self):
-        if self.tracked is None: return
-        with self._harmless():
-            if self.log_model and not self.broken: self._log_model()
-        self._finish()
 
     def _start(self):
         with self._harmless():
@@ -97,6 +92,7 @@ class WandbTracking(Callback):
             if not self.tracked.disabled: print(f"W&B: {where}")
 
     def _finish(self):
+        if self.tracked is None: return
         with self._harmless(): self.tracked.finish()
         self.tracked = None
 
@@ -105,30 +101,30 @@ class WandbTracking(Callback):
     def _keep_images(self):
         "Keep the first `n_images` of the validation set, whose order is fixed: their predictions are there anyway"
         n = self.n_images - sum(map(len, self.shown))
-        if self.tracked is None or n <= 0: return
+        if n <= 0: return
         image, mask = self.yb
         rows = torch.cat([self.xb[0], composite(self.pred, image, mask), image], dim=2)[:n].float().cpu()
         if not self.shown or rows.shape[1:] == self.shown[0].shape[1:]: self.shown.append(rows)
 
-    def _grid(self) -> dict:
+    def _grid(self):
         "One picture [3 H, n W, 3] of the kept images [n, 3, 3 H, W]"
         rows = torch.cat(self.shown).permute(2, 0, 3, 1)
-        picture = (rows.flatten(1, 2).clamp(0, 1) * 255).round().byte().numpy()
+        picture = (rows.flatten(1, 2).clamp(0, 1)*255).round().byte().numpy()
         with self._harmless():
             return {"samples": wandb.Image(picture, caption="masked, composite, original", file_type="jpg")}
         return {}
 
-    def _log(self, values: dict):
+    def _log(self, values):
         if self.tracked is None or self.broken: return
         with self._harmless(): self.tracked.log(values, step=self.train_iter)
 
     def _log_model(self):
         model = get_model(self.model)
-        artifact = wandb.Artifact(f"model-{self.tracked.id}", type="model")
-        with TemporaryDirectory() as folder:  # the artifact takes copies
-            write_weights(Path(folder) / "model.safetensors", model.state_dict(), getattr(model, "config", {}))
+        with self._harmless(), TemporaryDirectory() as folder:  # the artifact takes copies
+            artifact = wandb.Artifact(f"model-{self.tracked.id}", type="model")
+            write_weights(Path(folder)/"model.safetensors", model.state_dict(), getattr(model, "config", {}))
             artifact.add_dir(folder)
-        self.tracked.log_artifact(artifact)
+            self.tracked.log_artifact(artifact)
 
     @contextmanager
     def _harmless(self):
@@ -164,11 +160,11 @@ def decide_mode(mode: str | None) -> str:
     return "offline" if mode in ("online", "shared") and not _is_logged_in(settings) else mode
 
 
-def zero_conv_norms(model) -> dict[str, float]:
+def zero_conv_norms(model):
     "Weight norm of each zero-initialised layer of `model.conditioner`, by its name: how far the control has opened"
     modules = getattr(model, "conditioner", torch.nn.Identity()).named_modules()
     return {name: module.weight.norm().item() for name, module in modules
-            if "zero" in name and isinstance(getattr(module, "weight", None), Tensor)}
+            if "zero" in name and isinstance(getattr(module, "weight", None), torch.Tensor)}
 
 
 def _is_logged_in(settings: wandb.Settings) -> bool:

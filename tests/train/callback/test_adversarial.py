@@ -12,9 +12,10 @@ from fastai.torch_core import set_seed
 from fastinpaint.models.discriminator import PatchGAN, r1_penalty
 from fastinpaint.models.lama import lama
 from fastinpaint.train.callback.adversarial import AdversarialTraining, discriminator_losses
-from fastinpaint.train.callback.checkpoint import Checkpoint, History
+from fastinpaint.train.callback.checkpoint import Checkpoint
 from fastinpaint.train.callback.ema import EMA
 from fastinpaint.train.callback.freeze import FreezeSchedule
+from fastinpaint.train.callback.history import History
 from fastinpaint.train.callback.latent import LatentLoss
 from fastinpaint.train.callback.precision import BFloat16
 from fastinpaint.train.learner import inpaint_learner

@@ -6,16 +6,18 @@ import pytest
 import torch
 from fastai.callback.core import Callback
 
-from fastinpaint.train.callback.checkpoint import Checkpoint, History
+from fastinpaint.train.callback.checkpoint import Checkpoint
 from fastinpaint.train.callback.freeze import FreezeSchedule
+from fastinpaint.train.callback.history import History
 from fastinpaint.train.callback.latent import LatentLoss
 from fastinpaint.train.callback.reconstruct import Reconstruct
+from fastinpaint.train.losses import PixelMSE
 
 FIRST = "encoder.stages.0.conv"
 METHODS = {"pixel": (lambda: [], dict(augment=True)),
            "latent": (lambda: [FreezeSchedule(decoder=(0, .8), keep=FIRST), LatentLoss()], dict(augment=True, linear=False)),
            "workers": (lambda: [FreezeSchedule(), LatentLoss()], dict(augment=True, control=True, num_workers=2)),
-           "autoencoder": (lambda: [Reconstruct()], dict(control=None, blocks=0))}
+           "autoencoder": (lambda: [Reconstruct()], dict(loss=PixelMSE(), control=None, blocks=0))}
 
 
 def rows(path):
@@ -104,10 +106,14 @@ def test_without_a_checkpoint_there_is_nothing_to_resume(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.pt"): Checkpoint(tmp_path/"nowhere.pt", resume=True)
 
 
-def test_resuming_inside_fit_is_refused(tiny_learner, run, tmp_path):
-    run().fit(1)
-    with pytest.raises(ValueError, match="given to the Learner"):
-        tiny_learner().fit(1, cbs=Checkpoint(tmp_path/"run/checkpoint.pt", resume=True))
+def test_a_checkpoint_given_to_fit_resumes_too(run, interrupted, tiny_learner, tmp_path, state_of, same):
+    whole = tiny_learner()
+    whole.fit(2)
+    broken = tiny_learner()
+    interrupted(broken, 1, 1, lambda: broken.fit(2, cbs=Checkpoint(tmp_path/"checkpoint.pt")))
+    resumed = tiny_learner()
+    resumed.fit(2, cbs=Checkpoint(tmp_path/"checkpoint.pt", resume=True))
+    assert same(state_of(resumed.model), state_of(whole.model))
 
 
 # files are replaced whole or not at all

@@ -45,12 +45,14 @@ def test_validating_outside_of_training_changes_nothing(tiny_learner):
     assert torch.equal(weights(learn), before)
 
 
-def test_an_interrupted_run_can_be_finished(tiny_learner, interrupted):
+def test_an_interrupted_fit_ends_with_the_average_too(tiny_learner, interrupted):
     learn = tiny_learner(EMA(.99), Weights())
     interrupted(learn, 1, 1)
-    trained = weights(learn)
-    learn.ema.finish()
-    assert not torch.equal(weights(learn), trained)
+    trained, average = learn.weights.trained[-1], learn.weights.validated[-1]
+    assert not torch.equal(weights(learn), trained) and not torch.equal(weights(learn), average)
+    start = weights(learn)
+    learn.fit(1, 0.)  # the next fit begins with a new average
+    torch.testing.assert_close(weights(learn), start)
 
 
 @pytest.mark.parametrize("decay", [-.1, 1.])

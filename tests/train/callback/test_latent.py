@@ -55,7 +55,7 @@ def test_pixel_terms_are_added_where_asked_for(tiny_learner):
     seen = []
 
     def look(learn):
-        values = learn.loss_func.values
+        values = learn.objective.values
         assert learn.loss.item() == pytest.approx(.1*values["latent_l1"].item() + 2*values["pixel_l1"].item())
         assert torch.allclose(values["pixel_l1"], (learn.pred - learn.yb[0]).abs().mean())
         seen.append(1)
@@ -83,7 +83,7 @@ def test_after_training_the_model_decodes_and_pixel_losses_are_back(tiny_learner
 def test_the_target_is_that_of_the_encoder_as_training_began(tiny_learner):
     seen = []
     learn = tiny_learner(FreezeSchedule(keep="encoder.stages.0.conv"), LatentLoss(),
-                         Watch(lambda learn: seen.append((learn.yb[0], learn.latent_loss.term.target))), linear=False)
+                         Watch(lambda learn: seen.append((learn.yb[0], learn.step.target))), linear=False)
     learn.validate()
     torch.nn.init.uniform_(learn.model.encoder.stages[0].conv.weight)  # weights loaded after a first look
     first = deepcopy(learn.model).eval()

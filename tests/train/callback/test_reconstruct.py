@@ -1,10 +1,11 @@
 import torch
 
 from fastinpaint.train.callback.reconstruct import Reconstruct
+from fastinpaint.train.losses import PixelMSE
 
 
 def test_the_model_sees_whole_photographs_and_is_asked_for_all_of_them(tiny_learner):
-    learn = tiny_learner(Reconstruct(), control=None, blocks=0)
+    learn = tiny_learner(Reconstruct(), loss=PixelMSE(), control=None, blocks=0)
     preds, (images, masks) = learn.get_preds()
     learn.fit(1)
     assert masks.all()
@@ -14,7 +15,7 @@ def test_the_model_sees_whole_photographs_and_is_asked_for_all_of_them(tiny_lear
 
 
 def test_training_starts_at_the_best_linear_code_once(tiny_learner, state_of, same):
-    learn = tiny_learner(Reconstruct(), control=None, blocks=0, width=8)
+    learn = tiny_learner(Reconstruct(), loss=PixelMSE(), control=None, blocks=0, width=8)
     fresh = state_of(learn.model)
     before = learn.validate()[0]
     assert same(state_of(learn.model), fresh)

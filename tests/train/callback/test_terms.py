@@ -10,7 +10,7 @@ class KeepTerms(Callback):
     "Keeps the unweighted terms of every training batch"
     def before_fit(self): self.rows = []
     def after_loss(self):
-        if self.training: self.rows.append((self.epoch, {k: v.item() for k, v in self.loss_func.values.items()}))
+        if self.training: self.rows.append((self.epoch, {k: v.item() for k, v in self.objective.values.items()}))
 
 
 @pytest.mark.parametrize("cbs, terms", [([], ["pixel_l1", "pixel_mse"]),
@@ -30,7 +30,7 @@ def test_every_term_is_logged_by_name_as_the_mean_of_its_epoch(tiny_learner, cbs
 def test_the_last_batchs_terms_are_there_for_trackers(tiny_learner):
     learn = tiny_learner(KeepTerms())
     learn.fit(1)
-    assert {k: v.item() for k, v in learn.loss_terms.values.items()} == learn.keep_terms.rows[-1][1]
+    assert {k: v.item() for k, v in learn.step_log.terms.last.items()} == learn.keep_terms.rows[-1][1]
 
 
 def test_validation_reports_no_training_terms_and_later_fits_no_column_twice(tiny_learner, interrupted):

@@ -7,14 +7,16 @@ import torch
 import wandb
 from fastai.callback import schedule  # noqa: F401  learn.lr_find
 from fastai.data.core import DataLoaders
-from fastai.learner import Learner
 from fastai.torch_core import set_seed
 from torch import nn
 from wandb.sdk.mailbox import MailboxClosedError
 
 from fastinpaint.judge.metrics import NA, PSNR, HoleL1
 from fastinpaint.models.weights import read_weights
+from fastinpaint.train.callback.fit import FitCallback
 from fastinpaint.train.callback.tracking import WandbTracking, decide_mode, log_table, zero_conv_norms
+from fastinpaint.train.learner import inpaint_learner
+from fastinpaint.train.losses import PixelL1
 
 RUN = wandb.sdk.wandb_run.Run
 
@@ -38,9 +40,6 @@ class Fill(nn.Module):
     def forward(self, masked, mask): return (self.encoder(masked) + self.conditioner(mask)).sigmoid()
 
 
-def loss(pred, image, mask): return (pred - image).abs().mean()
-
-
 class NoValue(PSNR):
     name, value = "lpips", NA
 
@@ -54,7 +53,7 @@ def learner(path, *cbs):
     whole = [(i * (1 - m), m, i, m) for i, m in zip(images.split(2), masks.split(2), strict=True)]
     dls = DataLoaders(whole, whole[:2], path=path)
     dls.n_inp = 2
-    return Learner(dls, Fill(), loss_func=loss, metrics=[HoleL1(), NoValue()], cbs=list(cbs), lr=.1)
+    return inpaint_learner(dls, Fill(), PixelL1(), [HoleL1(), NoValue()], list(cbs), lr=.1)
 
 
 @pytest.fixture
@@ -110,12 +109,14 @@ def test_the_grid_shows_the_same_images_every_epoch(tmp_path, monkeypatch):
 
 
 def test_terms_are_logged_by_name(tmp_path):
-    learn = learner(tmp_path, WandbTracking(dir=tmp_path, mode="disabled"))
-    learn.loss_terms = type("Terms", (), {"values": {"l1": torch.tensor(.25), "latent": torch.tensor(2.)}})
+    class Watch(FitCallback):
+        def after_batch(self): self.step_log.health.write({"watched": torch.tensor(.25)})
+
+    learn = learner(tmp_path, Watch(), WandbTracking(dir=tmp_path, mode="disabled"))
     rows = []
     learn.wandb_tracking._log = rows.append
     learn.fit(1)
-    assert rows[0]["train/l1"] == .25 and rows[0]["train/latent"] == 2
+    assert rows[0]["train/pixel_l1"] == pytest.approx(rows[0]["train/loss"]) and rows[0]["health/watched"] == .25
 
 
 def test_tracking_changes_no_bit_of_the_training(tmp_path):

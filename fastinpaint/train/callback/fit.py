@@ -1,0 +1,27 @@
+"The base of callbacks that change something for the time of a fit"
+from contextlib import nullcontext
+
+from fastai.callback.core import Callback
+
+
+class FitCallback(Callback):
+    """A callback of an `InpaintLearner` with a context around every fit.
+
+    `during_fit` is entered before fastai's `before_fit` and left when training ends, in whatever way: by itself, by an
+    error, or by Ctrl-C. Validation and prediction outside of a fit do not enter it.
+    """
+    in_lr_find = True  # whether it takes part in `lr_find`, whose training is undone afterwards
+
+    def during_fit(self):
+        "A context manager"
+        return nullcontext()
+
+    @property
+    def in_fit(self): return self in self.learn.fit_callbacks
+
+    def change_terms(self, terms):
+        "The loss terms of this fit, given those of the Learner and of callbacks of lower order"
+        return terms
+
+    def after_trained_epoch(self):
+        "As `after_epoch`, but after epochs of training alone and behind every callback's `after_epoch`"
