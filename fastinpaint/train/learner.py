@@ -20,10 +20,11 @@ from .step import Step
 
 
 class InpaintLearner(Learner):
-    """A fastai `Learner` whose loss reads a `Step`, and whose `FitCallback`s are undone however a fit ends.
+    """A fastai `Learner` whose loss reads a `Step`, and whose `FitCallback`s are undone however a
+    fit ends.
 
-    Its use is fastai's. All private parts of fastai's Learner that the package depends on are overridden here:
-    `_with_events`, `_do_fit`, `_split` and `_do_one_batch`.
+    Its use is fastai's. All private parts of fastai's Learner that the package depends on are
+    overridden here: `_with_events`, `_do_fit`, `_split` and `_do_one_batch`.
     """
     def __init__(self, *args, **kwargs):
         self.step = None              # the `Step` at hand
@@ -40,7 +41,9 @@ class InpaintLearner(Learner):
         with ExitStack() as self._contexts: super().fit(n_epoch, *args, **kwargs)
 
     def inpaint(self, image, mask, **options):
-        "`image` with the hole of `mask` filled, a `PIL.Image`: `Inpainter.__call__` with the Learner's model"
+        """`image` with the hole of `mask` filled, a `PIL.Image`: `Inpainter.__call__` with the
+        Learner's model
+        """
         return Inpainter(self.model)(image, mask, **options)
 
     show_latent_damage = show_latent_damage
@@ -56,14 +59,15 @@ class InpaintLearner(Learner):
         # fastai does so in `before_fit`, too late for what the contexts copy and hook
         self.model.to(getattr(self.dls, "device", default_device()))
         self._contexts.callback(self._end_fit)
-        self.fit_callbacks = [cb for cb in self.cbs.sorted("order")
-                              if isinstance(cb, FitCallback) and (cb.in_lr_find or not self.finding_lr)]
+        found = [cb for cb in self.cbs.sorted("order") if isinstance(cb, FitCallback)]
+        self.fit_callbacks = [cb for cb in found if cb.in_lr_find or not self.finding_lr]
         terms = self.loss_func.terms
         for cb in self.fit_callbacks: terms = cb.change_terms(terms)
         self.objective = InpaintLoss(*terms)
         for cb in self.fit_callbacks: self._contexts.enter_context(cb.during_fit())
 
-    def _end_fit(self): self.fit_callbacks, self.objective, self.forward_context = [], None, nullcontext
+    def _end_fit(self):
+        self.fit_callbacks, self.objective, self.forward_context = [], None, nullcontext
 
     def _do_fit(self):
         for epoch in range(self.first_epoch, self.n_epoch):
@@ -102,5 +106,5 @@ def inpaint_learner(
     # the optimizer holds all parameters from the start, also those that a schedule thaws later
     kwargs = dict(opt_func=partial(Adam, sqr_mom=.99, eps=1e-8), splitter=params) | kwargs
     metrics = default_metrics() if metrics is None else metrics
-    return InpaintLearner(dls, model, loss_func=loss, metrics=metrics, cbs=[LossTerms(), *(cbs or [])],
-                          lr=lr, wd=wd, **kwargs)
+    cbs = [LossTerms(), *(cbs or [])]
+    return InpaintLearner(dls, model, loss, metrics=metrics, cbs=cbs, lr=lr, wd=wd, **kwargs)

@@ -22,7 +22,9 @@ class Scalars:
 
 
 class StepLog:
-    "The unweighted loss `terms` of training steps, and their `health`: whatever else is worth watching"
+    """The unweighted loss `terms` of training steps, and their `health`: whatever else is worth
+    watching
+    """
     def __init__(self): self.terms, self.health = Scalars(), Scalars()
 
     def reset(self):

@@ -8,7 +8,7 @@ from fastai.callback.core import CancelBackwardException
 from fastai.torch_core import find_bs
 from torch.nn.utils import clip_grad_norm_
 
-from ...core.errors import Diverged, InputError
+from ...core.errors import InputError
 from ...models.discriminator import PatchGAN, r1_penalty
 from ..losses import Adversarial, FeatureMatching
 from .fit import FitCallback
@@ -17,30 +17,32 @@ from .fit import FitCallback
 class AdversarialTraining(FitCallback):
     """Train a discriminator beside the model, and add its opinion to the model's loss.
 
-    Both learn from every batch: the model from the adversarial and the feature-matching term, the discriminator from
-    the non-saturating loss and the R1 penalty on real images. Inside the hole, patches of the prediction count as fake,
-    outside as real (the mask, resized). Prediction and image pass through the discriminator once each, for both losses;
-    gradients are taken for one network at a time, so neither's step sees the other's. The discriminator judges
-    predictions from before the model's step. R1 runs in float32 inside autocast. Discriminator and its optimizer are
+    Both learn from every batch: the model from the adversarial and the feature-matching term, the
+    discriminator from the non-saturating loss and the R1 penalty on real images. Inside the hole,
+    patches of the prediction count as fake, outside as real (the mask, resized). Prediction and
+    image pass through the discriminator once each, for both losses; gradients are taken for one
+    network at a time, so neither's step sees the other's. The discriminator judges predictions from
+    before the model's step. R1 runs in float32 inside autocast. Discriminator and its optimizer are
     part of a `Checkpoint`; losses, logits and gradient norms are written to the `StepLog`.
 
-    Raises InputError for negative weights, and where predictions are no images (`LatentLoss` needs `pixel=True`);
-    Diverged where the discriminator's loss is not finite.
+    Raises InputError for negative weights, and where predictions are no images (`LatentLoss` needs
+    `pixel=True`); Diverged where the discriminator's loss is not finite.
     """
     order = 30  # after autocast's casts (10) and GradientAccumulation (6); before LossTerms (40)
 
     def __init__(self,
-        discriminator=None,     # Image `[B, 3, H, W]` to logits and features; by default a `PatchGAN` as wide as the model
+        discriminator=None,     # Image to logits and features; a `PatchGAN` as wide as the model
         weight=10.,             # Of the adversarial term
         feature_matching=100.,  # Of the feature-matching term
         r1=1e-3,                # Coefficient of the R1 penalty
-        r1_every=1,             # Steps between two penalties, which are then so many times larger (lazy regularisation)
+        r1_every=1,             # Steps between two penalties, each then so many times larger
         lr=1e-4,                # Of the discriminator's Adam
         clip=1.,                # Largest gradient norm of each network, None for any
     ):
         if r1 < 0 or r1_every < 1:
             raise InputError(f"the R1 penalty has {r1=}, at least 0, and {r1_every=}, at least 1")
-        self.discriminator, self.r1, self.r1_every, self.lr_d, self.clip = discriminator, r1, r1_every, lr, clip
+        self.discriminator, self.lr_d, self.clip = discriminator, lr, clip
+        self.r1, self.r1_every = r1, r1_every
         self.terms = [Adversarial(weight), FeatureMatching(feature_matching)]
         self.opt_d, self.steps, self.health = None, 0, {}
 
@@ -61,8 +63,9 @@ class AdversarialTraining(FitCallback):
         if not self.in_fit: return
         step = self.learn.step
         if self.pred.shape != step.image.shape:
-            raise InputError(f"adversarial training judges images {list(step.image.shape)}, the model predicts "
-                             f"{list(self.pred.shape)}: keep the decoder in training, as LatentLoss(pixel=True) does")
+            raise InputError(f"adversarial training judges images {list(step.image.shape)}, the "
+                             f"model predicts {list(self.pred.shape)}: keep the decoder in "
+                             "training, as LatentLoss(pixel=True) does")
         self.penalised = self.training and self.r1 > 0 and self.steps % self.r1_every == 0
         self.real_image = step.image.detach().requires_grad_(self.penalised)
         self.discriminator.train(self.training)
@@ -70,8 +73,9 @@ class AdversarialTraining(FitCallback):
         step.fake_logits, step.fake_features = self.discriminator(self.pred)
 
     def before_backward(self):
-        "Both backward passes through the graph that they share, each for its own network's parameters alone"
-        self.learn.loss_grad.backward(inputs=[p for p in self.model.parameters() if p.requires_grad], retain_graph=True)
+        "Both backward passes through the graph they share, each for its own network's parameters"
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.learn.loss_grad.backward(inputs=trained, retain_graph=True)
         loss = self._discriminator_loss()
         accumulated = getattr(self.learn, "gradient_accumulation", None)
         scale = find_bs(self.yb)/accumulated.n_acc if accumulated else 1
@@ -85,9 +89,7 @@ class AdversarialTraining(FitCallback):
         losses = discriminator_losses(real, fake, hole)
         if self.penalised: losses["r1"] = self.r1*self.r1_every*self._r1_penalty(step.real_logits)
         for name, value in losses.items():
-            if not value.isfinite():
-                raise Diverged(f"training stopped in epoch {self.epoch}, batch {self.iter}: "
-                               f"discriminator's {name} is {value.item()}")
+            if not value.isfinite(): self.stop(f"discriminator's {name} is {value.item()}")
         self.health |= {f"d_{k}": v.detach() for k, v in losses.items()}
         self.health |= logit_statistics(real.detach(), fake.detach(), hole)
         return sum(losses.values())
@@ -112,11 +114,11 @@ class AdversarialTraining(FitCallback):
         if self.training: self.step_log.health.write(self.health)
         self.real_image = None
 
-    def before_train(self): self.opt_d.zero_grad()  # an interrupted batch may have left gradients
+    def before_train(self): self.opt_d.zero_grad()  # of an interrupted batch
 
     def state_dict(self):
-        return {"discriminator": self.discriminator.state_dict(), "optimizer": self.opt_d.state_dict(),
-                "steps": self.steps}
+        networks = dict(discriminator=self.discriminator, optimizer=self.opt_d)
+        return {k: v.state_dict() for k, v in networks.items()} | {"steps": self.steps}
 
     def load_state_dict(self, state):
         self.discriminator.load_state_dict(state["discriminator"])
@@ -127,13 +129,16 @@ class AdversarialTraining(FitCallback):
 def discriminator_losses(real, fake, hole):
     """Non-saturating losses of the logits of images and of predictions, all `[B, 1, h, w]`.
 
-    Patches of the prediction are fake where `hole`, the mask resized by nearest neighbour, is 1, and real elsewhere.
+    Patches of the prediction are fake where `hole`, the mask resized by nearest neighbour, is 1,
+    and real elsewhere.
     """
-    return {"real": F.softplus(-real).mean(), "fake": (hole*F.softplus(fake) + (1 - hole)*F.softplus(-fake)).mean()}
+    return {"real": F.softplus(-real).mean(),
+            "fake": (hole*F.softplus(fake) + (1 - hole)*F.softplus(-fake)).mean()}
 
 
 def logit_statistics(real, fake, hole):
-    "Mean logits of real images and of predictions inside the hole, and how often the discriminator is right of each"
+    "Mean logits of images and of predictions inside the hole; the discriminator's accuracy on both"
     share = hole.sum().clamp_min(1)
     return {"d_real_logit": real.mean(), "d_fake_logit": (fake*hole).sum()/share,
-            "d_real_accuracy": (real > 0).float().mean(), "d_fake_accuracy": ((fake < 0)*hole).sum()/share}
+            "d_real_accuracy": (real > 0).float().mean(),
+            "d_fake_accuracy": ((fake < 0)*hole).sum()/share}

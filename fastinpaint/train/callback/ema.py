@@ -8,13 +8,14 @@ from .fit import FitCallback
 
 
 class EMA(FitCallback):
-    """Exponential moving average of the model's weights, evaluated in place of them, and the model's when a fit ends.
+    """Exponential moving average of the model's weights, evaluated in place of them, and the
+    model's when a fit ends.
 
-    After every step `average ← decay·average + (1 - decay)·weights`, BatchNorm statistics included. While it is young
-    the average forgets faster: `decay` is at most (1 + steps)/(10 + steps). An interrupted fit ends with the average,
-    too. Raises InputError for a decay outside [0, 1).
+    After every step `average ← decay·average + (1 - decay)·weights`, BatchNorm statistics included.
+    While it is young the average forgets faster: `decay` is at most (1 + steps)/(10 + steps). An
+    interrupted fit ends with the average, too. Raises InputError for a decay outside [0, 1).
     """
-    order = 70  # after what changes the weights; before History (80) and Checkpoint (90), which want the trained ones
+    order = 70  # after what changes the weights; before Checkpoint (90), which wants the trained
     in_lr_find = False
 
     def __init__(self, decay=.999):
@@ -27,7 +28,7 @@ class EMA(FitCallback):
         finally: self._finish()
 
     def before_train(self):
-        if self.in_fit and self.average is None: self.average = {k: v.clone() for k, v in self._weights().items()}
+        if self.in_fit and self.average is None: self.average = self._copy()
 
     @torch.no_grad()
     def after_step(self):
@@ -49,11 +50,14 @@ class EMA(FitCallback):
     def _swap(self, averaged):
         "Exchange weights and average, unless they are where they should be"
         if self.average is None or averaged == self.swapped: return
-        before = {k: v.clone() for k, v in self._weights().items()}
+        before = self._copy()
         self._load(self.average)
         self.average, self.swapped = before, averaged
 
-    def _weights(self): return {k: v for k, v in self.model.state_dict().items() if v.is_floating_point()}
+    def _weights(self):
+        return {k: v for k, v in self.model.state_dict().items() if v.is_floating_point()}
+
+    def _copy(self): return {k: v.clone() for k, v in self._weights().items()}
 
     def _load(self, weights): self.model.load_state_dict(weights, strict=False)
 

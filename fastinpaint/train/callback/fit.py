@@ -3,18 +3,25 @@ from contextlib import nullcontext
 
 from fastai.callback.core import Callback
 
+from ...core.errors import Diverged
+
 
 class FitCallback(Callback):
     """A callback of an `InpaintLearner` with a context around every fit.
 
-    `during_fit` is entered before fastai's `before_fit` and left when training ends, in whatever way: by itself, by an
-    error, or by Ctrl-C. Validation and prediction outside of a fit do not enter it.
+    `during_fit` is entered before fastai's `before_fit` and left when training ends, in whatever
+    way: by itself, by an error, or by Ctrl-C. Validation and prediction outside of a fit do not
+    enter it.
     """
     in_lr_find = True  # whether it takes part in `lr_find`, whose training is undone afterwards
 
     def during_fit(self):
         "A context manager"
         return nullcontext()
+
+    def stop(self, why):
+        "Raises Diverged, naming the batch"
+        raise Diverged(f"training stopped in epoch {self.epoch}, batch {self.iter}: {why}")
 
     @property
     def in_fit(self): return self in self.learn.fit_callbacks
@@ -24,4 +31,6 @@ class FitCallback(Callback):
         return terms
 
     def after_trained_epoch(self):
-        "As `after_epoch`, but after epochs of training alone and behind every callback's `after_epoch`"
+        """As `after_epoch`, but after epochs of training alone and behind every callback's
+        `after_epoch`
+        """

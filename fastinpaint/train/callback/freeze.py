@@ -14,33 +14,36 @@ WHOLE_RUN = (0., 1.)
 class FreezeSchedule(FitCallback):
     """Freeze parts of the model from one fraction of training to another.
 
-    `FreezeSchedule()` freezes encoder and decoder for the whole run (thesis, Table 5.1). `decoder=(0, .8)` thaws the
-    decoder for the last fifth, `encoder=None` leaves the encoder free, and `keep` names modules inside frozen parts
-    that train all the same ("encoder.stages.0.conv", or a pattern such as "encoder.stages.0.*"), as row (3) does.
-    Frozen means: no gradients, no step of the optimizer (its momentum included) and BatchNorm in eval mode, even
-    after `unfreeze`. Any module can be named.
-    Raises InputError for a module that the model does not have or a span outside [0, 1].
+    `FreezeSchedule()` freezes encoder and decoder for the whole run (thesis, Table 5.1).
+    `decoder=(0, .8)` thaws the decoder for the last fifth, `encoder=None` leaves the encoder free,
+    and `keep` names modules inside frozen parts that train all the same ("encoder.stages.0.conv",
+    or a pattern such as "encoder.stages.0.*"), as row (3) does. Frozen means: no gradients, no step
+    of the optimizer (its momentum included) and BatchNorm in eval mode, even after `unfreeze`. Any
+    module can be named. Raises InputError for a module that the model does not have or a span
+    outside [0, 1].
     """
     order = -5  # right after TrainEvalCallback (-10), which puts the whole model into training mode
 
     def __init__(self,
-        encoder=WHOLE_RUN, # From which fraction of training to which the encoder is frozen, or None
+        encoder=WHOLE_RUN, # The fractions of training between which it is frozen, or None
         decoder=WHOLE_RUN, # The same for the decoder
-        keep=(),           # Modules, by name or pattern, that train although a frozen part holds them
+        keep=(),           # Modules inside of frozen parts that train, by name or pattern
         **parts            # The same for other modules by name, "." written as "__"
     ):
-        spans = {"encoder": encoder, "decoder": decoder} | {k.replace("__", "."): v for k, v in parts.items()}
+        spans = dict(encoder=encoder, decoder=decoder)
+        spans |= {k.replace("__", "."): v for k, v in parts.items()}
         self.spans = {k: v for k, v in spans.items() if v is not None}
         self.keep = [keep] if isinstance(keep, str) else list(keep)
         for name, (start, stop) in self.spans.items():
             if not 0 <= start <= stop <= 1:
-                raise InputError(f"{name} frozen from {start} to {stop}: both are fractions in [0, 1]")
+                raise InputError(f"{name} frozen from {start} to {stop}: both are in [0, 1]")
 
     @contextmanager
     def during_fit(self):
         names = [name for name, _ in self.model.named_modules()]
         self.kept = {pattern: fnmatch.filter(names, pattern) for pattern in self.keep}
-        missing = [k for k in self.spans if k not in names] + [k for k, found in self.kept.items() if not found]
+        missing = [k for k in self.spans if k not in names]
+        missing += [k for k, found in self.kept.items() if not found]
         if missing:
             raise InputError(f"the model has no module {', '.join(missing)}; its parts are "
                              f"{', '.join(k for k, _ in self.model.named_children())}")
@@ -48,12 +51,13 @@ class FreezeSchedule(FitCallback):
         finally:
             for name in self.spans: self.model.get_submodule(name).requires_grad_(True)
 
-    def before_train(self): self.frozen = None  # the model has just been put into training mode as a whole
+    def before_train(self): self.frozen = None  # the whole model was just put into training mode
 
     def before_batch(self):
         if not self.training: return
         now = self.pct_train  # a sum of fractions, which may end a little above or below 1
-        frozen = {k for k, (start, stop) in self.spans.items() if start <= now and (now < stop or start < stop == 1)}
+        frozen = {k for k, (start, stop) in self.spans.items()
+                  if start <= now and (now < stop or start < stop == 1)}
         if frozen != self.frozen:
             self.frozen = frozen
             self._apply()

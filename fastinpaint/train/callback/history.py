@@ -6,7 +6,9 @@ from .fit import FitCallback
 
 
 class History(FitCallback):
-    "Writes every epoch's losses and metrics to the CSV file `path`, whole each time; rows of a resumed run stay"
+    """Writes every epoch's losses and metrics to the CSV file `path`, whole each time; rows of a
+    resumed run stay
+    """
     order = 80  # before Checkpoint, whose file takes the rows along
     in_lr_find = False
 
@@ -16,8 +18,8 @@ class History(FitCallback):
         row = dict(zip(self.recorder.metric_names, map(_plain, self.recorder.log), strict=True))
         self.rows.append(row | self.step_log.health.means())
         names = list(self.rows[0])
-        lines = [",".join(names), *[",".join(str(row.get(k, "")) for k in names) for row in self.rows]]
-        with replacing(self.path) as f: f.write(("\n".join(lines) + "\n").encode())
+        table = [names, *([str(row.get(k, "")) for k in names] for row in self.rows)]
+        with replacing(self.path) as f: f.write("".join(",".join(o) + "\n" for o in table).encode())
 
     def state_dict(self): return {"rows": self.rows}
 

@@ -9,11 +9,13 @@ from .fit import FitCallback
 
 
 class LatentLoss(FitCallback):
-    """L1 between the refined latent and the encoder's latent of the image, `|refine(E(masked, mask)) - E(image)|`.
+    """L1 between the refined latent and the encoder's latent of the image, `|refine(E(masked,
+    mask)) - E(image)|`.
 
-    In place of the Learner's pixel terms, or with `pixel=True` added to them. Without pixel terms the decoder does not
-    run in training at all; validation decodes, for the metrics. `known` and `missing` weigh latent pixels by how much
-    hole lies behind them. The target comes from the encoder as the first fit found it, without gradients.
+    In place of the Learner's pixel terms, or with `pixel=True` added to them. Without pixel terms
+    the decoder does not run in training at all; validation decodes, for the metrics. `known` and
+    `missing` weigh latent pixels by how much hole lies behind them. The target comes from the
+    encoder as the first fit found it, without gradients.
     """
     def __init__(self,
         weight=1.,   # Weight of the term; the thesis takes 1e-4 beside LaMa's other losses
@@ -27,7 +29,8 @@ class LatentLoss(FitCallback):
 
     @contextmanager
     def during_fit(self):
-        if self.target_encoder is None: self.target_encoder = deepcopy(self.model.encoder).requires_grad_(False)
+        if self.target_encoder is None:
+            self.target_encoder = deepcopy(self.model.encoder).requires_grad_(False)
         self.target_encoder.to(next(self.model.parameters()).device).eval()
         hook = self.model.refiner.register_forward_hook(self._keep_latent)
         self.model.decode_in_training = self.pixel
@@ -35,14 +38,15 @@ class LatentLoss(FitCallback):
         finally:
             hook.remove()
             self.model.decode_in_training = True
-            if self.learn.finding_lr: self.target_encoder = None  # weights may be loaded before training
+            if self.learn.finding_lr: self.target_encoder = None  # training may start from others
 
     def _keep_latent(self, refiner, inputs, latent): self.learn.step.latent = latent
 
     def before_batch(self):
         if not self.in_fit: return  # validation outside of a fit judges pixels
-        with torch.no_grad(): self.learn.step.target = self.target_encoder(self.model.pad(self.learn.step.image))
-        self.learn.step.latent_mask = self.model.pad(self.learn.step.mask)
+        step, pad = self.learn.step, self.model.pad
+        with torch.no_grad(): step.target = self.target_encoder(pad(step.image))
+        step.latent_mask = pad(step.mask)
 
     def state_dict(self): return self.target_encoder.state_dict()
 

@@ -8,7 +8,9 @@ from fastai.torch_core import to_float
 
 
 class BFloat16(Callback):
-    "Forward pass and losses under bfloat16 autocast; fastai's own `to_bf16` knows CUDA only. Fourier units stay in fp32."
+    """Forward pass and losses under bfloat16 autocast; fastai's own `to_bf16` knows CUDA only.
+    Fourier units stay in fp32.
+    """
     order = 10  # after the casts to plain tensors (CastToTensor, 9)
 
     def before_fit(self):
@@ -18,4 +20,4 @@ class BFloat16(Callback):
     def after_pred(self): self.learn.pred = to_float(self.pred)
 
     def after_fit(self):
-        if not self.learn.fit_callbacks: self.learn.forward_context = nullcontext  # not of a validation amid training
+        if not self.learn.fit_callbacks: self.learn.forward_context = nullcontext

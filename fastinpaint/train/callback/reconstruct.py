@@ -6,9 +6,11 @@ from ...models.pca import start_at_pca
 
 
 class Reconstruct(Callback):
-    """Shows the model the whole image and asks for all of it back (thesis, § 4.1.2), as if all of it were a hole.
+    """Shows the model the whole image and asks for all of it back (thesis, § 4.1.2), as if all of
+    it were a hole.
 
-    A model with linear paths starts at the principal components of the first `batches` training batches.
+    A model with linear paths starts at the principal components of the first `batches` training
+    batches.
     """
     def __init__(self, batches=16): self.batches, self.begun = batches, False
 

@@ -1,10 +1,8 @@
 "Every loss term by name, next to fastai's losses"
-import math
 from contextlib import contextmanager
 
 from fastai.learner import Metric
 
-from ...core.errors import Diverged
 from .fit import FitCallback
 
 
@@ -20,10 +18,11 @@ class TermMean(Metric):
 
 
 class LossTerms(FitCallback):
-    """Writes each unweighted loss term and its share in the loss to the `StepLog`; shows the terms' means.
+    """Writes each unweighted loss term and its share in the loss to the `StepLog`; shows the terms'
+    means.
 
-    They stand as `train_<term>` beside the losses of each epoch. Raises `Diverged` at the first training batch where
-    a term is NaN or infinite, before the optimizer steps.
+    They stand as `train_<term>` beside the losses of each epoch. Raises `Diverged` at the first
+    training batch where a term is NaN or infinite, before the optimizer steps.
     """
     order = 40  # before Recorder (50), which takes the names of all metrics as training begins
 
@@ -40,14 +39,11 @@ class LossTerms(FitCallback):
     def after_loss(self):
         if not self.training: return
         values = {k: v.detach() for k, v in self.objective.values.items()}
-        if not self.learn.loss.isfinite(): self._stop(values)
+        if not self.learn.loss.isfinite():
+            wrong = [f"{k} is {v.item()}" for k, v in values.items() if not v.isfinite()]
+            self.stop(", ".join(wrong) or "the loss is not finite")
         self.step_log.terms.write(values)
         if len(values) > 1:
             weighted = {f"share_{t.name}": t.weight*values[t.name] for t in self.objective.terms}
             total = sum(weighted.values())
             self.step_log.health.write({k: v/total for k, v in weighted.items()})
-
-    def _stop(self, values):
-        wrong = [f"{k} is {v.item()}" for k, v in values.items() if not math.isfinite(v.item())]
-        raise Diverged(f"training stopped in epoch {self.epoch}, batch {self.iter}: "
-                       f"{', '.join(wrong) or 'the loss is not finite'}")

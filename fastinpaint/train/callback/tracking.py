@@ -1,9 +1,12 @@
-"Weights & Biases tracking that works offline, asks nothing and never stands in the way of a training run"
+"""Weights & Biases tracking that works offline, asks nothing and never stands in the way of a
+training run
+"""
 import math
 import netrc
 import os
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
@@ -19,34 +22,35 @@ from ...models.weights import write_weights
 from .fit import FitCallback
 
 MODES = "online", "offline", "shared", "disabled"
-# what W&B has been seen to raise, for want of a base class of its own: bad settings, full disks, a dead service
-WANDB_ERRORS = (wandb.errors.Error, OSError, RuntimeError, TypeError, ValueError, HandleAbandonedError,
-                MailboxClosedError)
+# W&B has no base class for what it raises over bad settings, full disks and a dead service
+WANDB_ERRORS = (wandb.errors.Error, OSError, RuntimeError, TypeError, ValueError,
+                HandleAbandonedError, MailboxClosedError)
 
 
 class WandbTracking(FitCallback):
-    """Logs a `fit` to W&B: settings, loss terms, learning rates, zero-conv norms, metrics, images/s, one grid an epoch.
+    """Logs a `fit` to W&B: settings, loss terms, learning rates, zero-conv norms, metrics, images.
 
-    Offline unless the user is logged in or `mode` or WANDB_MODE says otherwise; `wandb sync` uploads an offline run.
-    When W&B fails, this says so once and logs no more, while the training goes on. Uses no random numbers.
-    Raises InputError for an unknown mode.
+    Offline unless the user is logged in or `mode` or WANDB_MODE says otherwise; `wandb sync`
+    uploads an offline run. When W&B fails, this says so once and logs no more, while the training
+    goes on. Uses no random numbers. Raises InputError for an unknown mode.
     """
     order = 62  # after Recorder (50), Progress (60) and SaveModel (61)
     remove_on_fetch = True
     in_lr_find = False
 
     def __init__(self,
-        project: str | None = None,    # W&B project; W&B's own default when None
-        mode: str | None = None,       # "online", "offline", "shared" or "disabled"; decided by the login when None
-        settings: dict | None = None,  # What made this run: shown as the run's config
-        name: str | None = None,       # Of the run; W&B makes one up when None
-        dir: str | Path | None = None, # Folder for the files of offline runs; the current one when None
-        log_model: bool = False,       # Upload the weights at the end, as an artifact
-        n_images: int = 8,             # Images in the grid: the first ones of the validation set
-        every: int = 10,               # Batches between two entries for losses, learning rates and images/s
+        project=None,     # W&B project; W&B's own default when None
+        mode=None,        # "online", "offline", "shared" or "disabled"; None: the login decides
+        settings=None,    # What made this run: shown as the run's config
+        name=None,        # Of the run; W&B makes one up when None
+        dir=None,         # Folder for the files of offline runs; the current one when None
+        log_model=False,  # Upload the weights at the end, as an artifact
+        n_images=8,       # Images in the grid: the first ones of the validation set
+        every=10,         # Batches between two entries for losses, learning rates and images/s
     ):
-        if mode not in (None, *MODES): raise InputError(f'mode is one of {MODES} or None, got "{mode}"')
-        self.project, self.mode, self.settings, self.name_, self.dir = project, mode, settings or {}, name, dir
+        if mode not in (None, *MODES):
+            raise InputError(f'mode is one of {MODES} or None, got "{mode}"')
+        self.begin = partial(_begin, project, name, mode, dir, config=settings or {})
         self.log_model, self.n_images, self.every = log_model, n_images, every
         self.tracked, self.broken, self.shown = None, False, []
 
@@ -56,7 +60,7 @@ class WandbTracking(FitCallback):
         if not rank_distrib(): self._start()
         try:
             yield
-            # contexts of higher order have ended: EMA's average is the model, as are SaveModel's best weights
+            # contexts of higher order have ended: EMA's average is the model by now
             if self.log_model and self.tracked is not None and not self.broken: self._log_model()
         finally: self._finish()
 
@@ -79,17 +83,18 @@ class WandbTracking(FitCallback):
     def before_validate(self): self.shown = []
 
     def after_trained_epoch(self):
-        record = dict(zip(self.recorder.metric_names[1:], self.recorder.values[-1], strict=False))  # all but the time
-        values = {f"epoch/{name}": value for name, value in record.items() if _is_number(value)}
-        values |= {f"zero_conv/{name}": norm for name, norm in zero_conv_norms(get_model(self.model)).items()}
+        record = zip(self.recorder.metric_names[1:-1], self.recorder.values[-1], strict=True)
+        values = {f"epoch/{name}": value for name, value in record if _is_number(value)}
+        norms = zero_conv_norms(get_model(self.model))
+        values |= {f"zero_conv/{name}": norm for name, norm in norms.items()}
         if self.shown: values |= self._grid()
         self._log({**values, "epoch": self.epoch + 1})
 
     def _start(self):
         with self._harmless():
-            self.tracked = _begin(self.project, self.name_, self.mode, self.dir, config=self.settings)
-            where = self.tracked.url or f"offline; to upload this run: wandb sync {Path(self.tracked.dir).parent}"
-            if not self.tracked.disabled: print(f"W&B: {where}")
+            run = self.tracked = self.begin()
+            where = run.url or f"offline; to upload this run: wandb sync {Path(run.dir).parent}"
+            if not run.disabled: print(f"W&B: {where}")
 
     def _finish(self):
         if self.tracked is None: return
@@ -99,19 +104,21 @@ class WandbTracking(FitCallback):
     def _restart_clock(self): self.images, self.clock = 0, time.perf_counter()
 
     def _keep_images(self):
-        "Keep the first `n_images` of the validation set, whose order is fixed: their predictions are there anyway"
+        "Keep the first `n_images` of the validation set, whose order is fixed"
         n = self.n_images - sum(map(len, self.shown))
         if n <= 0: return
         image, mask = self.yb
-        rows = torch.cat([self.xb[0], composite(self.pred, image, mask), image], dim=2)[:n].float().cpu()
-        if not self.shown or rows.shape[1:] == self.shown[0].shape[1:]: self.shown.append(rows)
+        rows = torch.cat([self.xb[0], composite(self.pred, image, mask), image], dim=2)[:n]
+        if not self.shown or rows.shape[1:] == self.shown[0].shape[1:]:
+            self.shown.append(rows.float().cpu())
 
     def _grid(self):
         "One picture [3 H, n W, 3] of the kept images [n, 3, 3 H, W]"
         rows = torch.cat(self.shown).permute(2, 0, 3, 1)
         picture = (rows.flatten(1, 2).clamp(0, 1)*255).round().byte().numpy()
         with self._harmless():
-            return {"samples": wandb.Image(picture, caption="masked, composite, original", file_type="jpg")}
+            caption = "masked, composite, original"
+            return {"samples": wandb.Image(picture, caption=caption, file_type="jpg")}
         return {}
 
     def _log(self, values):
@@ -119,10 +126,10 @@ class WandbTracking(FitCallback):
         with self._harmless(): self.tracked.log(values, step=self.train_iter)
 
     def _log_model(self):
-        model = get_model(self.model)
+        model, name = get_model(self.model), "model.safetensors"
         with self._harmless(), TemporaryDirectory() as folder:  # the artifact takes copies
             artifact = wandb.Artifact(f"model-{self.tracked.id}", type="model")
-            write_weights(Path(folder)/"model.safetensors", model.state_dict(), getattr(model, "config", {}))
+            write_weights(Path(folder)/name, model.state_dict(), getattr(model, "config", {}))
             artifact.add_dir(folder)
             self.tracked.log_artifact(artifact)
 
@@ -135,44 +142,48 @@ class WandbTracking(FitCallback):
             self.broken = True
 
 
-def log_table(title: str, header: list, lines: list, project: str | None, mode: str | None, folder: str | Path):
-    """A run of its own that holds one table, in the group of WANDB_RUN_GROUP; like all tracking it stands in nobody's way.
+def log_table(title, header, lines, project, mode, folder):
+    """A W&B run of its own that holds one table, in the group of WANDB_RUN_GROUP.
 
-    `mode` as for `WandbTracking`, and "auto" for None."""
+    `mode` as for `WandbTracking`, and "auto" for None. When W&B fails, this says so and returns.
+    """
     if mode == "disabled": return
+    mode, group = None if mode == "auto" else mode, os.environ.get("WANDB_RUN_GROUP")
     try:
-        with _begin(project, title, None if mode == "auto" else mode, folder, group=os.environ.get("WANDB_RUN_GROUP"),
-                    job_type="summary") as run:
+        with _begin(project, title, mode, folder, group=group, job_type="summary") as run:
             run.log({"summary": wandb.Table(columns=header, data=lines)})
     except WANDB_ERRORS as error: print(f"W&B: no summary table: {error!r}")
 
 
 def _begin(project, name, mode, folder, **kwargs):
     "A new W&B run, which asks nothing and leaves a run of the user's own alone"
-    return wandb.init(project=project, name=name, mode=decide_mode(mode), dir=None if folder is None else str(folder),
-                      reinit="create_new", settings=wandb.Settings(silent=True, console="off", init_timeout=30), **kwargs)
+    settings = wandb.Settings(silent=True, console="off", init_timeout=30)
+    return wandb.init(project=project, name=name, mode=decide_mode(mode), settings=settings,
+                      dir=None if folder is None else str(folder), reinit="create_new", **kwargs)
 
 
-def decide_mode(mode: str | None) -> str:
-    "The mode to ask W&B for: `mode`, else the user's own, and offline where a key would be asked for"
+def decide_mode(mode):
+    "The mode to ask W&B for: `mode`, else the user's own; offline where W&B would ask for a key"
     settings = wandb.setup().settings
     mode = mode or os.environ.get("WANDB_MODE") or settings.mode
     return "offline" if mode in ("online", "shared") and not _is_logged_in(settings) else mode
 
 
 def zero_conv_norms(model):
-    "Weight norm of each zero-initialised layer of `model.conditioner`, by its name: how far the control has opened"
+    "Weight norm of each zero-initialised layer of `model.conditioner`, name → norm"
     modules = getattr(model, "conditioner", torch.nn.Identity()).named_modules()
     return {name: module.weight.norm().item() for name, module in modules
             if "zero" in name and isinstance(getattr(module, "weight", None), torch.Tensor)}
 
 
-def _is_logged_in(settings: wandb.Settings) -> bool:
+def _is_logged_in(settings):
     "Whether W&B will find a key without asking"
-    if os.environ.get("WANDB_API_KEY") or settings.api_key or settings.identity_token_file: return True
+    if os.environ.get("WANDB_API_KEY") or settings.api_key or settings.identity_token_file:
+        return True
     try: logins = netrc.netrc(os.environ.get("NETRC") or None)
     except (OSError, netrc.NetrcParseError): return False
-    return any(logins.authenticators(host) for host in (urlsplit(settings.base_url).netloc, "api.wandb.ai"))
+    hosts = urlsplit(settings.base_url).netloc, "api.wandb.ai"
+    return any(logins.authenticators(host) for host in hosts)
 
 
-def _is_number(value) -> bool: return isinstance(value, (int, float)) and math.isfinite(value)
+def _is_number(value): return isinstance(value, int | float) and math.isfinite(value)
