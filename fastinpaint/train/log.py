@@ -8,25 +8,16 @@ class Scalars:
     def reset(self): self.last, self._sums, self._counts = {}, {}, {}
 
     def write(self, values):
-        "Take in `values`, name → detached scalar tensor or number, of one step"
+        "Take in `values` of one step, name → detached scalar"
         self.last = self.last | values
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0) + value
-            self._counts[name] = self._counts.get(name, 0) + 1
+        for k, v in values.items():
+            self._sums[k], self._counts[k] = self._sums.get(k, 0) + v, self._counts.get(k, 0) + 1
 
-    def mean(self, name):
-        "Mean of `name`; None where no step has reported it"
-        return float(self._sums[name])/self._counts[name] if name in self._sums else None
-
-    def means(self): return {name: self.mean(name) for name in self._sums}
+    def means(self): return {k: float(v)/self._counts[k] for k, v in self._sums.items()}
 
 
 class StepLog:
-    """The unweighted loss `terms` of training steps, and their `health`: whatever else is worth
-    watching
-    """
+    "The unweighted loss `terms` of training steps, and their `health`: all else that is worth watching"
     def __init__(self): self.terms, self.health = Scalars(), Scalars()
 
-    def reset(self):
-        self.terms.reset()
-        self.health.reset()
+    def reset(self): self.terms.reset(), self.health.reset()

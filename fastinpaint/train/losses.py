@@ -7,15 +7,12 @@ from ..kernels import masked_l1
 
 
 class Term(nn.Module):
-    """A loss term: `forward(step)` gives its unweighted scalar, `weight` its share in the sum,
-    `name` its log entry
-    """
+    "A named term: `forward(step)` gives its unweighted scalar, `weight` its share in the sum"
     name = "term"
 
     def __init__(self, weight=1.):
         super().__init__()
-        if weight < 0:
-            raise InputError(f"the weight of {self.name} is {weight}; it cannot be negative")
+        if weight < 0: raise InputError(f"the weight of {self.name} is {weight}; it cannot be negative")
         self.weight = weight
 
 
@@ -41,27 +38,21 @@ class PixelL1(MaskedL1):
 
 
 class PixelMSE(Term):
-    """Mean squared error between prediction and image, which autoencoders are trained with (thesis,
-    § 4.1.2)
-    """
+    "Mean squared error between prediction and image, as for autoencoders (thesis, § 4.1.2)"
     name = "pixel_mse"
 
     def forward(self, step): return F.mse_loss(step.prediction, step.image)
 
 
 class LatentL1(MaskedL1):
-    """L1 between the refined latent and that of the whole image (thesis, § 4.1.3); `LatentLoss`
-    provides both
-    """
+    "L1 between the refined latent and that of the whole image (thesis, § 4.1.3)"
     name = "latent_l1"
 
     def forward(self, step): return self.l1(step.latent, step.target, step.latent_mask)
 
 
 class Adversarial(Term):
-    """Non-saturating loss of the generator (Goodfellow et al. 2014) on the discriminator's logits
-    of the prediction
-    """
+    "Non-saturating generator loss (Goodfellow et al. 2014) on the discriminator's logits"
     name = "adversarial"
 
     def __init__(self, weight=10.): super().__init__(weight)
@@ -70,24 +61,19 @@ class Adversarial(Term):
 
 
 class FeatureMatching(Term):
-    """Mean over the discriminator's layers of the squared distance between features of prediction
-    and image
-    """
+    "Mean over the discriminator's layers of the squared distance of prediction and image"
     name = "feature_matching"
 
     def __init__(self, weight=100.): super().__init__(weight)
 
     def forward(self, step):
-        distance = feature_distance(step.fake_features, step.real_features)
-        return distance/len(step.fake_features)
+        return feature_distance(step.fake_features, step.real_features)/len(step.fake_features)
 
 
 class Perceptual(Term):
-    """Sum over the feature maps of `network` of the squared distance between prediction and image
-    (LaMa, § 3.2).
+    """Sum over the feature maps of `network` of the squared distance (LaMa, § 3.2).
 
-    `network(image)` takes RGB `[B, 3, H, W]` in [0, 1] and gives a list of features; see
-    `models.pretrained`.
+    `network(image)` takes RGB `[B, 3, H, W]` in [0, 1] and gives a list of features.
     """
     name = "perceptual"
 
@@ -106,9 +92,7 @@ def feature_distance(features, targets):
 
 
 class InpaintLoss(nn.Module):
-    """The weighted sum of `terms` as a function of a `Step`; `values` holds the unweighted terms of
-    the last one by name
-    """
+    "The weighted sum of `terms` of a `Step`; `values` holds the unweighted terms of the last one"
     def __init__(self, *terms):
         super().__init__()
         wrong = [t for t in terms if not isinstance(t, Term)]

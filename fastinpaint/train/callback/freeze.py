@@ -14,24 +14,21 @@ WHOLE_RUN = (0., 1.)
 class FreezeSchedule(FitCallback):
     """Freeze parts of the model from one fraction of training to another.
 
-    `FreezeSchedule()` freezes encoder and decoder for the whole run (thesis, Table 5.1).
-    `decoder=(0, .8)` thaws the decoder for the last fifth, `encoder=None` leaves the encoder free,
-    and `keep` names modules inside frozen parts that train all the same ("encoder.stages.0.conv",
-    or a pattern such as "encoder.stages.0.*"), as row (3) does. Frozen means: no gradients, no step
-    of the optimizer (its momentum included) and BatchNorm in eval mode, even after `unfreeze`. Any
-    module can be named. Raises InputError for a module that the model does not have or a span
-    outside [0, 1].
+    `FreezeSchedule()` freezes encoder and decoder for the whole run (thesis, Table 5.1);
+    `decoder=(0, .8)` thaws the decoder for the last fifth. Frozen means: no gradients, no step of
+    the optimizer (its momentum included) and BatchNorm in eval mode, even after `unfreeze`.
+    Raises InputError for a module that the model does not have or a span outside [0, 1].
     """
     order = -5  # right after TrainEvalCallback (-10), which puts the whole model into training mode
 
     def __init__(self,
         encoder=WHOLE_RUN, # The fractions of training between which it is frozen, or None
         decoder=WHOLE_RUN, # The same for the decoder
-        keep=(),           # Modules inside of frozen parts that train, by name or pattern
-        **parts            # The same for other modules by name, "." written as "__"
+        keep=(),           # What trains inside frozen parts: names, or patterns ("encoder.stages.0.*")
+        **parts            # Fractions for other modules by name, "." written as "__"
     ):
-        spans = dict(encoder=encoder, decoder=decoder)
-        spans |= {k.replace("__", "."): v for k, v in parts.items()}
+        spans = dict(encoder=encoder, decoder=decoder, **parts)
+        spans = {k.replace("__", "."): v for k, v in spans.items()}
         self.spans = {k: v for k, v in spans.items() if v is not None}
         self.keep = [keep] if isinstance(keep, str) else list(keep)
         for name, (start, stop) in self.spans.items():
@@ -55,9 +52,8 @@ class FreezeSchedule(FitCallback):
 
     def before_batch(self):
         if not self.training: return
-        now = self.pct_train  # a sum of fractions, which may end a little above or below 1
-        frozen = {k for k, (start, stop) in self.spans.items()
-                  if start <= now and (now < stop or start < stop == 1)}
+        now = self.pct_train
+        frozen = {k for k, (start, stop) in self.spans.items() if start <= now < stop}
         if frozen != self.frozen:
             self.frozen = frozen
             self._apply()

@@ -29,8 +29,8 @@ class LatentLoss(FitCallback):
 
     @contextmanager
     def during_fit(self):
-        if self.target_encoder is None:
-            self.target_encoder = deepcopy(self.model.encoder).requires_grad_(False)
+        found, exploring = self.target_encoder, self.learn.finding_lr
+        if found is None: self.target_encoder = deepcopy(self.model.encoder).requires_grad_(False)
         self.target_encoder.to(next(self.model.parameters()).device).eval()
         hook = self.model.refiner.register_forward_hook(self._keep_latent)
         self.model.decode_in_training = self.pixel
@@ -38,7 +38,7 @@ class LatentLoss(FitCallback):
         finally:
             hook.remove()
             self.model.decode_in_training = True
-            if self.learn.finding_lr: self.target_encoder = None  # training may start from others
+            if exploring: self.target_encoder = found  # training may start from other weights
 
     def _keep_latent(self, refiner, inputs, latent): self.learn.step.latent = latent
 

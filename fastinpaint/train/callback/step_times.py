@@ -14,12 +14,10 @@ PARTS = "data", "targets", "encode", "refine", "decode", "loss", "backward", "op
 
 
 class StepTimes(FitCallback):
-    """Median seconds of each of `PARTS`, over every `every`-th training step, written to `path` as
-    JSON after `fit`.
+    """Writes median seconds of each of `PARTS`, over every `every`-th step, to the JSON file `path`.
 
     `targets` is what callbacks prepare before the forward pass, such as the latent of the whole
-    image; `decode` and `backward` include a discriminator's. A GPU is waited for at each part's
-    end, in the measured steps only.
+    image; `decode` and `backward` include a discriminator's. Measured steps wait for a GPU.
     """
     order = -20  # before all other callbacks of a batch
     in_lr_find = False

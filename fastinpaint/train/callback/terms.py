@@ -14,15 +14,13 @@ class TermMean(Metric):
     def name(self): return f"train_{self.term}"
 
     @property
-    def value(self): return self.terms.mean(self.term)
+    def value(self): return self.terms.means().get(self.term)
 
 
 class LossTerms(FitCallback):
-    """Writes each unweighted loss term and its share in the loss to the `StepLog`; shows the terms'
-    means.
+    """Writes loss terms and their shares in the loss to the `StepLog`; shows means as `train_<term>`.
 
-    They stand as `train_<term>` beside the losses of each epoch. Raises `Diverged` at the first
-    training batch where a term is NaN or infinite, before the optimizer steps.
+    Raises Diverged at the first training batch where a term is not finite, before any step.
     """
     order = 40  # before Recorder (50), which takes the names of all metrics as training begins
 

@@ -95,6 +95,15 @@ def test_the_target_is_that_of_the_encoder_as_training_began(tiny_learner):
         assert not torch.allclose(target, learn.model.eval().encode(image), atol=1e-4)
 
 
+def test_a_search_for_the_rate_does_not_fix_the_target(tiny_learner):
+    learn = tiny_learner(FreezeSchedule(), LatentLoss())
+    learn.lr_find(num_it=6, show_plot=False)
+    torch.nn.init.uniform_(learn.model.encoder.stages[0].conv.weight)  # weights loaded after it
+    learn.fit(1)
+    assert torch.equal(learn.latent_loss.target_encoder.stages[0].conv.weight,
+                       learn.model.encoder.stages[0].conv.weight)
+
+
 def names(learn): return list(learn.recorder.metric_names)
 
 
