@@ -1,4 +1,4 @@
-"Devices, the memory available on them, and networks in eval mode"
+"Devices, the memory at hand, and networks that are only evaluated"
 import math
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,11 +28,13 @@ def choose_device(name):
 
 @contextmanager
 def evaluating(model):
-    "`model` in eval mode; then each module in its own mode again, as frozen parts differ from others"
+    "`model` in eval mode, no parameter needing a gradient; then each of its parts as it was before"
     modes = {m: m.training for m in model.modules()}
-    try: yield model.eval()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    try: yield model.eval().requires_grad_(False)
     finally:
         for m, training in modes.items(): m.training = training
+        for p in trained: p.requires_grad_()
 
 
 def memory_at_hand(device):

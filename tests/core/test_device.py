@@ -21,13 +21,15 @@ def test_a_gpu_that_is_not_there_is_named():
     with pytest.raises(InputError, match="--device cuda:1: this torch sees no GPU"): choose_device("cuda:1")
 
 
-def test_evaluating_gives_each_module_its_mode_back():
-    model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.ReLU()).train()
-    model[1].eval()
+def test_evaluating_leaves_a_model_with_frozen_parts_as_it_was():
+    model = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)).train()
+    model[1].eval().requires_grad_(False)
     with pytest.raises(KeyError), evaluating(model) as same:
         assert same is model and not any(m.training for m in model.modules())
+        assert not any(p.requires_grad for p in model.parameters())
         raise KeyError
     assert [m.training for m in model.modules()] == [True, True, False]
+    assert [p.requires_grad for p in model.parameters()] == [True, True, False, False]
 
 
 @pytest.fixture

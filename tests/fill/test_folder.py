@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastinpaint.fill.folder import Filled, fill_folder, lossless_suffix
+from fastinpaint.fill.folder import FolderResult, fill_folder, lossless_suffix
 from fastinpaint.fill.inpainter import Inpainter
 from fastinpaint.models.load import save_model
 
@@ -32,7 +32,7 @@ def files(folder): return {str(o.relative_to(folder)): o.read_bytes() for o in P
 
 
 def test_every_photograph_is_filled_once(folders):
-    assert fill_folder(**folders) == Filled(filled=8)
+    assert fill_folder(**folders) == FolderResult(filled=8)
     inpainter, out = Inpainter(folders["model"], "cpu"), files(folders["out"])
     assert out.keys() == {"0.png", "2.png", "4.png", "6.png", "deep/1.png", "deep/3.png", "deep/5.png", "deep/7.png"}
     for name in "0.png", "deep/7.png":
@@ -42,9 +42,9 @@ def test_every_photograph_is_filled_once(folders):
 
     (folders["out"]/"0.png").write_bytes(b"as it was left")
     (folders["out"]/"2.png").unlink()
-    assert fill_folder(**folders) == Filled(filled=1, kept=7)
+    assert fill_folder(**folders) == FolderResult(filled=1, kept=7)
     assert files(folders["out"]) == out | {"0.png": b"as it was left"}
-    assert fill_folder(**folders, overwrite=True) == Filled(filled=8) and files(folders["out"]) == out
+    assert fill_folder(**folders, overwrite=True) == FolderResult(filled=8) and files(folders["out"]) == out
 
 
 def test_one_bad_file_does_not_stop_the_rest(folders, capsys):

@@ -7,7 +7,9 @@ from PIL import Image, ImageCms
 
 from fastinpaint.data.pictures import Picture, open_picture
 from fastinpaint.fill import strategies
-from fastinpaint.fill.inpainter import Inpainter, bytes_per_pixel, feathered
+from fastinpaint.fill.hole import feathered
+from fastinpaint.fill.inpainter import Inpainter
+from fastinpaint.fill.strategies import STRATEGIES
 from fastinpaint.models.lama import lama
 from fastinpaint.models.load import save_model
 
@@ -172,7 +174,7 @@ def test_feathering_blends_only_in_its_band(inpainter):
     assert row[:10].max() == 0 and row[10:15].tolist() == [51, 102, 153, 204, 255] and row[15:].min() == 255
 
 
-@pytest.mark.parametrize("name", strategies.STRATEGIES)
+@pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_keeps_known_pixels_and_repeats(inpainter, name):
     image, mask = photo(300, 420), np.zeros((300, 420), bool)
     mask[100:140, 100:150] = mask[250:, 400:] = True
@@ -220,7 +222,7 @@ def test_known_pixels_of_a_bad_prediction_are_kept(inpainter, monkeypatch):
 
 def test_little_memory_makes_tiles(inpainter, monkeypatch):
     seen = []
-    monkeypatch.setattr("fastinpaint.fill.inpainter.memory_at_hand", lambda device: 300**2*bytes_per_pixel(inpainter.model)/.7)
+    monkeypatch.setattr(strategies, "pixels_at_once", lambda *_: 300**2)
     handle = inpainter.net.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[2:].numel()))
     mask = np.zeros((600, 600), bool)
     mask[300:310] = True
