@@ -1,4 +1,4 @@
-"Filling a folder of photographs: which mask and result belong to each, and which are left to do"
+"Filling a folder of photographs: the mask and the result of each, and which are left to do"
 import os
 from collections import Counter
 from contextlib import closing
@@ -11,8 +11,6 @@ from ..core.errors import InputError
 from ..data.masks import MaskFolder
 from ..data.photos import UNREADABLE, find_images
 from .workers import Job, fill_in_processes, fill_in_turn
-
-__all__ = ["FolderResult", "fill_folder", "lossless_suffix"]
 
 
 @dataclass
@@ -43,15 +41,15 @@ def fill_folder(
 ):
     """Fill every photograph under `images` and return a `FolderResult`.
 
-    Results are written whole or not at all. Those that exist are kept, so that a run that was
-    stopped continues. A photograph that cannot be filled does not stop the others. Several workers
-    need to be started from the main thread. Raises InputError where a folder or `workers` does not
-    fit, and what `Inpainter` raises.
+    Results are written whole or not at all, and kept by the next run, which so continues one that
+    was stopped. A photograph that cannot be filled does not stop the others. Several workers have
+    to be started in the main thread. Raises InputError where a folder does not fit, and what
+    `Inpainter` raises.
     """
     if workers < 1: raise InputError(f"workers={workers}: expected 1 or more")
     if Path(out).resolve() in (Path(images).resolve(), Path(masks).resolve()):
-        raise InputError(f"the results would go among the originals in {out}: "
-                         "give them a folder of their own")
+        raise InputError(f"the results would go among the originals in {out}: give them a folder "
+                         "of their own")
     jobs, result = _jobs(images, masks, out, format), FolderResult()
     result.failed = {o.photo: f"no mask of the same name in {masks}" for o in jobs if not o.mask}
     todo = [o for o in jobs if o.mask and (overwrite or not o.out.exists())]
@@ -79,12 +77,12 @@ def _jobs(images, masks, out, format):
         jobs.append(Job(photo, found.mask_of(name), Path(out)/(stem + suffix)))
     if any(o.mask for o in jobs): return jobs
     first = Path(names[0])
-    raise InputError(f"none of the {len(jobs)} photographs in {images} has a mask of the same name in "
-                     f"{masks}: {first.name} needs one called {first.stem}.png, of any format")
+    raise InputError(f"none of the {len(jobs)} photographs in {images} has a mask of the same name "
+                     f"in {masks}: {first.name} needs one called {first.stem}.png, of any format")
 
 
 def lossless_suffix(photo):
-    "Of the result for the file `photo`: .tif for TIFF, and for CMYK, which PNG cannot hold; else .png"
+    "Of the result for `photo`: .tif for TIFF, and for CMYK, which PNG cannot hold; else .png"
     try:
         with Image.open(photo) as im:
             return ".tif" if im.format == "TIFF" or im.mode == "CMYK" else ".png"

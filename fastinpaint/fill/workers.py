@@ -36,9 +36,9 @@ def fill_in_processes(jobs, load, options, workers):
     def start_worker():
         ours, theirs = context.Pipe()
         with theirs:
-            processes[ours] = context.Process(target=_work, args=(theirs, load, options), daemon=True)
-            processes[ours].start()
-        current[ours] = None  # no job before its model is loaded
+            process = context.Process(target=_work, args=(theirs, load, options), daemon=True)
+            process.start()
+        processes[ours], current[ours] = process, None  # no job before its model is loaded
 
     try:
         for _ in range(workers): start_worker()
@@ -47,22 +47,26 @@ def fill_in_processes(jobs, load, options, workers):
                 job = current.pop(link)
                 try: answer = link.recv()
                 except (EOFError, ConnectionResetError):
-                    processes[link].join()
-                    if processes[link].exitcode == 1: raise RuntimeError("a worker raised the error above") from None
-                    if job is None and current: continue  # others could load the model
-                    if job is None:
-                        raise InputError("a worker was killed while it loaded the model: try fewer") from None
-                    answer = "the process that filled it was killed: is there memory for so many workers?"
-                    start_worker()
+                    answer = _end_of(processes[link], job)
+                    if job: start_worker()
+                    elif not current: raise InputError(answer) from None  # no other has the model
                 else:
                     if isinstance(answer, Exception): raise answer
                     if following := next(left, None):
                         current[link] = following
-                        with suppress(BrokenPipeError): link.send(following)  # its end is noticed above
+                        with suppress(BrokenPipeError): link.send(following)  # recv notices
                 if job: yield job.photo, answer
     finally:
         for process in processes.values(): process.terminate()
         for process in processes.values(): process.join()
+
+
+def _end_of(process, job):
+    "Why `job` has failed with its worker. Raises RuntimeError if that met a bug."
+    process.join()
+    if process.exitcode == 1: raise RuntimeError("a worker raised the error above")
+    if job: return "the process that filled it was killed: is there memory for so many workers?"
+    return "a worker was killed while it loaded the model: try fewer"
 
 
 def _failure(inpainter, job, options):

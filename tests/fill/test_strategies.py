@@ -4,6 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastinpaint.core.errors import InputError
+from fastinpaint.fill import strategies
 from fastinpaint.fill.strategies import (
     MARGIN,
     STRATEGIES,
@@ -12,7 +14,9 @@ from fastinpaint.fill.strategies import (
     choose,
     fill,
     fill_by,
+    pixels_at_once,
     tile_boxes,
+    tiled,
 )
 
 SIDE = 256
@@ -117,4 +121,22 @@ def test_other_errors_and_the_last_strategys_are_not_hidden():
         return predict
     with pytest.raises(RuntimeError, match="shape"): fill(fails(RuntimeError("shape")), photo(), holes(), "whole", 1e6)
     with pytest.raises(torch.OutOfMemoryError): fill(fails(torch.OutOfMemoryError("x")), photo(), holes(), "whole", 1e6)
-    with pytest.raises(ValueError, match="'best'.*auto, whole, crop"): fill(constant, photo(), holes(), "best", 1e6)
+    with pytest.raises(InputError, match="'best'.*auto, whole, crop"): fill(constant, photo(), holes(), "best", 1e6)
+
+
+def test_the_memory_at_hand_says_how_many_pixels(tiny_lama, monkeypatch):
+    monkeypatch.setattr(strategies, "memory_at_hand", lambda device: 10**9)
+    narrow, wide, other = (pixels_at_once(net, "cpu") for net in (tiny_lama(width=8), tiny_lama(width=16), torch.nn.ReLU()))
+    assert 10**9 > 225*narrow > .5*10**9 and 10**9 > 392*wide > .5*10**9  # bytes a pixel as they were measured
+    assert 10**9 > 1411*other > .5*10**9  # as wide as published networks
+    assert pixels_at_once(tiny_lama(width=8), "cpu", gradients=True) == narrow/8
+
+
+def test_tiles_blend_from_one_to_the_next():
+    hole, values = holes(SIDE, 700, ((100, 110), (0, 700))), [.2]
+    def one_more(image, hole):
+        values.append(values[-1] + .1)
+        return np.full(image.shape, values[-1], np.float32)
+    row = tiled(one_more, photo(SIDE, 700), hole, SIDE)[105, :, 0]
+    assert len(values) > 2 and row[[0, -1]] == pytest.approx([values[1], values[-1]])
+    assert 0 <= np.diff(row).min() and np.diff(row).max() < .01
