@@ -52,7 +52,8 @@ class Inpainter:
         Raises InputError where sizes, types or options do not fit and where all is hole; warns
         where nothing is.
         """
-        return self._fill(open_picture(image), mask, invert, dilate, feather, refine, strategy).image
+        picture = open_picture(image)
+        return self._fill(picture, mask, invert, dilate, feather, refine, strategy).image
 
     def fill_file(self, image, mask, out, **options):
         """Fill the photograph `image` as in `__call__`, and write the file `out`, or nothing.

@@ -28,9 +28,9 @@ def refined(net, image, mask, iterations=15, lr=2e-3, shortest=512, pixels=2048*
     for `iterations` below 0 and `shortest` below 1.
     """
     if not len(getattr(net.refiner, "blocks", ())):
-        raise InputError(f"{type(net).__name__} has no refiner blocks, whose input could be refined: "
-                         "take a model of lama() with blocks=1 or more, or one that load_lama read, "
-                         "or fill without refine")
+        raise InputError(f"{type(net).__name__} has no refiner blocks, whose input could be "
+                         "refined: take a model of lama() with blocks=1 or more, or one that "
+                         "load_lama read, or fill without refine")
     if iterations < 0 or shortest < 1:
         raise InputError(f"no refining with {iterations=} and {shortest=}: at least 0 and 1")
     with torch.inference_mode(False), torch.no_grad(), evaluating(net):
@@ -54,7 +54,7 @@ def _size(x): return f"{x.shape[-1]}x{x.shape[-2]}"
 
 
 def optimised(net, image, mask, guide, inside, iterations, lr, progress):
-    "The prediction closest to `image` where `mask` is 0 and, halved, to `guide` where `inside` is 1"
+    "The prediction closest to `image` outside of `mask` and, halved, to `guide` in `inside`"
     (h, w), latent = image.shape[-2:], net.encode(image, mask).float().requires_grad_()
     adam, best, steps = torch.optim.Adam([latent], lr), math.inf, range(iterations + 1)
     # weights that turn means over all pixels into means over those compared

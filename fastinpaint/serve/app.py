@@ -128,7 +128,8 @@ def _input_column(models):
             with gr.Row():
                 dilate = gr.Slider(0, 16, 0, step=1, label="Enlarge the hole",
                                    info="pixels on every side")
-                refine = gr.Checkbox(label="Refine", info="keep the structure of a smaller fill; slow")
+                refine = gr.Checkbox(label="Refine",
+                                     info="keep the structure of a smaller fill; slow")
             with gr.Row():
                 another = gr.Button("Another photograph")
                 go = gr.Button("Fill", variant="primary")
@@ -211,8 +212,8 @@ def serving(inpainters, host="127.0.0.1", port=7860, max_bytes=MAX_BYTES, max_pi
             keep=KEEP):
     """Serve the page in the background; yields it, its address in `local_url`.
 
-    Files of visitors have at most `max_bytes`, are in a folder that only this user can read, and are
-    removed `keep` seconds after their last use, or at the end. Raises OSError if the port is taken.
+    Visitors' files have at most `max_bytes`, are in a folder that only this user can read, and
+    are removed `keep` seconds after their last use. Raises OSError if the port is taken.
     """
     _check_port(host, port)
     place = dict(prefix="fastinpaint-", dir=os.path.realpath(gettempdir()))

@@ -182,6 +182,17 @@ def test_refining_changes_the_hole_alone(inpainter):
     check(inpainter(image, mask, refine=True), image, mask)
 
 
+def test_refining_counts_gradients_and_is_not_done_in_tiles(inpainter, monkeypatch):
+    asked = []
+    def fill(predict, image, hole, strategy, pixels):
+        asked.append((strategy, pixels))
+        return image
+    monkeypatch.setattr(strategies, "pixels_at_once", lambda model, device, gradients=False: 1 if gradients else 8)
+    monkeypatch.setattr(strategies, "fill", fill)
+    for options in dict(), dict(refine=True), dict(refine=True, strategy="tiles"): inpainter(photo(), hole(), **options)
+    assert asked == [("auto", 8), ("crop", 1), ("tiles", 1)]
+
+
 def test_bf16_is_close(model):
     results = [np.asarray(Inpainter(model, precision=p)(photo(), hole())).astype(int) for p in ("fp32", "bf16")]
     assert 0 < np.abs(results[0] - results[1]).max() < 16

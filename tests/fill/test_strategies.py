@@ -55,7 +55,7 @@ def test_known_pixels_stay_and_a_constant_shows_no_seams(name, dtype):
 
 def test_resize_continues_a_constant_photograph():
     image, hole = np.full((700, 900, 3), 90, np.uint8), holes()
-    def predict(image, hole): return np.where(hole[..., None], 90/255, image/255).astype(np.float32)
+    def predict(image, hole): return np.where(hole[..., None], 90/255, 1).astype(np.float32)  # 1 is not to be seen
     assert (fill_by("resize", predict, image, hole, SIDE) == 90).all()
 
 
@@ -139,4 +139,21 @@ def test_tiles_blend_from_one_to_the_next():
         return np.full(image.shape, values[-1], np.float32)
     row = tiled(one_more, photo(SIDE, 700), hole, SIDE)[105, :, 0]
     assert len(values) > 2 and row[[0, -1]] == pytest.approx([values[1], values[-1]])
-    assert 0 <= np.diff(row).min() and np.diff(row).max() < .01
+    assert np.diff(row).min() > -1e-6 and np.diff(row).max() < .01
+
+
+def test_resize_shows_the_network_a_small_photograph_whose_hole_has_not_grown():
+    hole, seen = holes(), []
+    def predict(image, hole):
+        seen.append(hole)
+        return constant(image, hole)
+    for name in "crop", "resize": fill_by(name, predict, photo(), hole, SIDE)
+    count = len(boxes(hole))
+    full, small = (max(part, key=np.size) for part in (seen[:count], seen[count:]))
+    assert max(small.shape) == SIDE and 0 < small.mean() < full.mean()
+
+
+def test_a_large_hole_has_a_margin_of_half_its_side():
+    hole = holes(2400, 2400, ((800, 1600), (800, 1600)))
+    (rows, columns), = boxes(hole)
+    assert rows == columns == slice(400, 2000)
