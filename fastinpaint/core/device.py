@@ -1,37 +1,52 @@
-"Devices, the memory at hand, and networks in eval mode"
-import os
-import re
+"Devices, the memory at hand, and networks that are only evaluated"
+import math
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import torch
 from fastai.torch_core import default_device
 
+from .errors import InputError
+
+# where a container reads its limit: control groups of version 2, and of version 1
+CGROUP_LIMITS = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"
+
 
 def choose_device(name):
-    "The device called `name`; for auto, the GPU if there is one"
+    """The `torch.device` called `name`; for "auto", the GPU if there is one.
+
+    Raises InputError for a name that is no device, and for a GPU where there is none.
+    """
     if name == "auto": return default_device()
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available(): raise ValueError(f"--device {name}: this torch sees no GPU")
+    try: device = torch.device(name)
+    except RuntimeError as e: raise InputError(f"--device {name}: {e}") from e
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"--device {name}: this torch sees no GPU")
     return device
 
 
 @contextmanager
 def evaluating(model):
-    "`model` in eval mode, then each of its modules in its own again: those of frozen parts differ from the rest"
+    "`model` in eval mode, no parameter needing a gradient; then each of its parts as it was before"
     modes = {m: m.training for m in model.modules()}
-    try: yield model.eval()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    try: yield model.eval().requires_grad_(False)
     finally:
         for m, training in modes.items(): m.training = training
+        for p in trained: p.requires_grad_()
 
 
 def memory_at_hand(device):
-    "Bytes that a forward pass may use on `device`: of a CPU's memory what the system calls available, within a container's limit"
+    "Bytes that a forward pass may use on `device`; on a CPU within the limit of a container"
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    page = os.sysconf("SC_PAGE_SIZE")
-    try: found = int(re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())[1])*1024
-    except FileNotFoundError: return os.sysconf("SC_PHYS_PAGES")*page//2  # not Linux
-    try: limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-    except (FileNotFoundError, ValueError): return found  # no container, or one with "max": no limit
-    return min(found, limit - int(Path("/proc/self/statm").read_text().split()[1])*page)
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    used = psutil.Process().memory_info().rss
+    return max(min(psutil.virtual_memory().available, container_limit() - used), 0)
+
+
+def container_limit():
+    "Bytes that this container may use, infinite without a limit"
+    texts = [Path(o).read_text().strip() for o in CGROUP_LIMITS if Path(o).exists()]
+    return min((int(o) for o in texts if o.isdigit()), default=math.inf)  # version 2 says "max"

@@ -2,28 +2,22 @@
 import os
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from secrets import token_hex
 
 
 @contextmanager
 def replacing(path):
-    """Binary file that takes the place of `path` only once it is complete and on the disk.
+    """Binary file that takes the place of `path`, in a folder made for it, once it is on the disk.
 
-    Whatever goes wrong before (a full disk, an exception, a kill) leaves the old file as it was.
+    After a full disk, an exception or a kill while it is written, the old file is as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as f:
-        try:
+    unfinished = path.with_name(f".{path.name}.{token_hex(4)}")
+    try:
+        with open(unfinished, "xb") as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
-            os.chmod(f.name, 0o666 & ~_umask())
-            os.replace(f.name, path)
-        finally: Path(f.name).unlink(missing_ok=True)
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        os.replace(unfinished, path)
+    finally: unfinished.unlink(missing_ok=True)

@@ -1,58 +1,69 @@
-"The feature refiner of LaMa (Kulshreshtha et al. 2022): a large photograph keeps what the network finds at a smaller size"
+"LaMa's feature refiner (Kulshreshtha et al. 2022): large fills keep the structure of smaller ones"
 import math
 import warnings
-from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from fastprogress import progress_bar
 
 from ..core.device import evaluating
+from ..core.errors import InputError
 from ..kernels import masked_l1
 from ..models.net import composite
 
 ERODED = 7  # pixels from the centre of the paper's 15×15 ellipse to its edge
 
 
-def refined(net, image, mask, iterations=15, lr=2e-3, shortest=512, pixels=2048*2048, progress=True):
-    """Prediction `[1, 3, H, W]` (not composited) whose large structure is that of a fill at a smaller size.
+def refined(net, image, mask, iterations=15, lr=2e-3, shortest=512, pixels=2048**2, progress=True):
+    """Prediction `[1, 3, H, W]` (not composited) whose large structure is that of a smaller fill.
 
-    `net` is an `InpaintNet` with refiner blocks, `image` `[1, 3, H, W]` in [0, 1] and 0 in the hole, `mask` `[1, 1, H, W]` 1 in
-    the hole. Both are halved until the shorter side is at most `shortest`, and filled there; an image that is small enough
-    gets the plain prediction. At every larger size the features that enter the refiner take `iterations` steps of Adam
-    towards the fill below, and the prediction of the lowest loss is kept. Sizes of more than `pixels` are not refined, as a
-    step holds every feature map of refiner and decoder: the fill below is enlarged, and a warning says so. Works under
-    `no_grad` and `inference_mode`; on a CPU the same input gives the same bits. Raises ValueError for a model without
-    refiner blocks, and for `iterations` below 0 or `shortest` below 1.
+    `net` is an `InpaintNet` with refiner blocks, `image` `[1, 3, H, W]` in [0, 1] and 0 in the
+    hole, `mask` `[1, 1, H, W]` 1 in the hole. Both are halved until the shorter side is at most
+    `shortest`, and filled there. At every larger size Adam, of rate `lr`, optimises the features
+    that enter the refiner in `iterations` steps towards the smaller fill; the prediction of the
+    lowest loss is kept. As a step holds every feature map of refiner and decoder, at sizes of more
+    than `pixels` the smaller fill is only enlarged, with a warning. Works under `no_grad` and
+    `inference_mode`; deterministic on a CPU. Raises InputError for a model without refiner blocks,
+    for `iterations` below 0 and `shortest` below 1.
     """
     if not len(getattr(net.refiner, "blocks", ())):
-        raise ValueError(f"{type(net).__name__} has no refiner blocks, whose input could be refined: take a model of lama() with "
-                         "blocks=1 or more, or one that load_lama read, or fill without refine")
-    if iterations < 0 or shortest < 1: raise ValueError(f"no refining with {iterations=} and {shortest=}: at least 0 and 1")
-    with torch.inference_mode(False), torch.no_grad(), evaluating(net), without_gradients(net):
-        scales = pyramid(image.clone(), mask.clone(), shortest)  # clones, since autograd refuses tensors of inference mode
-        allowed = sum(x[0, 0].numel() <= pixels for x, _ in scales[1:]) + 1
-        if allowed < len(scales):
-            warnings.warn(f"{_size(image)} is more than the {pixels} pixels allowed for refining: filled at "
-                          f"{_size(scales[allowed - 1][0])} and enlarged; with memory to spare, allow more pixels", stacklevel=2)
+        raise InputError(f"{type(net).__name__} has no refiner blocks, whose input could be "
+                         "refined: take a model of lama() with blocks=1 or more, or one that "
+                         "load_lama read, or fill without refine")
+    if iterations < 0 or shortest < 1:
+        raise InputError(f"no refining with {iterations=} and {shortest=}: at least 0 and 1")
+    with torch.inference_mode(False), torch.no_grad(), evaluating(net):
+        # clones, as autograd refuses tensors of inference mode
+        scales = pyramid(image.clone(), mask.clone(), shortest)
+        enlarged = [x for x, _ in scales[1:] if x[0, 0].numel() > pixels]
+        if enlarged:
+            warnings.warn(f"{_size(image)} is more than the {pixels} pixels allowed for refining: "
+                          f"filled at {_size(scales[-len(enlarged) - 1][0])} and enlarged; "
+                          "with memory to spare, allow more pixels", stacklevel=2)
         pred = net(*scales[0])
-        for i, (small, large) in enumerate(zip(scales, scales[1:], strict=False), 1):
+        for small, (x, m) in pairwise(scales):
             guide, inside = composite(pred, *small), eroded(small[1])
-            if i >= allowed: pred = doubled(guide)[..., :large[0].shape[-2], :large[0].shape[-1]]
-            elif inside.any(): pred = optimised(net, *large, guide, inside, iterations, lr, progress)
-            else: pred = net(*large)  # a hole too thin to guide anything in it
+            if x[0, 0].numel() > pixels: pred = doubled(guide)[..., :x.shape[-2], :x.shape[-1]]
+            elif inside.any(): pred = optimised(net, x, m, guide, inside, iterations, lr, progress)
+            else: pred = net(x, m)  # the hole is too thin to be guided
     return pred
 
 
+def _size(x): return f"{x.shape[-1]}x{x.shape[-2]}"
+
+
 def optimised(net, image, mask, guide, inside, iterations, lr, progress):
-    "The best prediction on the way to one that equals `image` where `mask` is 0 and, halved, `guide` where `inside` is 1"
+    "The prediction closest to `image` outside of `mask` and, halved, to `guide` in `inside`"
     (h, w), latent = image.shape[-2:], net.encode(image, mask).float().requires_grad_()
     adam, best, steps = torch.optim.Adam([latent], lr), math.inf, range(iterations + 1)
-    missing, known = 1/inside.mean().item(), 1/max(1 - mask.mean().item(), 1e-6)  # makes both means over what counts
+    # weights that turn means over all pixels into means over those compared
+    missing, known = 1/inside.mean().item(), 1/max(1 - mask.mean().item(), 1e-6)
     with torch.enable_grad():
         for step in progress_bar(steps) if progress else steps:
             pred = net.decode(net.refine(latent))[..., :h, :w]
-            loss = masked_l1(halved(pred), guide, inside, 0., missing) + masked_l1(pred, image, mask, known, 0.)
+            loss = masked_l1(halved(pred), guide, inside, 0., missing)
+            loss = loss + masked_l1(pred, image, mask, known, 0.)
             if step == 0 or loss < best: best, found = loss.item(), pred.detach()
             if step < iterations:
                 adam.zero_grad()
@@ -61,20 +72,8 @@ def optimised(net, image, mask, guide, inside, iterations, lr, progress):
     return found
 
 
-@contextmanager
-def without_gradients(net):
-    "`net` with no parameter that asks for a gradient, which would cost memory; then as it was"
-    wanted = [p for p in net.parameters() if p.requires_grad]
-    try: yield net.requires_grad_(False)
-    finally:
-        for p in wanted: p.requires_grad_()
-
-
-def _size(x): return f"{x.shape[-1]}x{x.shape[-2]}"
-
-
 def pyramid(image, mask, shortest):
-    "`(image, mask)` at full size and halved until the shorter side is at most `shortest`, the smallest first"
+    "`(image, mask)` halved until the shorter side is at most `shortest`; all sizes, smallest first"
     scales = [(image, mask)]
     while min(scales[0][0].shape[-2:]) > shortest: scales.insert(0, half(*scales[0]))
     return scales
@@ -83,8 +82,8 @@ def pyramid(image, mask, shortest):
 def half(image, mask):
     """`image` `[B, 3, H, W]`, 0 in the hole of `mask` `[B, 1, H, W]`, and `mask` at half the size.
 
-    A pixel is known if most of what it shows is, and then the mean of that: the hole neither grows from scale to scale nor
-    darkens its surroundings.
+    A pixel is known if most of what it covers is, and is the mean of that, so that the hole neither
+    grows from scale to scale nor darkens its surroundings.
     """
     known = halved(1 - mask)
     hole = (known <= .5).to(mask)
@@ -100,12 +99,12 @@ def halved(x):
 
 
 def doubled(x):
-    "`x` `[B, C, h, w]` at twice the size: pixel `i` becomes `2·i` and `2·i + 1`, which `halved` made it of"
+    "`x` `[B, C, h, w]` at twice the size: pixel `i` becomes `2·i` and `2·i + 1`, as in `halved`"
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def eroded(mask):
-    "`mask` `[B, 1, H, W]` without the pixels that have a known one within `ERODED`; what lies outside the image takes nothing"
+    "`mask` `[B, 1, H, W]` without the pixels that have a known one within `ERODED` of them"
     i = torch.arange(-ERODED, ERODED + 1, device=mask.device)
     disc = (i[:, None]**2 + i**2 < (ERODED + .5)**2).to(mask)
     return (F.conv2d(1 - mask, disc[None, None], padding=ERODED) < .5).to(mask)

@@ -1,7 +1,7 @@
-"""Photographs larger than a network sees at once: whole, cut out around the holes, in tiles, or made smaller.
+"""Photographs larger than a network can see at once: whole, cut out, in tiles, or made smaller.
 
-`predict(image, hole)` is the network: `[h, w, 3]`, uint8 or uint16, and bool `[h, w]` to float32 `[h, w, 3]` in [0, 1]. A
-strategy calls it for parts, so that only those ever become floats, and returns `image` with its hole filled in.
+`predict(image, hole)` is the network: `[h, w, 3]`, uint8 or uint16, and bool `[h, w]` to
+float32 `[h, w, 3]` in [0, 1]. It gets parts of a photograph, so that only those become floats.
 """
 import math
 import sys
@@ -13,103 +13,109 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import find_objects, label
 
-CELL = 8              # pixels: boxes lie on a grid of it, the stride of the networks
-MARGIN = 128          # pixels of context around a hole, at least
-WHOLE = 1024**2       # pixels of a photograph that nothing is gained by cutting
-SIDES = 256, 1024     # smallest and largest side of a tile, in pixels
-SEEN = .5             # share of hole beyond which a tile no longer sees around it
+from ..core.device import memory_at_hand
+from ..core.errors import InputError
+
+STRATEGIES = "whole", "crop", "tiles", "resize"  # from the most memory to the least
+
+CELL = 8           # pixels: boxes lie on a grid of it, the stride of the networks
+MARGIN = 128       # pixels of context around a hole, at least
+WHOLE = 1024**2    # pixels up to which a photograph is not worth cutting
+SIDES = 256, 1024  # smallest and largest side of a tile, in pixels
+MOST_HOLE = .5     # share of hole beyond which a tile lacks context
 
 
-def whole(predict, image, hole, side=None):
-    "The network sees all of `image`"
-    return _filled(predict, image, hole, [(slice(None), slice(None))])
+# Bytes of a forward pass for each pixel, and more for each channel of the first stage. Measured
+# as growth of the peak resident memory on a CPU: 225 a pixel at width 8, 392 at 16, 686 at 32 and
+# 1411 at 64, about the same from 512² to 2048² pixels. Gradients take eight times as many.
+BYTES, BYTES_PER_CHANNEL, GRADIENTS = 120, 21, 8
+SHARE = .7  # of the memory; the rest is for photograph, result and the allocator's fragments
 
 
-def crop(predict, image, hole, side=None):
-    "The network sees each group of holes with what surrounds it"
-    return _filled(predict, image, hole, boxes(hole))
-
-
-def tiles(predict, image, hole, side):
-    "As `crop`, in overlapping tiles of `side` pixels where a group is larger"
-    return crop(partial(tiled, predict, side=side), image, hole)
-
-
-def resize(predict, image, hole, side):
-    "As `crop`, at a smaller scale where a group is larger than `side` pixels: the fill is as coarse as that"
-    return crop(partial(shrunk, predict, side=side), image, hole)
-
-
-STRATEGIES = dict(whole=whole, crop=crop, tiles=tiles, resize=resize)  # from the most memory to the least
+def pixels_at_once(model, device, gradients=False):
+    "Pixels that `model` can see at once; without a known width it counts as a published LaMa"
+    width = getattr(model, "config", {}).get("width", 64)
+    needed = (BYTES + BYTES_PER_CHANNEL*width)*(GRADIENTS if gradients else 1)
+    return memory_at_hand(device)*SHARE/needed
 
 
 def fill(predict, image, hole, strategy, pixels):
-    """`image` with its hole filled by `strategy`, or by the next in `STRATEGIES` that does not run out of memory.
+    """`image` with its hole filled by `strategy`, or by the next one that has enough memory.
 
-    `pixels` is how many the network should see at once. "auto" goes by that and by how large image and holes are, see `choose`.
+    `pixels` is how many the network should see at once; with "auto" `choose` decides. Raises
+    InputError for an unknown strategy.
     """
     side = int(min(max(math.isqrt(int(pixels))//CELL*CELL, SIDES[0]), SIDES[1]))
     if strategy == "auto": strategy = choose(hole, pixels, side)
-    if strategy not in STRATEGIES: raise ValueError(f"no strategy {strategy!r}: expected auto, {', '.join(STRATEGIES)}")
-    names = [*STRATEGIES]
-    for name in names[names.index(strategy):]:
-        try: return STRATEGIES[name](predict, image, hole, side)
-        except (RuntimeError, MemoryError) as e:
-            if not _out_of_memory(e) or name == names[-1]: raise
-        print(f"out of memory with strategy {name!r}: trying {names[names.index(name) + 1]!r}", file=sys.stderr, flush=True)
-        if torch.cuda.is_available(): torch.cuda.empty_cache()
+    if strategy not in STRATEGIES:
+        raise InputError(f"no strategy {strategy!r}: expected auto, {', '.join(STRATEGIES)}")
+    try: return fill_by(strategy, predict, image, hole, side)
+    except (RuntimeError, MemoryError) as e:
+        if not _out_of_memory(e) or strategy == STRATEGIES[-1]: raise
+    smaller = STRATEGIES[STRATEGIES.index(strategy) + 1]
+    print(f"out of memory with strategy {strategy!r}: trying {smaller!r}", file=sys.stderr)
+    if torch.cuda.is_available(): torch.cuda.empty_cache()
+    return fill(predict, image, hole, smaller, pixels)
 
 
-def _out_of_memory(error):
-    "On a CPU torch says so in words only"
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+def _out_of_memory(error):  # on a CPU torch raises a plain RuntimeError
+    kinds = torch.OutOfMemoryError | MemoryError
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
+
+
+def fill_by(strategy, predict, image, hole, side):
+    """`image` with its hole filled by `strategy`; other pixels are bit-identical.
+
+    "whole": the network sees all of `image`; "crop": each group of holes with its surroundings;
+    "tiles": larger groups in overlapping tiles of `side` pixels; "resize": larger groups at a
+    scale of `side` pixels, which makes a coarse fill.
+    """
+    parts = [(slice(None), slice(None))] if strategy == "whole" else boxes(hole)
+    if strategy == "tiles": predict = partial(tiled, predict, side=side)
+    if strategy == "resize": predict = partial(shrunk, predict, side=side)
+    filled, full = image.copy(), np.iinfo(image.dtype).max
+    for part in parts:
+        inside = hole[part]
+        filled[part][inside] = np.rint(predict(image[part], inside)[inside].clip(0, 1)*full)
+    return filled
 
 
 def choose(hole, pixels, side):
-    """The strategy for `hole` `[H, W]` where the network may see so many `pixels` at once, or tiles of `side` pixels.
+    """The strategy for `hole` where the network may see `pixels` at once, or tiles of `side`.
 
-    Small photographs are filled whole, large ones cut out around the holes; cut-outs that do not fit go in tiles, unless a
-    hole is so large that a tile would hold little else.
+    Small photographs are filled whole, large ones cut out around the holes. Cut-outs that do not
+    fit are tiled, unless a tile would be mostly hole.
     """
     if hole.size <= min(pixels, WHOLE): return "whole"
     groups = [hole[box] for box in boxes(hole)]
     if max(group.size for group in groups) <= pixels: return "crop"
-    seen = all(group[tile].mean() <= SEEN for group in groups for tile in tile_boxes(group, side))
-    return "tiles" if seen else "resize"
+    shares = [group[tile].mean() for group in groups for tile in tile_boxes(group, side)]
+    return "tiles" if max(shares) <= MOST_HOLE else "resize"
 
 
 def boxes(hole):
-    """Disjoint boxes, `(rows, columns)` slices, around the groups of connected pixels of `hole` `[H, W]`.
+    """Disjoint boxes, `(rows, columns)` slices, around groups of connected pixels of `hole`.
 
-    Each has a margin of half the side of a square as large as its hole, `MARGIN` pixels at least; where boxes meet they are one.
+    The margin is half the side of a square as large as the group, at least `MARGIN` pixels.
     """
     h, w = hole.shape
-    cells = np.pad(hole, ((0, -h % CELL), (0, -w % CELL))).reshape(-(-h//CELL), CELL, -(-w//CELL), CELL).any((1, 3))
+    cells = np.pad(hole, ((0, -h % CELL), (0, -w % CELL)))
+    cells = cells.reshape(-(-h//CELL), CELL, -(-w//CELL), CELL).any((1, 3))
     groups, _ = label(cells)
-    areas = np.bincount(groups.ravel())[1:]
-    found = [_grown(box, max(MARGIN//CELL, math.isqrt(area)//2)) for box, area in zip(find_objects(groups), areas, strict=True)]
-    while True:  # boxes that meet leave a box around both, which may meet another
+    found = find_objects(groups)
+    for i, area in enumerate(np.bincount(groups.ravel())[1:]):
+        margin = max(MARGIN//CELL, math.isqrt(area)//2)
+        found[i] = tuple(slice(max(s.start - margin, 0), s.stop + margin) for s in found[i])
+    while True:  # the box around two that meet may meet another
         canvas = np.zeros_like(cells)
         for box in found: canvas[box] = True
-        merged = find_objects(label(canvas)[0])
-        if len(merged) == len(found): return [tuple(slice(s.start*CELL, s.stop*CELL) for s in box) for box in merged]
-        found = merged
-
-
-def _grown(box, margin): return tuple(slice(max(s.start - margin, 0), s.stop + margin) for s in box)
-
-
-def _filled(predict, image, hole, boxes):
-    "`image` with what `predict` says in the hole of each of `boxes`; all else as it was, to the bit"
-    filled, full = image.copy(), np.iinfo(image.dtype).max
-    for box in boxes:
-        inside = hole[box]
-        filled[box][inside] = np.rint(predict(image[box], inside)[inside].clip(0, 1)*full)
-    return filled
+        count, found = len(found), find_objects(label(canvas)[0])
+        if len(found) == count: break
+    return [tuple(slice(s.start*CELL, s.stop*CELL) for s in box) for box in found]
 
 
 def tile_boxes(hole, side):
-    "Boxes of `side` pixels, overlapping by a quarter at least, of those that cover `hole` `[H, W]` evenly and touch it"
+    "Boxes of `side` pixels that touch `hole`, of a grid in which they overlap by a quarter or more"
     room = [max(n - side, 0) for n in hole.shape]
     starts = [np.linspace(0, r, math.ceil(r/(.75*side)) + 1).astype(int).tolist() for r in room]
     tiles = [(slice(y, y + side), slice(x, x + side)) for y, x in product(*starts)]
@@ -120,24 +126,26 @@ def tiled(predict, image, hole, side):
     "The prediction for `image` in tiles, each weighted less towards its edges"
     total, weights = np.zeros(image.shape, np.float32), np.zeros((*hole.shape, 1), np.float32)
     for tile in tile_boxes(hole, side):
-        rows, columns = (np.minimum(np.arange(1, n + 1), np.arange(n, 0, -1)) for n in hole[tile].shape)
-        weight = np.outer(rows, columns).astype(np.float32)[..., None]
+        ramps = (np.minimum(np.arange(1, n + 1), np.arange(n, 0, -1)) for n in hole[tile].shape)
+        weight = np.outer(*ramps).astype(np.float32)[..., None]
         total[tile] += weight*predict(image[tile], hole[tile])
         weights[tile] += weight
-    return total/np.maximum(weights, 1)  # a weight of 0 is outside of all tiles, and of the hole
+    return total/np.maximum(weights, 1)  # 0 where there is no tile, and so no hole
 
 
 def shrunk(predict, image, hole, side):
     "The prediction for `image` at a scale at which its longer side is `side` pixels at most"
     h, w = hole.shape
     if max(h, w) <= side: return predict(image, hole)
-    size = max(round(h*side/max(h, w)), 1), max(round(w*side/max(h, w)), 1)
-    known = torch.from_numpy(~hole)[None, None].float()
+    size = [max(round(n*side/max(h, w)), 1) for n in (h, w)]
+    known, rgb = _tensor(~hole[..., None]), _tensor(image)
     share = F.interpolate(known, size, mode="area")
-    means = F.interpolate(torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]*known, size, mode="area")
-    small = (means/share.clamp_min(1e-6))[0].permute(1, 2, 0).numpy()  # of known pixels alone
-    small_hole = share[0, 0].numpy() == 0
-    filled = np.where(small_hole[..., None], predict(np.rint(small).astype(image.dtype), small_hole),
-                      small/np.iinfo(image.dtype).max)
-    large = F.interpolate(torch.from_numpy(filled).permute(2, 0, 1)[None], (h, w), mode="bilinear")
-    return large[0].permute(1, 2, 0).numpy()
+    means = F.interpolate(rgb*known, size, mode="area")/share.clamp_min(1e-6)  # of the known
+    small, small_hole = _array(means), _array(share)[..., 0] == 0
+    filled = predict(np.rint(small).astype(image.dtype), small_hole)
+    filled = np.where(small_hole[..., None], filled, small/np.iinfo(image.dtype).max)
+    return _array(F.interpolate(_tensor(filled), (h, w), mode="bilinear"))
+
+
+def _tensor(array): return torch.from_numpy(array.astype(np.float32)).permute(2, 0, 1)[None]
+def _array(tensor): return tensor[0].permute(1, 2, 0).numpy()

@@ -1,38 +1,20 @@
-import multiprocessing
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fastinpaint.fill.folder import Filled, fill_folder, lossless_suffix
+from fastinpaint.core.errors import InputError
+from fastinpaint.fill.folder import FolderResult, fill_folder, lossless_suffix
 from fastinpaint.fill.inpainter import Inpainter
-from fastinpaint.models.load import save_model
-
-
-@pytest.fixture
-def folders(photos, tmp_path, tiny_lama):
-    "Photographs in two folders and their masks; a model"
-    def paths(name): return tmp_path/"photos"/f"{'deep/' if int(name) % 2 else ''}{name}.png"
-    mask = np.zeros((40, 48), bool)
-    mask[10:20, 10:30] = True
-    (tmp_path/"masks").mkdir()
-    for fn in photos.iterdir():
-        paths(fn.stem).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(fn, paths(fn.stem))
-        Image.fromarray(mask).save(tmp_path/"masks"/f"{fn.stem}.gif")
-    return dict(images=tmp_path/"photos", masks=tmp_path/"masks", out=tmp_path/"filled", device="cpu",
-                model=str(save_model(tiny_lama(), tmp_path/"model.safetensors")))
 
 
 def files(folder): return {str(o.relative_to(folder)): o.read_bytes() for o in Path(folder).rglob("*") if o.is_file()}
 
 
 def test_every_photograph_is_filled_once(folders):
-    assert fill_folder(**folders) == Filled(filled=8)
+    assert fill_folder(**folders) == FolderResult(filled=8)
     inpainter, out = Inpainter(folders["model"], "cpu"), files(folders["out"])
     assert out.keys() == {"0.png", "2.png", "4.png", "6.png", "deep/1.png", "deep/3.png", "deep/5.png", "deep/7.png"}
     for name in "0.png", "deep/7.png":
@@ -42,9 +24,9 @@ def test_every_photograph_is_filled_once(folders):
 
     (folders["out"]/"0.png").write_bytes(b"as it was left")
     (folders["out"]/"2.png").unlink()
-    assert fill_folder(**folders) == Filled(filled=1, kept=7)
+    assert fill_folder(**folders) == FolderResult(filled=1, kept=7)
     assert files(folders["out"]) == out | {"0.png": b"as it was left"}
-    assert fill_folder(**folders, overwrite=True) == Filled(filled=8) and files(folders["out"]) == out
+    assert fill_folder(**folders, overwrite=True) == FolderResult(filled=8) and files(folders["out"]) == out
 
 
 def test_one_bad_file_does_not_stop_the_rest(folders, capsys):
@@ -75,8 +57,8 @@ def test_results_are_lossless_unless_said_otherwise(tmp_path):
 
 
 @pytest.mark.parametrize("wrong, error, message", [
-    (dict(out="photos"), ValueError, "a folder of their own"), (dict(masks="others"), ValueError, "one called 0.png"),
-    (dict(images="nowhere"), FileNotFoundError, "nowhere"), (dict(workers=0), ValueError, "workers=0"),
+    (dict(out="photos"), InputError, "a folder of their own"), (dict(masks="others"), InputError, "one called 0.png"),
+    (dict(images="nowhere"), FileNotFoundError, "nowhere"), (dict(workers=0), InputError, "workers=0"),
     (dict(model="none.safetensors"), FileNotFoundError, "none.safetensors")])
 def test_what_does_not_fit_is_said_before_anything_is_filled(folders, tmp_path, wrong, error, message):
     (tmp_path/"others").mkdir()
@@ -84,33 +66,3 @@ def test_what_does_not_fit_is_said_before_anything_is_filled(folders, tmp_path, 
     with pytest.raises(error, match=message):
         fill_folder(**(folders | {k: v if k == "workers" else tmp_path/v for k, v in wrong.items()}))
     assert not (tmp_path/"filled").exists()
-
-
-# in several processes
-
-def test_workers_write_what_one_process_would(folders, tmp_path):
-    (folders["images"]/"0.png").write_text("text")
-    one = fill_folder(**folders)
-    assert fill_folder(**(folders | dict(out=tmp_path/"two")), workers=2) == one
-    assert files(tmp_path/"two") == files(folders["out"])
-    with pytest.raises(FileNotFoundError, match="none.safetensors"):
-        fill_folder(**(folders | dict(model="none.safetensors", out=tmp_path/"three")), workers=2)
-
-
-def test_a_killed_worker_costs_one_photograph_and_ctrl_c_leaves_no_worker(folders):
-    def killing(results, total):
-        for i, result in enumerate(results):
-            if i == 0: os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-            yield result
-
-    def interrupting(results, total):
-        yield next(results)
-        raise KeyboardInterrupt
-
-    result = fill_folder(**folders, workers=2, progress=killing)
-    assert result.filled >= 7 and result.filled + len(result.failed) == 8
-    assert all("killed" in reason for reason in result.failed.values())
-    for half in folders["out"].rglob(".*"): half.unlink()  # what is killed in mid-write cannot tidy up; what is interrupted must
-    with pytest.raises(KeyboardInterrupt): fill_folder(**folders, workers=2, overwrite=True, progress=interrupting)
-    assert not multiprocessing.active_children()
-    assert not [name for name in files(folders["out"]) if Path(name).name.startswith(".")]

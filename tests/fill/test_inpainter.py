@@ -7,7 +7,8 @@ from PIL import Image, ImageCms
 
 from fastinpaint.data.pictures import Picture, open_picture
 from fastinpaint.fill import strategies
-from fastinpaint.fill.inpainter import Inpainter, bytes_per_pixel, feathered
+from fastinpaint.fill.inpainter import Inpainter
+from fastinpaint.fill.strategies import STRATEGIES
 from fastinpaint.models.lama import lama
 from fastinpaint.models.load import save_model
 
@@ -165,14 +166,9 @@ def test_feathering_blends_only_in_its_band(inpainter):
     assert np.array_equal(plain[mask], soft[mask])
     grown = (plain != photo()).any(2) | mask
     assert np.array_equal(soft[~grown], photo()[~grown]) and (soft != plain).any()
-    black, white = np.zeros((40, 48, 3), np.uint8), np.full((40, 48, 3), 255, np.uint8)
-    grown = np.zeros((40, 48), bool)
-    grown[:, 10:] = True
-    row = feathered(black, np.where(grown[..., None], white, black), np.zeros((40, 48), bool), grown, 4)[20, :, 0]
-    assert row[:10].max() == 0 and row[10:15].tolist() == [51, 102, 153, 204, 255] and row[15:].min() == 255
 
 
-@pytest.mark.parametrize("name", strategies.STRATEGIES)
+@pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_keeps_known_pixels_and_repeats(inpainter, name):
     image, mask = photo(300, 420), np.zeros((300, 420), bool)
     mask[100:140, 100:150] = mask[250:, 400:] = True
@@ -184,6 +180,17 @@ def test_every_strategy_keeps_known_pixels_and_repeats(inpainter, name):
 def test_refining_changes_the_hole_alone(inpainter):
     image, mask = photo(64, 64), hole(64, 64)
     check(inpainter(image, mask, refine=True), image, mask)
+
+
+def test_refining_counts_gradients_and_is_not_done_in_tiles(inpainter, monkeypatch):
+    asked = []
+    def fill(predict, image, hole, strategy, pixels):
+        asked.append((strategy, pixels))
+        return image
+    monkeypatch.setattr(strategies, "pixels_at_once", lambda model, device, gradients=False: 1 if gradients else 8)
+    monkeypatch.setattr(strategies, "fill", fill)
+    for options in dict(), dict(refine=True), dict(refine=True, strategy="tiles"): inpainter(photo(), hole(), **options)
+    assert asked == [("auto", 8), ("crop", 1), ("tiles", 1)]
 
 
 def test_bf16_is_close(model):
@@ -220,7 +227,7 @@ def test_known_pixels_of_a_bad_prediction_are_kept(inpainter, monkeypatch):
 
 def test_little_memory_makes_tiles(inpainter, monkeypatch):
     seen = []
-    monkeypatch.setattr("fastinpaint.fill.inpainter.memory_at_hand", lambda device: 300**2*bytes_per_pixel(inpainter.model)/.7)
+    monkeypatch.setattr(strategies, "pixels_at_once", lambda *_: 300**2)
     handle = inpainter.net.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[2:].numel()))
     mask = np.zeros((600, 600), bool)
     mask[300:310] = True

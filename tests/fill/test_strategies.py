@@ -4,7 +4,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastinpaint.fill.strategies import MARGIN, STRATEGIES, WHOLE, boxes, choose, fill, tile_boxes
+from fastinpaint.core.errors import InputError
+from fastinpaint.fill import strategies
+from fastinpaint.fill.strategies import (
+    MARGIN,
+    STRATEGIES,
+    WHOLE,
+    boxes,
+    choose,
+    fill,
+    fill_by,
+    pixels_at_once,
+    tile_boxes,
+    tiled,
+)
 
 SIDE = 256
 
@@ -33,17 +46,17 @@ def means(image, hole):
 def test_known_pixels_stay_and_a_constant_shows_no_seams(name, dtype):
     image, hole = photo(dtype=dtype), holes()
     for predict in constant, means:
-        filled = STRATEGIES[name](predict, image, hole, SIDE)
+        filled = fill_by(name, predict, image, hole, SIDE)
         assert filled.dtype == dtype and np.array_equal(filled[~hole], image[~hole])
         assert (filled[hole] != image[hole]).any(1).mean() > .9
-    filled = STRATEGIES[name](constant, image, hole, SIDE)
+    filled = fill_by(name, constant, image, hole, SIDE)
     if name != "resize": assert (filled[hole] == np.rint(.5*np.iinfo(dtype).max)).all()
 
 
 def test_resize_continues_a_constant_photograph():
     image, hole = np.full((700, 900, 3), 90, np.uint8), holes()
-    def predict(image, hole): return np.where(hole[..., None], 90/255, image/255).astype(np.float32)
-    assert (STRATEGIES["resize"](predict, image, hole, SIDE) == 90).all()
+    def predict(image, hole): return np.where(hole[..., None], 90/255, 1).astype(np.float32)  # 1 is not to be seen
+    assert (fill_by("resize", predict, image, hole, SIDE) == 90).all()
 
 
 @pytest.mark.parametrize("name", ["crop", "tiles"])
@@ -53,7 +66,7 @@ def test_parts_equal_the_whole_for_a_fill_that_looks_no_further_than_their_margi
         x, padded = image/np.float32(255), np.pad(image/np.float32(255), ((40, 40), (40, 40), (0, 0)))
         return np.maximum.reduce([x*0, padded[80:, 40:-40], padded[:-80, 40:-40], padded[40:-40, 80:], padded[40:-40, :-80]])
     image, hole = photo(), holes(700, 900, ((100, 150), (120, 200)), ((500, 520), (600, 640)))
-    whole, part = (STRATEGIES[o](brightest, image, hole, 512) for o in ("whole", name))
+    whole, part = (fill_by(o, brightest, image, hole, 512) for o in ("whole", name))
     assert np.array_equal(whole, part)
 
 
@@ -108,4 +121,39 @@ def test_other_errors_and_the_last_strategys_are_not_hidden():
         return predict
     with pytest.raises(RuntimeError, match="shape"): fill(fails(RuntimeError("shape")), photo(), holes(), "whole", 1e6)
     with pytest.raises(torch.OutOfMemoryError): fill(fails(torch.OutOfMemoryError("x")), photo(), holes(), "whole", 1e6)
-    with pytest.raises(ValueError, match="'best'.*auto, whole, crop"): fill(constant, photo(), holes(), "best", 1e6)
+    with pytest.raises(InputError, match="'best'.*auto, whole, crop"): fill(constant, photo(), holes(), "best", 1e6)
+
+
+def test_the_memory_at_hand_says_how_many_pixels(tiny_lama, monkeypatch):
+    monkeypatch.setattr(strategies, "memory_at_hand", lambda device: 10**9)
+    narrow, wide, other = (pixels_at_once(net, "cpu") for net in (tiny_lama(width=8), tiny_lama(width=16), torch.nn.ReLU()))
+    assert 10**9 > 225*narrow > .5*10**9 and 10**9 > 392*wide > .5*10**9  # bytes a pixel as they were measured
+    assert 10**9 > 1411*other > .5*10**9  # as wide as published networks
+    assert pixels_at_once(tiny_lama(width=8), "cpu", gradients=True) == narrow/8
+
+
+def test_tiles_blend_from_one_to_the_next():
+    hole, values = holes(SIDE, 700, ((100, 110), (0, 700))), [.2]
+    def one_more(image, hole):
+        values.append(values[-1] + .1)
+        return np.full(image.shape, values[-1], np.float32)
+    row = tiled(one_more, photo(SIDE, 700), hole, SIDE)[105, :, 0]
+    assert len(values) > 2 and row[[0, -1]] == pytest.approx([values[1], values[-1]])
+    assert np.diff(row).min() > -1e-6 and np.diff(row).max() < .01
+
+
+def test_resize_shows_the_network_a_small_photograph_whose_hole_has_not_grown():
+    hole, seen = holes(), []
+    def predict(image, hole):
+        seen.append(hole)
+        return constant(image, hole)
+    for name in "crop", "resize": fill_by(name, predict, photo(), hole, SIDE)
+    count = len(boxes(hole))
+    full, small = (max(part, key=np.size) for part in (seen[:count], seen[count:]))
+    assert max(small.shape) == SIDE and 0 < small.mean() < full.mean()
+
+
+def test_a_large_hole_has_a_margin_of_half_its_side():
+    hole = holes(2400, 2400, ((800, 1600), (800, 1600)))
+    (rows, columns), = boxes(hole)
+    assert rows == columns == slice(400, 2000)

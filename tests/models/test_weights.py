@@ -2,16 +2,13 @@ import errno
 import json
 import os
 import pickle
-import signal
-import stat
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from fastinpaint.core.files import replacing
 from fastinpaint.models.load import load_model, save_model
-from fastinpaint.models.weights import read_weights, write_weights
+from fastinpaint.models.weights import write_weights
 
 VARIANTS = [dict(), dict(control=True), dict(control=None, blocks=0), dict(control=True, delta=True), dict(linear=False),
             dict(depth=2, width=3, blocks=2), dict(control=True, depth=1, width=4, linear=False)]
@@ -89,33 +86,3 @@ def test_a_full_disk_leaves_the_old_model(tiny_lama, tmp_path, monkeypatch, step
     monkeypatch.setattr(os, step, full)
     with pytest.raises(OSError, match="No space left"): save_model(tiny_lama(seed=1), tmp_path/"model.safetensors")
     assert files(tmp_path) == before
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_exception_while_writing_leaves_the_old_file(tmp_path, error):
-    (tmp_path/"f").write_bytes(b"old")
-    with pytest.raises(error), replacing(tmp_path/"f") as f:
-        f.write(b"new")
-        raise error
-    assert files(tmp_path) == {"f": b"old"}
-
-
-def test_a_kill_while_writing_leaves_the_old_file(tmp_path):
-    write_weights(tmp_path/"w", {"a": torch.ones(3)}, {})
-    if not (child := os.fork()):
-        try:
-            with replacing(tmp_path/"w") as f:
-                f.write(b"half of the new file")
-                f.flush()
-                os.kill(os.getpid(), signal.SIGKILL)
-        finally: os._exit(1)
-    assert os.waitpid(child, 0)[1] == signal.SIGKILL
-    assert torch.equal(read_weights(tmp_path/"w")[0]["a"], torch.ones(3))
-
-
-def test_replaced_files_follow_the_users_umask(tmp_path):
-    before = os.umask(0o027)
-    try:
-        with replacing(tmp_path/"deep/f") as f: f.write(b"new")
-    finally: os.umask(before)
-    assert stat.S_IMODE((tmp_path/"deep/f").stat().st_mode) == 0o640 and (tmp_path/"deep/f").read_bytes() == b"new"

@@ -25,6 +25,7 @@ pytest.importorskip("gradio", reason="the web page needs gradio: pip install 'fa
 import httpx
 from gradio import processing_utils
 
+from fastinpaint.core.errors import MissingPackage
 from fastinpaint.fill.inpainter import Inpainter
 from fastinpaint.models.lama import lama
 from fastinpaint.serve.app import launch, serving
@@ -232,7 +233,8 @@ def test_ctrl_c_stops_it_and_leaves_nothing(stop, tmp_path, monkeypatch, capsys)
 def test_without_gradio_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "fastinpaint.serve.app")
-    with pytest.raises(ImportError, match=r"pip install 'fastinpaint\[app\]'"): importlib.import_module("fastinpaint.serve.app")
+    with pytest.raises(MissingPackage, match=r"pip install 'fastinpaint\[app\]'"):
+        importlib.import_module("fastinpaint.serve.app")
 
 
 @pytest.fixture
