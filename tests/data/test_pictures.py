@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from fastinpaint.data.pictures import FORMATS, Picture, open_picture
+from fastinpaint.data.pictures import WRITABLE, Picture, open_picture
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -40,7 +40,7 @@ saved_with = dict(exif=exif(6, ">"), icc_profile=ICC, dpi=(300, 300))
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
 def test_lossless_files_give_back_what_was_written(tmp_path, mode, dtype, suffix):
     picture = Picture(noise(c=4 if mode == "CMYK" else len(mode), dtype=dtype), mode, dict(saved_with, exif=exif()))
-    if mode not in FORMATS[suffix][dtype == np.uint16].split():
+    if mode not in WRITABLE[suffix][dtype == np.uint16].split():
         with pytest.raises(ValueError, match=rf"'\{suffix}' cannot hold.*{mode}"): picture.save(tmp_path/f"a{suffix}")
         assert not any(tmp_path.iterdir())
         return

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastinpaint.data.photos import named_data
+from fastinpaint.core.errors import InputError, Unreachable
+from fastinpaint.data import named
+from fastinpaint.data.named import named_data
+from fastinpaint.data.photos import find_images
 
 SAMPLE = named_data("sample")
 
@@ -38,3 +41,15 @@ def test_photographs_are_256_pixels_of_colour_and_neither_black_nor_blank():
         with Image.open(fn) as im:
             assert im.size == (256, 256) and im.mode == "RGB"
             assert 20 < np.asarray(im).mean() < 240 and np.asarray(im).std() > 8, fn
+
+
+def test_named_data(tmp_path, monkeypatch):
+    assert named_data(tmp_path) == tmp_path
+    assert len(find_images(named_data("sample"))) == 128
+    with pytest.raises(InputError, match="neither a folder nor one of sample, pets, imagenette"):
+        named_data("petz")
+    monkeypatch.setenv("FASTAI_HOME", str(tmp_path))
+    monkeypatch.setattr(named, "fastai_path", lambda _: tmp_path)
+    monkeypatch.setattr(named, "unreachable", lambda url: "no answer in 4 s")
+    with pytest.raises(Unreachable, match="cannot download pets.*no answer.*--data path/to/photos"):
+        named_data("pets")
