@@ -1,4 +1,4 @@
-"What Pillow cannot do: files of 16-bit colours, which it cuts down to 8, and compressed TIFFs with EXIF"
+"What Pillow cannot do: files of 16-bit colours, compressed TIFFs with EXIF"
 import io
 import struct
 import sys
@@ -10,9 +10,9 @@ from PIL.PngImagePlugin import putchunk
 
 
 def deep_pixels(im, path):
-    """uint16 `[H, W, C]` of an opened file of 16-bit colours, of which Pillow keeps 8 bits; else None.
+    """uint16 `[H, W, C]` of an opened file of 16-bit colours, None of any other.
 
-    Pillow's decoders take one byte of two, and the tiles' raw mode says which: the file is read twice.
+    Pillow's decoders take one byte of two, which the tiles' raw mode says: the file is read twice.
     Raises ValueError where the pixels are stored in a way that this cannot read.
     """
     raw = [t.args if isinstance(t.args, str) else t.args[0] for t in im.tile if t.args]
@@ -20,8 +20,8 @@ def deep_pixels(im, path):
     else: depth = 16 if any("16" in mode for mode in raw) else 8
     if depth <= 8 or im.mode[0] in "IF": return None
     if im.mode not in ("RGB", "RGBA") or not all("16" in mode for mode in raw):
-        raise ValueError(f"its {depth}-bit {im.mode} pixels are stored in a way that is not read here; "
-                         "save it as 16-bit RGB with interleaved channels, or with 8 bits")
+        raise ValueError(f"its {depth}-bit {im.mode} pixels are stored in a way that is not read "
+                         "here; save it as 16-bit RGB with interleaved channels, or with 8 bits")
     if raw == ["LA;16B"]:  # four bytes a pixel, like RGBA
         pairs = _decoded(path, {"LA;16B": "RGBA"}).astype(np.uint16)
         return pairs[..., ::2] << 8 | pairs[..., 1::2]
@@ -62,13 +62,13 @@ def png_bytes(pixels, info):
 
 
 def tiff_bytes(pixels, mode, info):
-    """The bytes of a TIFF of `pixels` `[H, W, C]`, uint8 or uint16, of `mode` L, LA, RGB, RGBA or CMYK.
+    """The bytes of a TIFF of `pixels` `[H, W, C]`, uint8 or uint16, of a `Picture`'s `mode`.
 
-    EXIF is TIFF's own directory; the pixels follow it. Pillow's own writer, where it compresses, fails
-    on EXIF's inner directories.
+    EXIF is TIFF's own directory; the pixels follow it. Pillow's own writer, where it compresses,
+    fails on EXIF's inner directories.
     """
     (h, w, c), tags = pixels.shape, Image.Exif()
-    rows = np.diff(pixels, axis=1, prepend=pixels.dtype.type(0))  # less the pixel to the left: predictor 2
+    rows = np.diff(pixels, axis=1, prepend=pixels.dtype.type(0))  # less the left one: predictor 2
     data = zlib.compress(rows.astype(rows.dtype.newbyteorder("<")))
     tags.load(info.get("exif", b""))
     tags.endian = "<"

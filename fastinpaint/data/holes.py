@@ -1,7 +1,7 @@
-"""Holes that are drawn. A sampler is a pure function `(height, width, rng) -> bool [H, W]`, True = hole.
+"""Holes drawn by samplers: pure functions `(height, width, rng) -> bool [H, W]`, True = hole.
 
-Lengths are given in pixels at 256 and scale with the image's shorter side. Shapes and numbers are
-LaMa's (Suvorov et al. 2022, supplement, mask generation).
+Lengths are in pixels at 256 and scale with the image's shorter side. Shapes and numbers are LaMa's
+(Suvorov et al. 2022, supplement, mask generation).
 """
 import math
 import zlib
@@ -12,8 +12,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..core.errors import InputError
-
-__all__ = ["Boxes", "Mixture", "PRESETS", "Strokes", "draw_hole", "hole_rng"]
 
 _REDRAWS = 50  # a preset that still breaks its limit after so many draws gives the central hole
 
@@ -29,10 +27,10 @@ class Strokes:
         w, h = draw.im.size
         for k in range(rng.integers(*self.count, endpoint=True)):
             n = rng.integers(1, 5, endpoint=True)
-            angles = rng.uniform(0, 4, n) * (-1) ** k  # at most 4 radians, every other stroke mirrored
+            angles = rng.uniform(0, 4, n) * (-1) ** k  # every other stroke is mirrored
             steps, brushes = (rng.uniform(*o, n) * unit for o in (self.length, self.width))
             x, y = rng.uniform(0, w), rng.uniform(0, h)
-            for angle, step, brush in zip(*(o.tolist() for o in (angles, steps, brushes)), strict=True):
+            for angle, step, brush in np.stack((angles, steps, brushes), 1).tolist():
                 x1 = min(max(x + step * math.sin(angle), 0), w)
                 y1 = min(max(y + step * math.cos(angle), 0), h)
                 draw.line((x, y, x1, y1), fill=1, width=max(1, round(brush)))
@@ -114,7 +112,7 @@ PRESETS: dict[str, Callable] = dict(
 def draw_hole(sampler: Callable, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     """`sampler`'s hole as uint8 `[H, W]` of 0 and 1 (1 = hole).
 
-    Raises InputError if what the sampler returns is not of that size, or holds anything but 0 and 1.
+    Raises InputError if what the sampler returns is of another size or holds anything but 0 and 1.
     """
     hole = np.asarray(sampler(height, width, rng))
     if hole.shape != (height, width):

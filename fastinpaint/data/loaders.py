@@ -1,4 +1,4 @@
-"""Batches of (masked image, mask) and (image, mask) from photographs: `InpaintDataLoaders.from_folder`.
+"""Batches of masked pairs from photographs: `InpaintDataLoaders.from_folder`.
 
 Items are paths. On the CPU workers a photograph becomes a crop and its hole is drawn; on the device
 the batch is augmented and becomes xb = (masked, mask), yb = (image, mask).
@@ -19,20 +19,19 @@ from .masks import mask_source
 from .photos import Skipped, find_images, readable
 from .transforms import CropToSize, DrawHole, MaskedPair, OpenHole, OpenPhoto, relative_name
 
-__all__ = ["InpaintDL", "InpaintDataLoaders", "inpaint_block"]
-
-SCAN_LIMIT = 10_000  # of more photographs than this, none is opened before its turn in an epoch
+SCAN_LIMIT = 10_000  # of more photographs than this, none is opened before an epoch needs it
 
 
 class InpaintDL(TfmdDL):
-    """A fastai `TfmdDL` of masked pairs. Raises InputError where an epoch has no readable photograph.
+    """A fastai `TfmdDL` of masked pairs.
 
     Shuffled, its epochs are `steps` batches (default: as many as one pass fills) cut from endless
     shuffled passes, so that all photographs come equally often. The order depends on `seed` and on
-    `drawn`, how many were drawn so far, alone: set `drawn` to go on where another run stopped.
+    `drawn`, how many were drawn so far, alone: set `drawn` to go on where another run stopped. An
+    epoch in which no photograph can be read raises InputError.
 
-    This class alone touches what fastai keeps private: it overrides `_one_pass` and `_decode_batch`,
-    sets `_n_inp` and `_types`, and calls `_retain_dl`.
+    Nothing else in this package touches what fastai's loaders keep private. Overridden here are
+    `_one_pass` and `_decode_batch`, set `_n_inp` and `_types`, called `_retain_dl`.
     """
     def __init__(self, dataset, bs: int = 16, shuffle: bool = False, num_workers: int | None = None,
                  steps: int | None = None, seed: int = 0, **kwargs):
@@ -66,7 +65,7 @@ class InpaintDL(TfmdDL):
     @property
     def n_inp(self): return 2
 
-    def _one_pass(self):  # fastai reads an item to learn the batch's types, but it may be unreadable
+    def _one_pass(self):  # fastai's reads an item to learn the batch's types; it may be unreadable
         self._n_inp, self._types = 2, {tuple: [TensorImage, TensorMask, TensorImage, TensorMask]}
 
     def decode(self, b): return to_cpu(self._retain_dl(b))
@@ -85,9 +84,9 @@ def inpaint_block(masks="train", size: int = 256, seed: int = 0, augment: bool =
     skipped, source = skipped or Skipped([]), mask_source(masks, invert)
     # a JPEG decoded at reduced scale would no longer fit a mask of its own
     photo = OpenPhoto(skipped, None if source.matched else 2 * size)
+    files = photo, OpenHole(source, roots, skipped)
     return DataBlock(
-        blocks=[TransformBlock(type_tfms=photo, batch_tfms=IntToFloatTensor),
-                TransformBlock(type_tfms=OpenHole(source, roots, skipped), batch_tfms=IntToFloatTensor)],
+        blocks=[TransformBlock(type_tfms=o, batch_tfms=IntToFloatTensor) for o in files],
         item_tfms=[CropToSize(size), DrawHole(source, size, seed)],
         batch_tfms=[*(lama_augment() if augment else []), MaskedPair()],
         n_inp=2, dl_type=InpaintDL, splitter=splitter)
@@ -113,7 +112,8 @@ def _split(files: list[str], share: float, seed: int) -> tuple[list[str], list[s
     if not 0 < share < 1:
         raise InputError(f"valid={share!r} must be a fraction between 0 and 1, or a folder")
     if len(files) < 2:
-        raise InputError(f"only {files[0]} can be read; training and validation need at least 2 images")
+        raise InputError(f"only {files[0]} can be read; "
+                         "training and validation need at least 2 images")
     order = np.random.default_rng(seed).permutation(len(files))
     count = min(max(1, round(share * len(files))), len(files) - 1)
     held, kept = (sorted(o.tolist()) for o in (order[:count], order[count:]))
@@ -128,10 +128,10 @@ class InpaintDataLoaders(DataLoaders):
     @classmethod
     def from_folder(
             cls, path: str | Path,  # folder of photographs, searched with its subfolders
-            masks: str | Path | Callable = "train",  # preset, sampler, folder (by stem), "pool:FOLDER"
+            masks: str | Path | Callable = "train",  # preset, sampler, folder, or "pool:FOLDER"
             size: int = 256,  # height and width of the crops, in pixels
             bs: int = 16,  # batch size
-            valid: float | str | Path | None = None,  # fraction, folder; None: train/, valid/ (or val/)
+            valid: float | str | Path | None = None,  # fraction or folder; None: valid/ or val/
             seed: int = 0,  # of split, order and validation masks
             steps: int | None = None,  # batches in a training epoch; None: one pass
             augment: bool = True,  # augment training batches
@@ -140,8 +140,9 @@ class InpaintDataLoaders(DataLoaders):
             **kwargs):  # for `DataBlock.dataloaders`: device, val_bs, pin_memory ...
         """Batches of image `[B, 3, size, size]` in [0, 1] and mask `[B, 1, size, size]`, 1 = hole.
 
-        With `valid=None` and no train/ and valid/ in `path`, a tenth is held out. Raises MissingFile
-        if there are no images, InputError if none can be read or arguments or masks do not fit.
+        With `valid=None` and no train/ and valid/ in `path`, a tenth is held out. `mask_source`
+        says what `masks` may be. Raises MissingFile if there are no images, InputError if none can
+        be read or arguments or masks do not fit.
         """
         if size < 1 or bs < 1 or (steps is not None and steps < 1) or seed < 0:
             raise InputError("size, bs, steps must be above 0 and seed not below: "
@@ -157,7 +158,7 @@ class InpaintDataLoaders(DataLoaders):
             num_workers = min(defaults.cpus, 8) if (steps * bs if steps else len(train)) > 64 else 0
         block = inpaint_block(source, size, seed, augment, roots=roots, skipped=skipped,
                               splitter=IndexSplitter(range(len(train), len(items))))
-        # epochs are whole batches already; what is left of one with unreadable files should still train
+        # epochs are whole batches already; of one with unreadable files the rest should still train
         kwargs |= dict(bs=bs, steps=steps, seed=seed, num_workers=num_workers, drop_last=False)
         base = block.dataloaders(items, **kwargs)
         dls = cls(*base.loaders, path=base.path, device=base.device)

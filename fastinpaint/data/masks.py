@@ -1,7 +1,7 @@
-"""Where holes come from: a sampler, a pool of mask files, or a folder with a mask for each photograph.
+"""Where holes come from: a sampler, a pool of mask files, or a mask file for each photograph.
 
-`DrawnHoles`, `MaskPool` and `MaskFolder` have the same methods; `mask_source` chooses one of them. A
-photograph's `name` is its path relative to the folder of photographs, wherever that folder lies.
+`DrawnHoles`, `MaskPool` and `MaskFolder` have the same methods; `mask_source` chooses. The `name`
+of a photograph is its path relative to the folder of photographs, wherever that folder lies.
 """
 import math
 import os
@@ -16,8 +16,6 @@ from PIL import Image, ImageOps
 from ..core.errors import InputError
 from .holes import PRESETS, draw_hole
 from .photos import Skipped, central_square, find_images, image_size, to_rgb
-
-__all__ = ["DrawnHoles", "HoleName", "MaskFolder", "MaskPool", "mask_source", "read_mask"]
 
 _LOOKED_AT = 200  # reading every mask of a large folder at each start would take minutes
 
@@ -50,13 +48,14 @@ def _warn_if_inverted(files: list[str], invert: bool, skipped: Skipped):
         with skipped.unreadable(fn): shares[fn] = read_mask(fn, invert).mean()
     mostly = [f"{fn} ({share:.0%})" for fn, share in shares.items() if share > 0.6]
     if mostly:
-        warnings.warn(f"{len(mostly)} mask(s) are over 60 % hole, such as {mostly[0]}: 1 or white means "
-                      "hole; pass invert=True if these files mean the opposite", stacklevel=2)
+        warnings.warn(f"{len(mostly)} mask(s) are over 60 % hole, such as {mostly[0]}: 1 or white "
+                      "means hole; pass invert=True if these files mean the opposite", stacklevel=2)
 
 
 class DrawnHoles:
     "Holes that `sampler` draws, at any size"
-    folders, files, matched = (), [], False  # of mask files; whether holes have their photograph's size
+    folders, files = (), []  # of mask files
+    matched = False  # whether a hole has its photograph's size, and is cropped with it
     def __init__(self, sampler: Callable): self.sampler = sampler
 
     def check(self, photos: Iterable[tuple[str, str]], skipped: Skipped, sizes: bool):
@@ -67,11 +66,11 @@ class DrawnHoles:
         return HoleName(name)
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-        "A hole, uint8 `[H, W]` of 0 and 1. Raises InputError where the sampler returns anything else."
+        "A hole, uint8 `[H, W]` of 0 and 1; raises InputError for any other result of the sampler"
         return draw_hole(self.sampler, height, width, rng)
 
-    def central(self, name: str, photo: str | Path, size: int, rng: np.random.Generator) -> np.ndarray:
-        "The hole, bool `[size, size]`, in the photograph's `central_square`"
+    def central(self, name: str, photo: str | Path, size: int, rng: np.random.Generator):
+        "The hole in the photograph's `central_square`, bool `[size, size]`"
         return self.draw(size, size, rng).astype(bool)
 
 
@@ -92,7 +91,8 @@ class MaskPool(DrawnHoles):
             with self.skipped.unreadable(self.files[i]):
                 hole = Image.fromarray(read_mask(self.files[i], self.invert))
                 return np.asarray(hole.resize((width, height), Image.Resampling.NEAREST))
-        raise InputError(f"none of the {len(self.files)} mask files in {self.folders[0]} could be read")
+        count, folder = len(self.files), self.folders[0]
+        raise InputError(f"none of the {count} mask files in {folder} could be read")
 
 
 class MaskFolder:
@@ -113,15 +113,13 @@ class MaskFolder:
         "The mask file of each of `names`. Raises InputError unless all have one."
         missing = [o for o in names if self.mask_of(o) is None]
         if not missing: return [self.mask_of(o) for o in names]
-        raise InputError(f"{len(missing)} of {len(names)} photographs have no mask of the same file stem "
-                         f"in {self.folders[0]}: {', '.join(missing[:3])} ...; to draw any mask for any "
-                         f"photograph pass masks='pool:{self.folders[0]}'")
+        folder = self.folders[0]
+        raise InputError(f"{len(missing)} of {len(names)} photographs have no mask of the same "
+                         f"file stem in {folder}: {', '.join(missing[:3])} ...; to draw any mask "
+                         f"for any photograph pass masks='pool:{folder}'")
 
     def check(self, photos: Iterable[tuple[str, str]], skipped: Skipped, sizes: bool):
-        """Raises InputError unless all `photos` have masks, with `sizes` of their size.
-
-        Warns of masks that look inverted.
-        """
+        "Raises InputError unless all have masks, with `sizes` of their size; warns as `MaskPool`"
         names, photos = zip(*photos, strict=True)
         masks = self._masks_of(names)
         _warn_if_inverted(sorted(set(masks)), self.invert, skipped)
@@ -129,7 +127,7 @@ class MaskFolder:
             for photo, mask in zip(photos, masks, strict=True): _fits(photo, mask, skipped)
 
     def open(self, name: str, photo: str | Path, skipped: Skipped):
-        """The mask, `PILMask` of 0 and 1; None, and logged, where it or the photograph cannot be read.
+        """The mask, `PILMask` of 0 and 1; None, and logged, where it or its photograph is broken.
 
         Raises InputError where there is none, or its size is another than the photograph's.
         """
@@ -139,28 +137,23 @@ class MaskFolder:
             with skipped.unreadable(mask):
                 return PILMask(Image.fromarray(read_mask(mask, self.invert).astype(np.uint8)))
 
-    def central(self, name: str, photo: str | Path, size: int, rng: np.random.Generator) -> np.ndarray:
-        "As in `DrawnHoles`; raises what `open` raises, and what Pillow raises"
-        mask, = self._masks_of([name])
-        _check_size(photo, mask, image_size(photo), image_size(mask))
-        hole = Image.fromarray(read_mask(mask, self.invert))
-        return np.asarray(central_square(hole, size, Image.Resampling.NEAREST))
+    def central(self, name: str, photo: str | Path, size: int, rng: np.random.Generator):
+        "As in `DrawnHoles`; raises what `open` raises, and InputError where the mask is unreadable"
+        mask = self.open(name, photo, Skipped([]))
+        if mask is None: raise InputError(f"the mask of {photo} or itself cannot be read")
+        return np.asarray(central_square(mask, size, Image.Resampling.NEAREST)).astype(bool)
 
 
 def _fits(photo: str | Path, mask: str, skipped: Skipped) -> bool:
-    "Whether both headers can be read. Raises InputError if the sizes differ."
+    "Whether both headers can be read; raises InputError if the sizes differ"
     sizes = []
     for o in (photo, mask):
         with skipped.unreadable(o): sizes.append(image_size(o))
     if len(sizes) < 2: return False
-    _check_size(photo, mask, *sizes)
-    return True
-
-
-def _check_size(photo: str | Path, mask: str, size: tuple[int, int], mask_size: tuple[int, int]):
-    if size == mask_size: return
-    raise InputError("the mask {} is {}x{} pixels, but its photograph {} is {}x{}; a mask must have its "
-                     "photograph's size".format(mask, *mask_size, photo, *size))
+    (w, h), (mw, mh) = sizes
+    if (w, h) == (mw, mh): return True
+    raise InputError(f"the mask {mask} is {mw}x{mh} pixels, but its photograph {photo} is {w}x{h}; "
+                     "a mask must have its photograph's size")
 
 
 def mask_source(masks: str | Path | Callable, invert: bool = False):
@@ -172,11 +165,11 @@ def mask_source(masks: str | Path | Callable, invert: bool = False):
     if isinstance(masks, DrawnHoles | MaskFolder): return masks
     if callable(masks) or isinstance(masks, str) and masks in PRESETS:
         if invert:
-            raise InputError("invert=True is for mask files; masks that are drawn already have 1 = hole")
+            raise InputError("invert=True is for mask files; drawn masks already have 1 = hole")
         return DrawnHoles(masks if callable(masks) else PRESETS[masks])
     if isinstance(masks, str) and masks.startswith("pool:"):
         return MaskPool(masks.removeprefix("pool:"), invert)
     if isinstance(masks, Path) or isinstance(masks, str) and Path(masks).is_dir():
         return MaskFolder(masks, invert)
-    raise InputError(f"masks={masks!r} is neither a preset ({', '.join(PRESETS)}) nor an existing folder; "
-                     "'pool:FOLDER' draws from a folder of masks")
+    raise InputError(f"masks={masks!r} is neither a preset ({', '.join(PRESETS)}) nor an existing "
+                     "folder; 'pool:FOLDER' draws from a folder of masks")

@@ -21,8 +21,9 @@ def named_data(name: str | Path) -> Path:
         url, folder = NAMED_DATA[name]
         there = URLs.path(url).exists() or (fastai_path("data") / Path(url).stem).exists()
         if not there and (why := unreachable(url)):
-            raise Unreachable(f"cannot download {name} from {url} ({why}); pass a folder of photographs "
-                              "instead, for example --data path/to/photos, or --data sample")
+            raise Unreachable(f"cannot download {name} from {url} ({why}); pass a folder of "
+                              "photographs instead, for example --data path/to/photos, "
+                              "or --data sample")
         return untar_data(url) / folder
     if Path(name).is_dir(): return Path(name)
     raise InputError(f"{name!r} is neither a folder nor one of sample, {', '.join(NAMED_DATA)}")

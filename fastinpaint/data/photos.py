@@ -13,17 +13,14 @@ from PIL import Image, ImageOps
 
 from ..core.errors import InputError, MissingFile
 
-__all__ = ["Skipped", "UNREADABLE", "central_square", "find_images", "image_size", "open_photo", "readable",
-           "square_box", "to_rgb"]
-
-# what Pillow's readers raise on a broken file: a decoder meets arbitrary bytes, so more than OSError
+# what Pillow's readers raise on a broken file: decoders meet arbitrary bytes, so more than OSError
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError,
               OverflowError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 @cache
 def _extensions() -> frozenset[str]:
-    known = Image.registered_extensions()  # also loads Pillow's plugins, so OPEN is complete after it
+    known = Image.registered_extensions()  # loads Pillow's plugins, so that OPEN is complete
     return frozenset(ext for ext, kind in known.items() if kind in Image.OPEN)
 
 
@@ -35,20 +32,18 @@ def find_images(folder: str | Path, exclude: tuple[str | Path, ...] = ()) -> lis
     """
     if not Path(folder).is_dir():
         raise MissingFile(f"no such folder: {folder}; expected a folder of images")
-    left_out, files, others = {Path(o).resolve() for o in exclude}, [], 0
+    left_out, found = {Path(o).resolve() for o in exclude}, []
     for root, dirs, names in os.walk(folder):
-        dirs[:] = [o for o in dirs if not o.startswith(".") and Path(root, o).resolve() not in left_out]
-        for name in names:
-            if name.startswith("."): continue
-            if os.path.splitext(name)[1].lower() in _extensions(): files.append(os.path.join(root, name))
-            else: others += 1
+        dirs[:] = [o for o in dirs if o[0] != "." and Path(root, o).resolve() not in left_out]
+        found += [os.path.join(root, o) for o in names if o[0] != "."]
+    files = [o for o in found if os.path.splitext(o)[1].lower() in _extensions()]
     if files: return sorted(files)
-    raise MissingFile(f"no images in {folder} and its subfolders ({others} other files): "
+    raise MissingFile(f"no images in {folder} and its subfolders ({len(found)} other files): "
                       f"looked for {', '.join(sorted(_extensions()))}")
 
 
 def _reason(fn: str, error: Exception) -> str:
-    if os.path.isfile(fn) and os.access(fn, os.R_OK) and not os.path.getsize(fn): return "the file is empty"
+    if os.access(fn, os.R_OK) and not os.path.getsize(fn): return "the file is empty"
     if isinstance(error, Image.UnidentifiedImageError): return "not an image that Pillow can read"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
@@ -77,7 +72,8 @@ class Skipped:
         except UNREADABLE as e: self.add(fn, e)
 
     @property
-    def names(self) -> list[str]: return [self.files[i] for i in self.flags.nonzero().flatten().tolist()]
+    def names(self) -> list[str]:
+        return [self.files[i] for i in self.flags.nonzero().flatten().tolist()]
 
 
 def readable(files: list[str], skipped: Skipped) -> list[str]:
@@ -97,7 +93,7 @@ def image_size(fn: str | Path) -> tuple[int, int]:
     with Image.open(fn) as im:
         w, h = im.size
         if im.format == "TIFF": return w, h  # Pillow turns these itself
-        return (h, w) if im.getexif().get(0x0112, 1) >= 5 else (w, h)  # orientations 5-8 swap the axes
+        return (h, w) if im.getexif().get(0x0112, 1) >= 5 else (w, h)  # 5-8 swap the axes
 
 
 def to_rgb(im: Image.Image) -> Image.Image:

@@ -13,7 +13,7 @@ from .deep_colour import deep_pixels, png_bytes, tiff_bytes
 from .photos import UNREADABLE
 
 MODES = "L", "LA", "RGB", "RGBA", "CMYK"
-# extension → modes it holds with 8 bits, with 16, and how Pillow writes it; all but JPEG are lossless
+# extension → modes it holds with 8 bits, with 16, how Pillow writes it; all but JPEG are lossless
 WRITABLE = {".png": ("L LA RGB RGBA", "L LA RGB RGBA", {}),
             ".tif": ("L LA RGB RGBA CMYK", "L RGB RGBA", {}),
             # exact: colours under transparent pixels are kept
@@ -21,9 +21,9 @@ WRITABLE = {".png": ("L LA RGB RGBA", "L LA RGB RGBA", {}),
             ".jpg": ("L RGB CMYK", "", dict(quality=95, subsampling=0))}
 WRITABLE |= {".tiff": WRITABLE[".tif"], ".jpeg": WRITABLE[".jpg"]}
 # the other tags of a TIFF's first directory say how its pixels are stored, and must not be copied
-TAGS = ("ImageDescription Make Model Software DateTime Artist HostComputer Copyright XPTitle XPComment "
-        "XPAuthor XPKeywords XPSubject").split()
-DESCRIPTIVE = {*(ExifTags.Base[name] for name in TAGS), ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo}
+DESCRIPTIVE = {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, *(ExifTags.Base[name] for name in (
+    "ImageDescription", "Make", "Model", "Software", "DateTime", "Artist", "HostComputer",
+    "Copyright", "XPTitle", "XPComment", "XPAuthor", "XPKeywords", "XPSubject"))}
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Picture:
 
     @property
     def rgb(self):
-        "Colours without alpha, `[H, W, 3]` of the same depth, as a network sees them; a view if possible"
+        "Colours without alpha, `[H, W, 3]` of the same depth, for a network; a view if possible"
         if self.mode == "CMYK":
             return np.asarray(Image.fromarray(self.pixels, "CMYK").convert("RGB"))
         if self.mode in ("L", "LA"):
@@ -46,7 +46,7 @@ class Picture:
         return self.pixels[..., :3]
 
     def with_colours(self, rgb, where):
-        "This picture with the colours of `rgb` `[H, W, 3]` at the pixels `where` `[H, W]`, nothing else"
+        "This picture with the colours of `rgb` `[H, W, 3]` where `where` `[H, W]`; alpha is kept"
         pixels, colours = self.pixels.copy(), rgb[where]
         if self.mode == "CMYK":
             pixels[where] = np.asarray(Image.fromarray(colours[None]).convert("CMYK"))[0]
@@ -89,8 +89,9 @@ class Picture:
         fitting = [s for s, modes in WRITABLE.items() if self.mode in modes[self._deep].split()]
         if suffix not in fitting:
             depth = 8*self.pixels.itemsize
-            raise InputError(f"a file that ends in {suffix!r} cannot hold this photograph ({depth}-bit "
-                             f"{self.mode}); name one that ends in {', '.join(fitting)}")
+            raise InputError(f"a file that ends in {suffix!r} cannot hold this photograph "
+                             f"({depth}-bit {self.mode}); "
+                             f"name one that ends in {', '.join(fitting)}")
 
     def encode(self, suffix):
         "The bytes of a file with `suffix`; raises what `check_fits` raises"
@@ -104,15 +105,16 @@ class Picture:
 
 
 def open_picture(source):
-    """The `Picture` of a path, PIL image, or array: uint8 or uint16 `[H, W]` or `[H, W, 1, 3 or 4]`.
+    """The `Picture` of a path, PIL image or array: uint8 or uint16, `[H, W]` or `[H, W, 1|3|4]`.
 
     Greyscale, RGB, either with alpha, and CMYK stay as they are, and so do 16 bits of the first two
-    kinds. Palettes become RGB or RGBA and 1 bit becomes greyscale, since a fill needs new colours; all
-    else becomes RGB. The EXIF turn is applied and dropped. Raises MissingFile, and InputError, naming
-    the file, where it is no image, is damaged, animated, or larger than Pillow's limit.
+    kinds. Palettes become RGB or RGBA and 1 bit becomes greyscale, since a fill needs new colours;
+    all else becomes RGB. The EXIF turn is applied and dropped. Raises MissingFile, and InputError
+    naming the file where it is no image, is damaged, animated, or larger than Pillow's limit.
     """
     if isinstance(source, np.ndarray): return _of_array(source)
-    if isinstance(source, Image.Image): return _of_image(ImageOps.exif_transpose(source), source.format)
+    if isinstance(source, Image.Image):
+        return _of_image(ImageOps.exif_transpose(source), source.format)
     with reading(source), Image.open(source) as im:
         # a phone's JPEG may have a preview for a second frame
         frames = getattr(im, "n_frames", 1) if im.format != "MPO" else 1
@@ -125,7 +127,8 @@ def open_picture(source):
 def reading(path):
     "What a reader raises over the file `path` becomes MissingFile or InputError, naming it"
     try: yield
-    except FileNotFoundError as e: raise MissingFile(f"no such file: {Path(path).absolute()}") from e
+    except FileNotFoundError as e:
+        raise MissingFile(f"no such file: {Path(path).absolute()}") from e
     except Image.DecompressionBombError as e:
         raise InputError(f"{path} is too large: {e} "
                          "Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it") from e

@@ -1,4 +1,4 @@
-"What happens to an item: files opened, a crop, its hole; on the device, the pair that a model trains on"
+"From an item's path to what a model trains on: files opened, a crop, its hole, the masked pair"
 import random
 from pathlib import Path
 
@@ -58,8 +58,8 @@ class OpenHole(Transform):
 class CropToSize(RandTransform):
     """A square of photograph and mask, resized to `size`.
 
-    Validation: the central square of the shorter side. Training: a random square of 50-100 % of that
-    side, with no less than `size` pixels where the photograph has them.
+    Validation: the central square of the shorter side. Training: a random square of 50-100 % of
+    that side, with no less than `size` pixels where the photograph has them.
     """
     order, split_idx = 1, None
     def __init__(self, size: int):
@@ -92,7 +92,7 @@ class DrawHole(RandTransform):
     def before_call(self, b, split_idx: int | None): self.valid = bool(split_idx)
 
     def encodes(self, name: HoleName):
-        # fastai seeds Python's generator in every worker and epoch, and a run stores and restores it
+        # fastai seeds Python's generator in every worker and epoch, and runs store and restore it
         if self.valid: rng = hole_rng(self.seed, name)
         else: rng = np.random.default_rng(random.getrandbits(64))
         return PILMask(Image.fromarray(self.source.draw(self.size, self.size, rng)))

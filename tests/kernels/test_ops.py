@@ -1,5 +1,6 @@
 "Both operations, in plain torch and as kernels: on a GPU where there is one, else through Triton's interpreter"
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from fastinpaint.kernels import masked_l1, ops, reference, zero_conv_merge
 from fastinpaint.train.callback.freeze import FreezeSchedule
 from fastinpaint.train.callback.latent import LatentLoss
 
-pytest.importorskip("triton")
+zero_conv_triton = pytest.importorskip("fastinpaint.kernels.zero_conv_triton", exc_type=ImportError)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
@@ -236,7 +237,6 @@ def test_the_gradient_of_x_is_the_upstream_one_itself():
 @pytest.mark.parametrize("wanted", [(0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1)])
 @pytest.mark.parametrize("c", [5, 70])
 def test_only_wanted_gradients_are_computed(wanted, c, monkeypatch):
-    from fastinpaint.kernels import zero_conv_triton
     tensors = merge_tensors(2, c, 6, 4, 4)
     for t, on in zip(tensors, wanted, strict=True): t.requires_grad_(bool(on))
     calls = []
@@ -282,6 +282,37 @@ def test_inside_autocast_the_product_is_half_and_the_sum_is_not(impl):
     assert {t.dtype for t in (y, grad_x, grad_m, grad_weight)} == {torch.float32}
     torch.testing.assert_close(y, reference.zero_conv_merge(x, m, weight), rtol=2e-2, atol=2e-2)
     with torch.autocast(DEVICE, torch.bfloat16): assert torch.equal(zero_conv_merge(x, m, torch.zeros_like(weight), impl=impl), x)
+
+
+@pytest.fixture
+def precision():
+    "Sets `fp32_precision` of cudnn's convolutions, of cudnn, of all backends; restores them afterwards"
+    if not hasattr(torch.backends.cudnn, "conv"): pytest.skip("torch before 2.9")
+    places = torch.backends.cudnn.conv, torch.backends.cudnn, torch.backends
+    before = [p.fp32_precision for p in places]
+
+    def assign(*values):
+        for place, value in zip(places, values, strict=True): place.fp32_precision = value
+    yield assign
+    assign(*before)
+
+
+@pytest.mark.parametrize("conv, cudnn, all_backends, expected", [
+    ("tf32", "ieee", "ieee", True), ("ieee", "tf32", "tf32", False), ("none", "tf32", "ieee", True),
+    ("none", "ieee", "tf32", False), ("none", "none", "tf32", True), ("none", "none", "none", False)])
+def test_products_are_as_exact_as_torchs_convolutions(conv, cudnn, all_backends, expected, precision):
+    precision(conv, cudnn, all_backends)  # `allow_tf32` raises for some of these
+    assert zero_conv_triton.arithmetic(torch.ones(1))["PRECISION"] == ("tf32" if expected else "ieee")
+    x, m, weight = merge_tensors(1, 3, 4, 5, 7)
+    merged = zero_conv_merge(x, m, weight, impl="triton")
+    tolerance = dict(rtol=2e-3, atol=2e-3) if expected else dict(rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(merged, reference.zero_conv_merge(x, m, weight), **tolerance)
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_torch_before_2_9_knows_only_allow_tf32(allowed, monkeypatch):
+    monkeypatch.setattr(torch.backends, "cudnn", SimpleNamespace(allow_tf32=allowed))
+    assert zero_conv_triton.uses_tf32() is allowed
 
 
 # which implementation runs, and what torch knows of it
