@@ -61,5 +61,7 @@ def test_a_callable_is_a_sampler_and_its_result_is_checked():
     rng = np.random.default_rng(0)
     upper = draw_hole(lambda h, w, rng: np.arange(h)[:, None] < np.full(w, h // 2), 4, 6, rng)
     assert upper.dtype == np.uint8 and upper.sum() == 12
-    with pytest.raises(ValueError, match=r"shape \(6, 4\)"): draw_hole(lambda h, w, rng: np.zeros((w, h)), 4, 6, rng)
-    with pytest.raises(ValueError, match="other than 0 and 1"): draw_hole(lambda h, w, rng: np.full((h, w), 255), 4, 6, rng)
+    with pytest.raises(ValueError, match=r"shape \(6, 4\)"):
+        draw_hole(lambda h, w, rng: np.zeros((w, h)), 4, 6, rng)
+    with pytest.raises(ValueError, match="other than 0 and 1"):
+        draw_hole(lambda h, w, rng: np.full((h, w), 255), 4, 6, rng)

@@ -33,13 +33,16 @@ def masks_of(dl): return torch.cat([b[1] for b in dl])
 
 def test_an_empty_or_missing_folder_says_what_was_looked_for(tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(FileNotFoundError, match=rf"no images in {tmp_path}.*1 other files.*\.jpg"): small(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no such folder.*nowhere"): small(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=rf"no images in {tmp_path}.*1 other files.*\.jpg"):
+        small(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such folder.*nowhere"):
+        small(tmp_path / "nowhere")
 
 
 def test_a_folder_of_unreadable_files_raises(tmp_path, capsys):
     for i in range(2): (tmp_path / f"{i}.jpg").write_bytes(b"no image")
-    with pytest.raises(InputError, match=f"none of the 2 image files under {tmp_path}"): small(tmp_path)
+    with pytest.raises(InputError, match=f"none of the 2 image files under {tmp_path}"):
+        small(tmp_path)
     assert "0.jpg: not an image that Pillow can read" in capsys.readouterr().out
 
 
@@ -80,7 +83,8 @@ def test_a_whole_unreadable_batch_is_no_end_but_a_whole_epoch_is(folder, truncat
     assert len(list(dls.valid)) < len(dls.valid_ds)
     for fn in folder.glob("?.png"): fn.unlink()
     dls = small(folder)
-    with pytest.raises(InputError, match="none of the 5 photographs could be read in this epoch"): list(dls.train)
+    with pytest.raises(InputError, match="none of the 5 photographs could be read in this epoch"):
+        list(dls.train)
 
 
 # batches

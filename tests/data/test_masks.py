@@ -29,7 +29,8 @@ def _half(mode, path, white=255):
 
 @pytest.mark.parametrize("mode", ["L", "1", "RGB", "RGBA", "P", "P01", "I;16"])
 def test_white_is_hole_in_files_of_any_mode(tmp_path, mode):
-    if mode == "I;16": Image.fromarray(np.repeat([65535, 0], 40).astype(np.uint16).reshape(10, 8)).save(tmp_path / "m.png")
+    if mode == "I;16":
+        Image.fromarray(np.repeat([65535, 0], 40).astype(np.uint16).reshape(10, 8)).save(tmp_path / "m.png")
     else: _half(mode, tmp_path / "m.png")
     for invert in (False, True):
         hole = read_mask(tmp_path / "m.png", invert)

@@ -52,7 +52,8 @@ def test_transparent_palettes_and_colours_turn_white(tmp_path):
 
 
 def test_sixteen_bit_colour(tmp_path):
-    def chunk(kind, data): return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     row = b"\0" + struct.pack(">3H", 10 * 257, 200 * 257, 30 * 257) * 4
     (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">2I5B", 4, 4, 16, 2, 0, 0, 0))
                                      + chunk(b"IDAT", zlib.compress(row * 4)) + chunk(b"IEND", b""))

@@ -41,12 +41,14 @@ saved_with = dict(exif=exif(6, ">"), icc_profile=ICC, dpi=(300, 300))
 def test_lossless_files_give_back_what_was_written(tmp_path, mode, dtype, suffix):
     picture = Picture(noise(c=4 if mode == "CMYK" else len(mode), dtype=dtype), mode, dict(saved_with, exif=exif()))
     if mode not in WRITABLE[suffix][dtype == np.uint16].split():
-        with pytest.raises(ValueError, match=rf"'\{suffix}' cannot hold.*{mode}"): picture.save(tmp_path/f"a{suffix}")
+        with pytest.raises(ValueError, match=rf"'\{suffix}' cannot hold.*{mode}"):
+            picture.save(tmp_path/f"a{suffix}")
         assert not any(tmp_path.iterdir())
         return
     picture.save(tmp_path/f"a{suffix}")
     again = open_picture(tmp_path/f"a{suffix}")
-    if suffix == ".webp": picture, again.info["dpi"] = Picture(picture.rgb if mode == "L" else picture.pixels, mode), (300, 300)
+    if suffix == ".webp":
+        picture, again.info["dpi"] = Picture(picture.rgb if mode == "L" else picture.pixels, mode), (300, 300)
     if suffix == ".webp" and mode == "LA": return  # grey with alpha becomes RGBA there
     assert np.array_equal(again.pixels, picture.pixels) and again.pixels.dtype == dtype
     check_info(again.info)
@@ -127,10 +129,12 @@ def test_a_jpeg_is_close_and_a_phones_second_image_no_second_frame(tmp_path):
 
 # bad files
 
-def chunk(kind, data): return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def huge(path): path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">2I5B", 30000, 30000, 8, 2, 0, 0, 0))
+def huge(path):
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">2I5B", 30000, 30000, 8, 2, 0, 0, 0))
                                  + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
 
 
@@ -160,7 +164,8 @@ def test_bad_files_are_described_by_name(tmp_path, name):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere.jpg"): open_picture(tmp_path/"nowhere.jpg")
+    with pytest.raises(FileNotFoundError, match="nowhere.jpg"):
+        open_picture(tmp_path/"nowhere.jpg")
 
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
@@ -169,5 +174,6 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch)
     picture.save(path)
     before = path.read_bytes()
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left on device; nothing was written.*a.png") as caught: picture.save(path)
+    with pytest.raises(OSError, match="No space left on device; nothing was written.*a.png") as caught:
+        picture.save(path)
     assert caught.value.errno == errno.ENOSPC and path.read_bytes() == before and [*tmp_path.iterdir()] == [path]

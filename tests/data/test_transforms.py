@@ -59,7 +59,8 @@ def test_presets(folder, name):
     assert 0 < masks_of(small(folder, masks=name).valid).mean() < 1
 
 
-def left_half(height, width, rng): return np.arange(width)[None] < np.full((height, 1), width // 2)
+def left_half(height, width, rng):
+    return np.arange(width)[None] < np.full((height, 1), width // 2)
 
 
 def test_a_callable_draws_the_masks(folder):
@@ -103,16 +104,19 @@ def test_masks_that_look_inverted_are_warned_about(folder, own_masks):
 
 def test_missing_masks_raise_and_point_to_the_pool(folder, own_masks):
     (own_masks / "3.bmp").unlink()
-    with pytest.raises(ValueError, match=r"1 of 10 photographs have no mask.*3\.png.*pool:"): small(folder, masks=own_masks)
+    with pytest.raises(ValueError, match=r"1 of 10 photographs have no mask.*3\.png.*pool:"):
+        small(folder, masks=own_masks)
     assert small(folder, masks=f"pool:{own_masks}").train.one_batch()[1].any()
 
 
 def test_a_mask_of_another_size_names_both_files(folder, own_masks, monkeypatch):
     Image.new("L", (40, 48)).save(own_masks / "3.bmp")
-    with pytest.raises(ValueError, match=r"3\.bmp is 40x48.*3\.png is 48x40"): small(folder, masks=own_masks)
+    with pytest.raises(ValueError, match=r"3\.bmp is 40x48.*3\.png is 48x40"):
+        small(folder, masks=own_masks)
     monkeypatch.setattr("fastinpaint.data.loaders.SCAN_LIMIT", 0)  # too many files to look at first: found in the epoch
     dls = small(folder, masks=own_masks, valid=0.9)
-    with pytest.raises(ValueError, match=r"3\.bmp is 40x48.*3\.png is 48x40"): [list(dl) for dl in dls]
+    with pytest.raises(ValueError, match=r"3\.bmp is 40x48.*3\.png is 48x40"):
+        [list(dl) for dl in dls]
 
 
 def test_an_unreadable_mask_is_skipped_with_its_photograph(folder, own_masks, capsys):

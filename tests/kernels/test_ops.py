@@ -111,7 +111,8 @@ def test_the_masked_l1_kernels_agree_with_the_reference(dtype, layout, b, c, h, 
         upstream = torch.tensor(-3., device=DEVICE)
         a, b_ = both_l1(pred, target, m, known, missing, upstream)
         assert a[0].dtype == b_[0].dtype == torch.float32 and a[1].dtype == b_[1].dtype == dtype
-        for x, y in zip(a, b_, strict=True): torch.testing.assert_close(x, y, rtol=TOLERANCE[dtype], atol=1e-7)
+        for x, y in zip(a, b_, strict=True):
+            torch.testing.assert_close(x, y, rtol=TOLERANCE[dtype], atol=1e-7)
         if layout != "cropped": assert b_[1].stride() == pred.stride()
 
 
@@ -122,7 +123,8 @@ def test_masked_l1_of_any_shape(b, c, h, w, sy, sx):
     pred, target = (random(b, c, h, w) for _ in range(2))
     mask = (torch.rand(b, 1, sy*h, sx*w) > .5).float().to(DEVICE)
     outcomes = both_l1(pred, target, mask, 1., 3., torch.tensor(2., device=DEVICE))
-    for x, y in zip(*outcomes, strict=True): torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-8)
+    for x, y in zip(*outcomes, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-8)
 
 
 @impls
@@ -151,7 +153,8 @@ def test_what_is_not_finite_stays_so(value):
     pred[0, 1, 2, 3] = value
     a, b = both_l1(pred, target, mask, .5, 2., torch.tensor(1., device=DEVICE))
     assert not a[0].isfinite()
-    for x, y in zip(a, b, strict=True): torch.testing.assert_close(x, y, equal_nan=True, rtol=1e-5, atol=1e-7)
+    for x, y in zip(a, b, strict=True):
+        torch.testing.assert_close(x, y, equal_nan=True, rtol=1e-5, atol=1e-7)
 
 
 def test_an_empty_batch_is_left_to_torch():
@@ -215,7 +218,8 @@ def test_the_merge_kernels_agree_with_float64(dtype, layout, b, c, k, h, w):
         close = dict(rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype]*e.abs().max().item())
         torch.testing.assert_close(a.double(), e, **close, msg=lambda s, n=name: f"{n}: {s}")
     assert torch.equal(found[1], upstream)  # to the bit
-    if layout != "cropped": assert found[0].stride() == x.stride() and found[2].stride() == m.stride()
+    if layout != "cropped":
+        assert found[0].stride() == x.stride() and found[2].stride() == m.stride()
 
 
 @impls
@@ -269,7 +273,8 @@ def test_zero_convolution_gradients():
 @pytest.mark.parametrize("m, weight", [((2, 4, 5, 6), (3, 4, 1, 1)), ((1, 4, 5, 7), (3, 4, 1, 1)), ((2, 4, 5, 7), (4, 3, 1, 1)),
                                        ((2, 4, 5, 7), (3, 4, 3, 3)), ((2, 4, 5), (3, 4, 1, 1))])
 def test_zero_convolution_names_shapes_that_do_not_fit(m, weight):
-    with pytest.raises(ValueError) as e: zero_conv_merge(torch.zeros(2, 3, 5, 7), torch.zeros(m), torch.zeros(weight))
+    with pytest.raises(ValueError) as e:
+        zero_conv_merge(torch.zeros(2, 3, 5, 7), torch.zeros(m), torch.zeros(weight))
     assert str(list(m)) in str(e.value) and str(list(weight)) in str(e.value)
 
 
@@ -281,7 +286,8 @@ def test_inside_autocast_the_product_is_half_and_the_sum_is_not(impl):
         assert masked_l1(x.bfloat16(), y, impl=impl).dtype == torch.float32
     assert {t.dtype for t in (y, grad_x, grad_m, grad_weight)} == {torch.float32}
     torch.testing.assert_close(y, reference.zero_conv_merge(x, m, weight), rtol=2e-2, atol=2e-2)
-    with torch.autocast(DEVICE, torch.bfloat16): assert torch.equal(zero_conv_merge(x, m, torch.zeros_like(weight), impl=impl), x)
+    with torch.autocast(DEVICE, torch.bfloat16):
+        assert torch.equal(zero_conv_merge(x, m, torch.zeros_like(weight), impl=impl), x)
 
 
 @pytest.fixture
@@ -320,7 +326,8 @@ def test_torch_before_2_9_knows_only_allow_tf32(allowed, monkeypatch):
 def test_auto_is_torch_on_the_cpu():
     tensors = {"x": torch.zeros(1, 1, 1, 1)}
     assert not ops.uses_triton("auto", tensors) and not ops.uses_triton("torch", tensors)
-    with pytest.raises(ValueError, match="auto, triton or torch, not 'cuda'"): ops.uses_triton("cuda", tensors)
+    with pytest.raises(ValueError, match="auto, triton or torch, not 'cuda'"):
+        ops.uses_triton("cuda", tensors)
 
 
 @pytest.mark.parametrize("reason, tensor, patch", [
@@ -330,16 +337,21 @@ def test_auto_is_torch_on_the_cpu():
 def test_triton_that_cannot_run_says_why(reason, tensor, patch, monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     if patch: patch(monkeypatch)
-    with pytest.raises(RuntimeError, match=f"cannot run: {reason}"): zero_conv_merge(tensor, tensor, tensor, impl="triton")
+    with pytest.raises(RuntimeError, match=f"cannot run: {reason}"):
+        zero_conv_merge(tensor, tensor, tensor, impl="triton")
     assert torch.equal(zero_conv_merge(tensor, tensor, tensor), tensor)
 
 
 def test_types_and_devices_that_do_not_fit_are_named():
     x, weight = torch.zeros(1, 2, 3, 3), torch.zeros(2, 2, 1, 1)
-    with pytest.raises(ValueError, match="m torch.int64 on cpu"): zero_conv_merge(x, x.long(), weight)
-    with pytest.raises(ValueError, match="of one type, got torch.float32 and torch.float16"): zero_conv_merge(x, x, weight.half())
-    with pytest.raises(ValueError, match="target torch.float32 on meta"): masked_l1(x, x.to("meta"))
-    with pytest.raises(ValueError, match="mask torch.bool"): masked_l1(x, x, torch.zeros(1, 1, 3, 3, dtype=torch.bool))
+    with pytest.raises(ValueError, match="m torch.int64 on cpu"):
+        zero_conv_merge(x, x.long(), weight)
+    with pytest.raises(ValueError, match="of one type, got torch.float32 and torch.float16"):
+        zero_conv_merge(x, x, weight.half())
+    with pytest.raises(ValueError, match="target torch.float32 on meta"):
+        masked_l1(x, x.to("meta"))
+    with pytest.raises(ValueError, match="mask torch.bool"):
+        masked_l1(x, x, torch.zeros(1, 1, 3, 3, dtype=torch.bool))
 
 
 def test_torch_knows_the_operators():
