@@ -25,7 +25,8 @@ def test_a_pair_keeps_its_hole():
     torch.manual_seed(0)
     mask = torch.zeros(64, 32, 32, dtype=torch.long)
     mask[:, 0, 0] = 1  # a corner, which most turns lose
-    _, m = lama_augment()[0]((TensorImage(torch.rand(64, 3, 32, 32)), TensorMask(mask)), split_idx=0)
+    _, m = lama_augment()[0]((TensorImage(torch.rand(64, 3, 32, 32)), TensorMask(mask)),
+                             split_idx=0)
     assert m.flatten(1).any(1).all()
 
 

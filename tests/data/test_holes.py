@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastinpaint.data.holes import PRESETS, draw_hole
+from fastinpaint.data.holes import PRESETS, Boxes, Mixture, draw_hole
 
 quick = settings(max_examples=25, deadline=None)
 presets, sides, seeds = st.sampled_from(list(PRESETS)), st.integers(8, 160), st.integers(0, 2**32)
@@ -34,12 +34,14 @@ def test_a_hole_depends_on_size_and_generator_alone(name, height, width, seed):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_holes_scale_with_the_image(name):
-    small, large = (np.mean([PRESETS[name](n, n, np.random.default_rng(i)).mean() for i in range(150)]) for n in (128, 256))
+    small, large = (np.mean([PRESETS[name](n, n, np.random.default_rng(i)).mean()
+                             for i in range(150)]) for n in (128, 256))
     assert large == pytest.approx(small, abs=0.05)
 
 
 def test_presets_differ_as_their_names_say():
-    share = {k: np.mean([f(256, 256, np.random.default_rng(i)).mean() for i in range(100)]) for k, f in PRESETS.items()}
+    share = {k: np.mean([f(256, 256, np.random.default_rng(i)).mean() for i in range(100)])
+             for k, f in PRESETS.items()}
     assert share["thin"] < share["medium"] < share["thick"]
     assert share["center"] == 0.25
 
@@ -49,6 +51,23 @@ def test_outpaint_touches_the_border_and_keeps_the_middle():
         hole = PRESETS["outpaint"](64, 96, np.random.default_rng(i))
         assert not hole[24:40, 34:62].any()
         assert any(side.all() for side in (hole[0], hole[-1], hole[:, 0], hole[:, -1]))
+
+
+def test_a_mixture_chooses_by_weight_and_keeps_to_its_limit():
+    small, large = (Boxes((1, 1), (side, side)) for side in (32, 192))
+    sampler, rng = Mixture(((small, 3), (large, 1))), np.random.default_rng(0)
+    shares = np.array([sampler(64, 64, rng).mean() for _ in range(400)])
+    assert set(shares) == {1 / 64, 9 / 16} and 0.68 < (shares == 1 / 64).mean() < 0.82
+    limited = Mixture(((small, 3), (large, 1)), limit=0.5)
+    assert {limited(64, 64, rng).mean() for _ in range(50)} == {1 / 64}
+    assert Mixture(((large, 1),), limit=0.5)(64, 64, rng).mean() == 0.25  # the central hole
+
+
+def test_boxes_keep_away_from_the_border():
+    rng, sampler = np.random.default_rng(0), Mixture(((Boxes((1, 4), (30, 150), 10), 1),))
+    for _ in range(20):
+        hole = sampler(256, 256, rng)
+        assert hole.sum() == hole[10:-10, 10:-10].sum()
 
 
 def test_train_holes_vary():

@@ -30,7 +30,8 @@ def _half(mode, path, white=255):
 @pytest.mark.parametrize("mode", ["L", "1", "RGB", "RGBA", "P", "P01", "I;16"])
 def test_white_is_hole_in_files_of_any_mode(tmp_path, mode):
     if mode == "I;16":
-        Image.fromarray(np.repeat([65535, 0], 40).astype(np.uint16).reshape(10, 8)).save(tmp_path / "m.png")
+        hole = np.repeat([65535, 0], 40).astype(np.uint16).reshape(10, 8)
+        Image.fromarray(hole).save(tmp_path / "m.png")
     else: _half(mode, tmp_path / "m.png")
     for invert in (False, True):
         hole = read_mask(tmp_path / "m.png", invert)
@@ -39,6 +40,11 @@ def test_white_is_hole_in_files_of_any_mode(tmp_path, mode):
 
 def test_files_of_zeros_and_ones_are_understood(tmp_path):
     assert read_mask(_half("L", tmp_path / "m.png", white=1)).sum() == 40
+
+
+def test_grey_of_128_and_more_is_hole(tmp_path):
+    Image.fromarray(np.array([[0, 2, 127, 128, 255]], np.uint8)).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png")[0].tolist() == [False, False, False, True, True]
 
 
 def test_masks_are_turned_by_exif(tmp_path):
@@ -59,11 +65,52 @@ def test_a_pool_draws_any_mask_and_fits_it(tmp_path):
     for i in range(4): assert pool.draw(30, 20, np.random.default_rng(i))[:15].all()
 
 
+def test_a_pool_draws_each_of_its_masks(tmp_path):
+    for i in range(3): Image.fromarray(np.eye(3, dtype=np.uint8)[[i]]).save(tmp_path / f"{i}.png")
+    pool, rng = mask_source(f"pool:{tmp_path}"), np.random.default_rng(0)
+    drawn = {tuple(pool.draw(1, 3, rng)[0].tolist()) for _ in range(30)}
+    assert drawn == {(1, 0, 0), (0, 1, 0), (0, 0, 1)}
+
+
+def _pair(folder, mask_size):
+    "A photograph of 60x40 and its mask, whose left half is hole"
+    for sub in "photos", "masks": (folder / sub).mkdir()
+    Image.new("RGB", (60, 40)).save(folder / "photos/a.jpg")
+    hole = np.arange(mask_size[0]) < np.full((mask_size[1], 1), mask_size[0] // 2)
+    Image.fromarray(hole).save(folder / "masks/a.png")
+    return folder / "photos/a.jpg", mask_source(folder / "masks")
+
+
+def test_a_mask_in_the_central_square_is_cut_as_its_photograph(tmp_path):
+    photo, source = _pair(tmp_path, (60, 40))
+    hole = source.central("a.jpg", photo, 20, None)
+    assert hole.dtype == bool and hole.shape == (20, 20)
+    assert hole[:, :10].all() and not hole[:, 10:].any()
+
+
+def test_a_mask_that_does_not_fit_or_cannot_be_read_is_no_hole_to_judge(tmp_path):
+    photo, source = _pair(tmp_path, (60, 41))
+    with pytest.raises(InputError, match="a.png is 60x41.*a.jpg is 60x40"):
+        source.central("a.jpg", photo, 20, None)
+    with pytest.raises(InputError, match="1 of 1 photographs have no mask"):
+        source.central("b.jpg", photo, 20, None)
+    (tmp_path / "masks/a.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="cannot be read"): source.central("a.jpg", photo, 20, None)
+
+
+def test_drawn_holes_in_the_central_square_depend_on_the_generator_alone():
+    source = mask_source("thick")
+    first, again, other = (source.central("a", "a", 32, np.random.default_rng(i))
+                           for i in (0, 0, 1))
+    assert first.dtype == bool and (first == again).all() and (first != other).any()
+
+
 def test_a_folder_matches_by_path_then_by_stem(tmp_path):
     for o in ("a/1.png", "b/1.png", "b/2.png"):
         (tmp_path / o).parent.mkdir(exist_ok=True)
         _half("L", tmp_path / o)
     folder = MaskFolder(tmp_path)
     assert folder.mask_of("a/1.jpg") == str(tmp_path / "a/1.png")
-    assert folder.mask_of("2.jpg") == folder.mask_of("elsewhere/2.webp") == str(tmp_path / "b/2.png")
+    for name in "2.jpg", "elsewhere/2.webp":
+        assert folder.mask_of(name) == str(tmp_path / "b/2.png")
     assert folder.mask_of("1.jpg") is None  # either of two: not for us to guess

@@ -28,11 +28,13 @@ def test_every_photograph_is_credited_and_free(credits):
 def test_no_source_is_in_both_sets_nor_twice(credits):
     sources = [(o["package"], o["source"]) for o in credits]
     assert len(set(sources)) == len(sources)
-    assert not {o.name for o in (SAMPLE / "train").iterdir()} & {o.name for o in (SAMPLE / "valid").iterdir()}
+    train, valid = ({o.name for o in (SAMPLE / sub).iterdir()} for sub in ("train", "valid"))
+    assert not train & valid
 
 
 def test_it_is_small_and_complete():
-    assert len(list((SAMPLE / "train").iterdir())) == 96 and len(list((SAMPLE / "valid").iterdir())) == 32
+    for sub, count in ("train", 96), ("valid", 32):
+        assert len(list((SAMPLE / sub).iterdir())) == count
     assert sum(o.stat().st_size for o in SAMPLE.rglob("*") if o.is_file()) <= 4e6
 
 

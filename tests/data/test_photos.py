@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastinpaint.data.photos import find_images, image_size, open_photo
+from fastinpaint.data.photos import (
+    central_square,
+    find_images,
+    image_size,
+    open_photo,
+    square_box,
+)
 
 
 def _modes():
@@ -53,10 +59,13 @@ def test_transparent_palettes_and_colours_turn_white(tmp_path):
 
 def test_sixteen_bit_colour(tmp_path):
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
     row = b"\0" + struct.pack(">3H", 10 * 257, 200 * 257, 30 * 257) * 4
-    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">2I5B", 4, 4, 16, 2, 0, 0, 0))
-                                     + chunk(b"IDAT", zlib.compress(row * 4)) + chunk(b"IEND", b""))
+    header = struct.pack(">2I5B", 4, 4, 16, 2, 0, 0, 0)
+    chunks = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(row * 4)), chunk(b"IEND", b"")
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
     assert (np.asarray(open_photo(tmp_path / "x.png")) == (10, 200, 30)).all()
 
 
@@ -70,8 +79,10 @@ def test_an_animation_gives_its_first_frame(tmp_path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(tmp_path, kind, orientation, photo):
     upright = np.asarray(Image.open(photo(tmp_path / "upright.png"))).astype(int)
-    undo = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.transpose(1, 0, 2),
-            6: lambda a: np.rot90(a), 7: lambda a: np.rot90(a, 2).transpose(1, 0, 2), 8: lambda a: np.rot90(a, -1)}
+    undo = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud,
+            5: lambda a: a.transpose(1, 0, 2),
+            6: lambda a: np.rot90(a), 7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+            8: lambda a: np.rot90(a, -1)}
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = Image.fromarray(np.ascontiguousarray(undo[orientation](upright)).astype(np.uint8))
@@ -91,4 +102,22 @@ def test_hidden_and_other_files_are_left_out(tmp_path, photo):
     photo(tmp_path / "b" / "1.JPG")
     for o in ("a.png", ".hidden.png", ".cache/x.png"): photo(tmp_path / o)
     (tmp_path / "notes.txt").write_text("no image")
-    assert [os.path.relpath(o, tmp_path) for o in find_images(tmp_path)] == ["a.png", os.path.join("b", "1.JPG")]
+    found = [os.path.relpath(o, tmp_path) for o in find_images(tmp_path)]
+    assert found == ["a.png", os.path.join("b", "1.JPG")]
+
+
+@pytest.mark.parametrize("size", [(64, 32), (32, 64), (40, 40)])
+def test_the_central_square_has_the_shorter_side(size):
+    w, h = size
+    places = np.stack((*np.meshgrid(np.arange(w), np.arange(h)), np.zeros((h, w))), -1)
+    short = min(size)
+    image = Image.fromarray(places.astype(np.uint8))
+    square = central_square(image, short, Image.Resampling.NEAREST)
+    left, top = (w - short) // 2, (h - short) // 2
+    assert np.array_equal(np.asarray(square), places[top:top + short, left:left + short])
+
+
+@pytest.mark.parametrize("x, y, box", [(0, 0, (0, 0, 20, 20)), (1, 0, (40, 0, 60, 20)),
+                                       (0, 1, (0, 30, 20, 50)), (.5, 1, (20, 30, 40, 50))])
+def test_a_square_moves_along_each_axis_by_itself(x, y, box):
+    assert square_box((60, 50), 20, x, y) == box
