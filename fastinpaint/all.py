@@ -6,8 +6,8 @@ from fastai.data.core import DataLoaders
 from fastcore.script import store_true
 
 from .core.script import call_parse
-from .data.loaders import InpaintDataLoaders, inpaint_block
 from .data.holes import PRESETS
+from .data.loaders import InpaintDataLoaders, inpaint_block
 from .data.named import named_data
 from .fill.inpainter import Inpainter
 from .judge.evaluate import evaluate, evaluate_files

@@ -1,4 +1,4 @@
-"Times the kernels against plain torch, `torch.compile`, the best library call and a memory copy"
+"Times the kernels against plain torch, `torch.compile`, library calls and a memory copy"
 import statistics
 import time
 from dataclasses import dataclass
@@ -117,7 +117,7 @@ def check(case, functions, device):
 
 
 def seconds(call, device, budget):
-    "Median seconds of `call` in about `budget` seconds; on a GPU its cache is cleared before each"
+    "Median seconds of `call`, timed for `budget` seconds; a GPU's cache is cleared each time"
     if device.type == "cuda":
         from triton.testing import do_bench
         return do_bench(call, warmup=250*budget, rep=1000*budget, return_mode="median")/1e3
@@ -164,7 +164,7 @@ def measure(case, functions, device, bandwidth, budget):
 
 
 def training_cases(quick):
-    "What LaMa training meets: four stages, two widths, two sizes, batch 8 to 64; a large shape"
+    "What LaMa training meets: four stages, two widths and sizes, batch 8 to 64; a large shape"
     if quick: axes = (8,), (256,), (8,), (torch.float32,)
     else: axes = (8, 64), (256, 512), (8, 32, 64), (torch.float32, torch.bfloat16)
     for width, size, b, dtype in product(*axes):
@@ -219,7 +219,7 @@ class Settings:
 
 @program
 def main(settings: Settings):
-    "Time the fused operations against their alternatives; nothing is timed where results differ"
+    "Time the fused operations against alternatives; nothing is timed where results differ"
     auto = "cuda" if torch.cuda.is_available() else "cpu"
     device = choose_device(auto if settings.device == "auto" else settings.device)
     gpu, folder = device.type == "cuda", Path(settings.out)

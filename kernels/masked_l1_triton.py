@@ -1,8 +1,8 @@
 """The masked L1 in one pass, and its gradient in one more, for Triton.
 
-The forward kernel reads prediction, target and mask once. For the backward pass it keeps one byte
-an element, the sign of the difference, and the weight of each latent pixel: the backward kernel
-needs neither prediction, target nor mask.
+The forward kernel reads prediction, target and mask once. For the backward pass it keeps the
+sign of each difference, one byte, and the weight of each latent pixel: the backward kernel needs
+neither prediction, target nor mask.
 """
 import torch
 import triton
@@ -18,7 +18,7 @@ ELEMENTS = 2048    # of a tile
 @triton.jit
 def hole_share(mask, pixel, inside, b, width, m_b, m_h, m_w,
                SY: tl.constexpr, SX: tl.constexpr, SX2: tl.constexpr):
-    "Mean of the SY×SX block of mask pixels behind each latent pixel; SX2: power of two from SX on"
+    "Mean of the SY×SX mask pixels behind each latent pixel; SX2: power of two from SX on"
     column = tl.arange(0, SX2)
     across = (pixel % width)[:, None]*SX + column[None, :]
     down = (pixel // width).to(tl.int64)[:, None]*SY
@@ -107,9 +107,9 @@ def tiles(b, c, pixels, channels_last):
 @torch.library.custom_op("fastinpaint::masked_l1", mutates_args=())
 def masked_l1(pred: Tensor, target: Tensor, mask: Tensor | None, known: float, missing: float,
               save: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss, a float32 scalar, and with `save` sign int8 `[B, C, h, w]` and weight `[B, h, w]`.
+    """The loss, float32; with `save`, for its gradient, sign `[B, C, h, w]` and weight `[B, h, w]`.
 
-    Its gradient needs the latter two. Arguments as in `ops.masked_l1`, which checks them.
+    Arguments as in `ops.masked_l1`, which checks them.
     """
     b, c, h, w = pred.shape
     masked = mask is not None and known != missing

@@ -1,4 +1,4 @@
-"""What mask control and the latent loss add to a training step: checks, and choice of a kernel.
+"""What mask control and the latent loss add to a step: checks, and choice of a kernel.
 
 `impl` is "torch", the plain maths in `reference.py`; "triton", the fused kernels, which raises
 where they cannot run; or "auto", the kernels for CUDA tensors of sizes they suit, else torch.
@@ -16,13 +16,13 @@ MEMORY_BOUND = 128  # channels; merges of more are bound by arithmetic, which cu
 
 
 def masked_l1(pred, target, mask=None, known=1., missing=1., impl="auto"):
-    """Mean of `|pred - target|`, weighted by `missing` in the hole (mask 1) and by `known` outside.
+    """Mean of `|pred - target|`, weighted by `missing` in the hole (mask 1), by `known` outside.
 
-    `pred`, `target` `[B, C, h, w]`; `mask` `[B, 1, H, W]` at their size or a whole multiple of it,
-    or None for the plain mean. The mean runs over all B·C·h·w elements, whatever the weights (as in
-    LaMa). Returns a scalar, float32 for half precision too. Only `pred` receives a gradient,
-    0 where both are equal. Raises ValueError naming shapes, types or devices that do not fit, and
-    RuntimeError where `impl="triton"` cannot run.
+    `pred`, `target` `[B, C, h, w]`; `mask` `[B, 1, H, W]` at their size or a whole multiple, or
+    None for the plain mean. The mean runs over all B·C·h·w elements, for any weights (as in LaMa).
+    Returns a scalar, float32 for half precision too. Only `pred` receives a gradient, 0 where both
+    are equal. Raises ValueError where shapes, types or devices do not fit, and RuntimeError where
+    `impl="triton"` cannot run.
     """
     if pred.ndim != 4 or pred.shape != target.shape:
         raise ValueError("masked_l1 takes two tensors [B, C, h, w] of one shape, "
@@ -50,8 +50,8 @@ def masked_l1(pred, target, mask=None, known=1., missing=1., impl="auto"):
 def zero_conv_merge(x, m, weight, impl="auto"):
     """`x + W·m` with `x` `[B, C, h, w]`, guide `m` `[B, K, h, w]` and `weight` `[C, K, 1, 1]`.
 
-    Inside autocast the product runs in its type and the sum in the wider one of both. Raises as
-    `masked_l1` does.
+    Inside autocast the product runs in its type and the sum in the wider one of both. Raises
+    as `masked_l1` does.
     """
     if x.ndim != 4 or m.ndim != 4 or x.shape[::2] != m.shape[::2] or x.shape[3] != m.shape[3] \
        or weight.shape != (x.shape[1], m.shape[1], 1, 1):
@@ -81,7 +81,7 @@ def check_types(name, tensors):
 
 
 def uses_triton(impl, tensors, small=True):
-    "Whether `impl` means the kernels here; `small` is where they, and not torch, are the faster"
+    "Whether `impl` means the kernels here; `small` is where they are faster than torch"
     if impl not in ("auto", "triton", "torch"):
         raise ValueError(f"impl is auto, triton or torch, not {impl!r}")
     if impl == "torch": return False

@@ -1,4 +1,4 @@
-"The maths of the kernels in plain torch: their specification, the CPU path and the test oracle"
+"The kernels' maths in plain torch: their specification, the CPU path and the test oracle"
 import torch
 import torch.nn.functional as F
 

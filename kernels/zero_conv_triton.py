@@ -1,7 +1,7 @@
 """The zero-convolution merge `x + W·m` in one pass, and its gradients in one more, for Triton.
 
-A 1×1 convolution is a matrix product for every pixel. At the channel counts of an encoder's early
-stages it is bound by memory, so what counts is that each tensor crosses it once.
+A 1×1 convolution is a matrix product for every pixel. At the channel counts of an encoder's
+early stages it is bound by memory, so what counts is that each tensor crosses it once.
 """
 import torch
 import triton
@@ -49,8 +49,8 @@ def backward_kernel(grad, m, weight, grad_m, partial, B, C, K, P, width,
                     BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr):
     """`Wᵀ·grad` of some pixels, which needs all channels in one block, and a sum of `grad·mᵀ`.
 
-    Program (i, j, l) takes the i-th of every num_programs(0) tiles of pixels, the j-th block of
-    channels and the l-th of guides.
+    Program (i, j, l) takes the i-th of every num_programs(0) tiles of pixels, the j-th block
+    of channels and the l-th of guides.
     """
     channel = (tl.program_id(1)*BLOCK_C + tl.arange(0, BLOCK_C)).to(tl.int64)
     k = (tl.program_id(2)*BLOCK_K + tl.arange(0, BLOCK_K)).to(tl.int64)
@@ -91,8 +91,8 @@ def backward_blocks(c, k, pixels):
 def uses_tf32():
     """Whether torch's own convolutions may round float32 to TF32.
 
-    Since torch 2.9 operators have settings of their own, and `allow_tf32` raises where they differ.
-    One that is "none" reads as that of cudnn, then of all backends; all "none" is exact.
+    Since torch 2.9 operators have settings of their own, and `allow_tf32` raises where they
+    differ. "none" reads as the setting of cudnn, then of all backends; all "none" is exact.
     """
     cudnn = torch.backends.cudnn
     return cudnn.conv.fp32_precision == "tf32" if hasattr(cudnn, "conv") else cudnn.allow_tf32
@@ -108,7 +108,7 @@ def arithmetic(weight):
 
 @torch.library.custom_op("fastinpaint::zero_conv_merge", mutates_args=())
 def zero_conv_merge(x: Tensor, m: Tensor, weight: Tensor) -> Tensor:
-    "`x + W·m` for `weight` of `m`'s type, arguments as in `ops.zero_conv_merge`, which checks them"
+    "`x + W·m` for `weight` of `m`'s type; `ops.zero_conv_merge` checks the arguments"
     y = empty_result(x, m, weight)
     matrix_product(m, weight, weight.stride(), y, x)
     return y
@@ -120,7 +120,7 @@ def empty_result(x, m, weight):
 
 
 def matrix_product(m, weight, strides, y, x=None):
-    "Write `W·m`, plus `x` if given, to `y`; `strides` are those of the weight's outputs and inputs"
+    "Write `W·m`, plus `x` if given, to `y`; `strides` of the weight along outputs, inputs"
     b, c, h, w = y.shape
     k = m.shape[1]
     blocks = merge_blocks(c, k, h*w)

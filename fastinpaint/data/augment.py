@@ -1,4 +1,4 @@
-"""Training augmentation on the device: LaMa's ranges (Suvorov et al. 2022), drawn image by image.
+"""Augmentation on the device: LaMa's ranges (Suvorov et al. 2022), drawn image by image.
 
 One resampling for flip, rotation, zoom, shear and perspective; one pass in logit space for
 brightness, contrast, saturation and hue. Validation batches pass untouched.
@@ -13,7 +13,7 @@ from fastai.vision import augment
 
 
 def _uniform(x: torch.Tensor, most: float, p: float, *shape: int) -> torch.Tensor:
-    "Draws `[B, *shape]` from [-most, most], 0 for an image of batch `x` with probability 1 - `p`"
+    "Draws `[B, *shape]` from [-most, most] for batch `x`; all 0 with probability 1 - `p`"
     draw = torch.empty(len(x), *shape, device=x.device).uniform_(-most, most)
     drawn = augment.mask_tensor(torch.ones(len(x), device=x.device), p)
     return draw * drawn.view(-1, *(1 for _ in shape))
@@ -38,11 +38,12 @@ def hue_mat(x: torch.Tensor, most: float, p: float) -> torch.Tensor:
     "Rotations `[B, 3, 3]` of RGB about grey by up to `most` of the colour circle (Rodrigues)"
     angle = _uniform(x, 2 * math.pi * most, p, 1, 1)
     cross = torch.tensor([[0., -1, 1], [1, 0, -1], [-1, 1, 0]], device=x.device) / math.sqrt(3)
-    return angle.cos() * torch.eye(3, device=x.device) + angle.sin() * cross + (1 - angle.cos()) / 3
+    along = angle.cos() * torch.eye(3, device=x.device)
+    return along + angle.sin() * cross + (1 - angle.cos()) / 3
 
 
 def warp_grid(mat: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    "Sampling coordinates `[B, H, W, 2]` of homographies `mat` `[B, 3, 3]` of the square [-1, 1]²"
+    "Sampling coordinates `[B, H, W, 2]` of homographies `[B, 3, 3]` of the square [-1, 1]²"
     sides = (torch.linspace(-1, 1, n, device=mat.device) for n in (height, width))
     y, x = torch.meshgrid(*sides, indexing="ij")
     homogeneous = mat @ torch.stack((x, y, torch.ones_like(x))).flatten(1)
@@ -77,9 +78,9 @@ class SpaceAugment(augment.RandTransform):
 
 
 class HueLogit:
-    """Turns colours by up to `most` of the colour circle in fastai's logit space, for a `SpaceTfm`.
+    """Turns colours by up to `most` of the colour circle in logit space, for a `SpaceTfm`.
 
-    fastai's own `Hue` goes to HSV and back: more than all other augmentation together on a CPU.
+    fastai's own `Hue` goes to HSV and back, longer on a CPU than all other augmentation together.
     """
     def __init__(self, most: float, p: float = 0.75):
         self.most, self.p = most, p
@@ -92,7 +93,7 @@ class HueLogit:
 
 
 def in_logit_space(x: TensorImage, f) -> TensorImage:
-    "`f` on the logits of `x`, so that values stay in [0, 1]; three times as fast as `lighting`"
+    "`f` on the logits of `x`, so that values stay in [0, 1]; faster than fastai's `lighting`"
     return TensorImage(torch.sigmoid(f(torch.logit(x.as_subclass(torch.Tensor), eps=1e-6))))
 
 

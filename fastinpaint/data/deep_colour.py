@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import putchunk
 def deep_pixels(im, path):
     """uint16 `[H, W, C]` of an opened file of 16-bit colours, None of any other.
 
-    Pillow's decoders take one byte of two, which the tiles' raw mode says: the file is read twice.
+    Pillow's decoders take one byte of two, named by the tiles' raw mode: the file is read twice.
     Raises ValueError where the pixels are stored in a way that this cannot read.
     """
     raw = [t.args if isinstance(t.args, str) else t.args[0] for t in im.tile if t.args]
@@ -64,11 +64,11 @@ def png_bytes(pixels, info):
 def tiff_bytes(pixels, mode, info):
     """The bytes of a TIFF of `pixels` `[H, W, C]`, uint8 or uint16, of a `Picture`'s `mode`.
 
-    EXIF is TIFF's own directory; the pixels follow it. Pillow's own writer, where it compresses,
-    fails on EXIF's inner directories.
+    EXIF is TIFF's own directory; the pixels follow it. Pillow's writer, where it compresses, fails
+    on EXIF's inner directories.
     """
     (h, w, c), tags = pixels.shape, Image.Exif()
-    rows = np.diff(pixels, axis=1, prepend=pixels.dtype.type(0))  # less the left one: predictor 2
+    rows = np.diff(pixels, axis=1, prepend=pixels.dtype.type(0))  # predictor 2: less the left
     data = zlib.compress(rows.astype(rows.dtype.newbyteorder("<")))
     tags.load(info.get("exif", b""))
     tags.endian = "<"

@@ -1,7 +1,7 @@
 """Holes drawn by samplers: pure functions `(height, width, rng) -> bool [H, W]`, True = hole.
 
-Lengths are in pixels at 256 and scale with the image's shorter side. Shapes and numbers are LaMa's
-(Suvorov et al. 2022, supplement, mask generation).
+Lengths are in pixels at 256 and scale with the image's shorter side. Shapes and numbers are
+LaMa's (Suvorov et al. 2022, supplement, mask generation).
 """
 import math
 import zlib
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from ..core.errors import InputError
 
-_REDRAWS = 50  # a preset that still breaks its limit after so many draws gives the central hole
+_REDRAWS = 50  # a hole that still breaks its limit after so many draws becomes the central one
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Mixture:
-    "A sampler that chooses a kind of shape by relative weight, until the hole keeps to `limit`"
+    "A sampler that chooses shapes by relative weight, until the hole keeps to `limit`"
     kinds: tuple[tuple[Strokes | Boxes, float], ...]  # (shape, weight)
     limit: float = 1.0  # largest share of the image that may be hole
 
@@ -77,7 +77,7 @@ class Mixture:
 
 
 def center(height: int, width: int, rng: np.random.Generator | None = None) -> np.ndarray:
-    """The central half of height and width (a quarter of the image) is hole; nothing is random.
+    """The central half of height and width (a quarter of the image) is hole, always.
 
     Raises InputError for an image of a single pixel.
     """
@@ -112,7 +112,7 @@ PRESETS: dict[str, Callable] = dict(
 def draw_hole(sampler: Callable, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     """`sampler`'s hole as uint8 `[H, W]` of 0 and 1 (1 = hole).
 
-    Raises InputError if what the sampler returns is of another size or holds anything but 0 and 1.
+    Raises InputError if the sampler returns another size or anything but 0 and 1.
     """
     hole = np.asarray(sampler(height, width, rng))
     if hole.shape != (height, width):

@@ -1,7 +1,7 @@
 """Batches of masked pairs from photographs: `InpaintDataLoaders.from_folder`.
 
-Items are paths. On the CPU workers a photograph becomes a crop and its hole is drawn; on the device
-the batch is augmented and becomes xb = (masked, mask), yb = (image, mask).
+Items are paths. On the CPU workers a photograph becomes a crop and its hole is drawn; on the
+device the batch is augmented and becomes xb = (masked, mask), yb = (image, mask).
 """
 from collections.abc import Callable
 from pathlib import Path
@@ -25,13 +25,13 @@ SCAN_LIMIT = 10_000  # of more photographs than this, none is opened before an e
 class InpaintDL(TfmdDL):
     """A fastai `TfmdDL` of masked pairs.
 
-    Shuffled, its epochs are `steps` batches (default: as many as one pass fills) cut from endless
-    shuffled passes, so that all photographs come equally often. The order depends on `seed` and on
-    `drawn`, how many were drawn so far, alone: set `drawn` to go on where another run stopped. An
-    epoch in which no photograph can be read raises InputError.
+    Shuffled, its epochs are `steps` batches (default: as many as one pass fills) cut from shuffled
+    passes without end, so that all photographs come equally often. The order depends on `seed` and
+    `drawn` alone, the number drawn so far: set it to go on where another run stopped. An epoch in
+    which no photograph can be read raises InputError.
 
-    Nothing else in this package touches what fastai's loaders keep private. Overridden here are
-    `_one_pass` and `_decode_batch`, set `_n_inp` and `_types`, called `_retain_dl`.
+    It owns all private names of fastai's loaders that this package touches: it overrides
+    `_one_pass` and `_decode_batch`, sets `_n_inp` and `_types`, calls `_retain_dl`.
     """
     def __init__(self, dataset, bs: int = 16, shuffle: bool = False, num_workers: int | None = None,
                  steps: int | None = None, seed: int = 0, **kwargs):
@@ -65,7 +65,7 @@ class InpaintDL(TfmdDL):
     @property
     def n_inp(self): return 2
 
-    def _one_pass(self):  # fastai's reads an item to learn the batch's types; it may be unreadable
+    def _one_pass(self):  # fastai's reads an item to learn the types, but it may be unreadable
         self._n_inp, self._types = 2, {tuple: [TensorImage, TensorMask, TensorImage, TensorMask]}
 
     def decode(self, b): return to_cpu(self._retain_dl(b))
@@ -78,8 +78,8 @@ def inpaint_block(masks="train", size: int = 256, seed: int = 0, augment: bool =
                   skipped: Skipped | None = None, splitter: Callable | None = None):
     """The `DataBlock` of (photograph, mask) pairs from a list of paths.
 
-    `masks` may also be what `mask_source` made of it. `roots` are the folders that items are named
-    relative to, `skipped` logs what cannot be read.
+    `masks` is as in `mask_source`. `roots` are the folders that items are named relative to,
+    `skipped` logs what cannot be read.
     """
     skipped, source = skipped or Skipped([]), mask_source(masks, invert)
     # a JPEG decoded at reduced scale would no longer fit a mask of its own
@@ -128,21 +128,21 @@ class InpaintDataLoaders(DataLoaders):
     @classmethod
     def from_folder(
             cls, path: str | Path,  # folder of photographs, searched with its subfolders
-            masks: str | Path | Callable = "train",  # preset, sampler, folder, or "pool:FOLDER"
+            masks: str | Path | Callable = "train",  # see `mask_source`
             size: int = 256,  # height and width of the crops, in pixels
             bs: int = 16,  # batch size
-            valid: float | str | Path | None = None,  # fraction or folder; None: valid/ or val/
+            valid: float | str | Path | None = None,  # share or folder; None: valid/ or val/
             seed: int = 0,  # of split, order and validation masks
             steps: int | None = None,  # batches in a training epoch; None: one pass
             augment: bool = True,  # augment training batches
             invert: bool = False,  # mask files have 0 or black for hole
             num_workers: int | None = None,  # None: up to 8, and 0 for small epochs
             **kwargs):  # for `DataBlock.dataloaders`: device, val_bs, pin_memory ...
-        """Batches of image `[B, 3, size, size]` in [0, 1] and mask `[B, 1, size, size]`, 1 = hole.
+        """Images `[B, 3, size, size]` in [0, 1] and masks `[B, 1, size, size]`, 1 = hole.
 
-        With `valid=None` and no train/ and valid/ in `path`, a tenth is held out. `mask_source`
-        says what `masks` may be. Raises MissingFile if there are no images, InputError if none can
-        be read or arguments or masks do not fit.
+        With `valid=None` and no train/ and valid/ in `path`, a tenth is held out. Raises
+        MissingFile if there are no images, InputError if none can be read or arguments or masks
+        do not fit.
         """
         if size < 1 or bs < 1 or (steps is not None and steps < 1) or seed < 0:
             raise InputError("size, bs, steps must be above 0 and seed not below: "
@@ -158,7 +158,7 @@ class InpaintDataLoaders(DataLoaders):
             num_workers = min(defaults.cpus, 8) if (steps * bs if steps else len(train)) > 64 else 0
         block = inpaint_block(source, size, seed, augment, roots=roots, skipped=skipped,
                               splitter=IndexSplitter(range(len(train), len(items))))
-        # epochs are whole batches already; of one with unreadable files the rest should still train
+        # epochs are whole batches already; the rest of a batch with unreadable files still trains
         kwargs |= dict(bs=bs, steps=steps, seed=seed, num_workers=num_workers, drop_last=False)
         base = block.dataloaders(items, **kwargs)
         dls = cls(*base.loaders, path=base.path, device=base.device)

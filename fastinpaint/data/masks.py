@@ -1,7 +1,7 @@
 """Where holes come from: a sampler, a pool of mask files, or a mask file for each photograph.
 
-`DrawnHoles`, `MaskPool` and `MaskFolder` have the same methods; `mask_source` chooses. The `name`
-of a photograph is its path relative to the folder of photographs, wherever that folder lies.
+`DrawnHoles`, `MaskPool` and `MaskFolder` have the same methods; `mask_source` chooses. A
+photograph's `name` is its path relative to the folder of photographs.
 """
 import math
 import os
@@ -21,14 +21,14 @@ _LOOKED_AT = 200  # reading every mask of a large folder at each start would tak
 
 
 class HoleName(str):
-    "Stands in a dataset for a hole that is drawn later, at the crop's size; names the photograph"
+    "A photograph's name, in place of its hole, which is drawn later at the crop's size"
 
 
 def read_mask(source, invert: bool = False) -> np.ndarray:
     """A mask file as bool `[H, W]`, True = hole, turned by its EXIF orientation.
 
-    Grey of 128 and more is hole; in a file that holds only 0 and 1 (grey or palette indices) 1 is
-    hole. `invert` swaps hole and known. Raises what Pillow raises for a file that it cannot read.
+    Grey of 128 and more is hole; in a file of 0 and 1 alone (grey or palette indices) 1 is hole.
+    `invert` swaps hole and known. Raises what Pillow raises for a file that it cannot read.
     """
     with Image.open(source) as im: return hole_of(ImageOps.exif_transpose(im), invert)
 
@@ -59,14 +59,14 @@ class DrawnHoles:
     def __init__(self, sampler: Callable): self.sampler = sampler
 
     def check(self, photos: Iterable[tuple[str, str]], skipped: Skipped, sizes: bool):
-        "Look at mask files, if there are any, before training starts; `photos` are (name, file)"
+        "Look at mask files before training starts; `photos` are (name, file)"
 
     def open(self, name: str, photo: str | Path, skipped: Skipped):
-        "What the dataset holds for a photograph's hole; None, and logged, where it cannot be read"
+        "What a dataset holds for the hole; None, and logged, where it cannot be read"
         return HoleName(name)
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-        "A hole, uint8 `[H, W]` of 0 and 1; raises InputError for any other result of the sampler"
+        "A hole, uint8 `[H, W]` of 0 and 1; raises InputError where the sampler gives another"
         return draw_hole(self.sampler, height, width, rng)
 
     def central(self, name: str, photo: str | Path, size: int, rng: np.random.Generator):
@@ -119,7 +119,7 @@ class MaskFolder:
                          f"for any photograph pass masks='pool:{folder}'")
 
     def check(self, photos: Iterable[tuple[str, str]], skipped: Skipped, sizes: bool):
-        "Raises InputError unless all have masks, with `sizes` of their size; warns as `MaskPool`"
+        "Raises InputError unless all have masks (and `sizes` fit); warns as `MaskPool`"
         names, photos = zip(*photos, strict=True)
         masks = self._masks_of(names)
         _warn_if_inverted(sorted(set(masks)), self.invert, skipped)
@@ -127,18 +127,18 @@ class MaskFolder:
             for photo, mask in zip(photos, masks, strict=True): _fits(photo, mask, skipped)
 
     def open(self, name: str, photo: str | Path, skipped: Skipped):
-        """The mask, `PILMask` of 0 and 1; None, and logged, where it or its photograph is broken.
+        """The mask, `PILMask` of 0 and 1; None, and logged, where a file cannot be read.
 
         Raises InputError where there is none, or its size is another than the photograph's.
         """
-        from fastai.vision.core import PILMask  # slow to import, and filling photographs needs none
+        from fastai.vision.core import PILMask  # slow to import, and not needed to fill
         mask, = self._masks_of([name])
         if _fits(photo, mask, skipped):
             with skipped.unreadable(mask):
                 return PILMask(Image.fromarray(read_mask(mask, self.invert).astype(np.uint8)))
 
     def central(self, name: str, photo: str | Path, size: int, rng: np.random.Generator):
-        "As in `DrawnHoles`; raises what `open` raises, and InputError where the mask is unreadable"
+        "As in `DrawnHoles`; raises what `open` raises, and InputError where that gives None"
         mask = self.open(name, photo, Skipped([]))
         if mask is None: raise InputError(f"the mask of {photo} or itself cannot be read")
         return np.asarray(central_square(mask, size, Image.Resampling.NEAREST)).astype(bool)
@@ -152,15 +152,15 @@ def _fits(photo: str | Path, mask: str, skipped: Skipped) -> bool:
     if len(sizes) < 2: return False
     (w, h), (mw, mh) = sizes
     if (w, h) == (mw, mh): return True
-    raise InputError(f"the mask {mask} is {mw}x{mh} pixels, but its photograph {photo} is {w}x{h}; "
-                     "a mask must have its photograph's size")
+    raise InputError(f"the mask {mask} is {mw}x{mh} pixels, but its photograph {photo} is "
+                     f"{w}x{h}; a mask must have its photograph's size")
 
 
 def mask_source(masks: str | Path | Callable, invert: bool = False):
     """Where the holes that `masks` asks for come from; a source is returned as it is.
 
     A preset's name or a sampler: `DrawnHoles`; `"pool:FOLDER"`: `MaskPool`; a folder of masks:
-    `MaskFolder`. Raises InputError for anything else, and MissingFile for a folder without images.
+    `MaskFolder`. Raises InputError for anything else, MissingFile for a folder without images.
     """
     if isinstance(masks, DrawnHoles | MaskFolder): return masks
     if callable(masks) or isinstance(masks, str) and masks in PRESETS:

@@ -13,8 +13,8 @@ NAMED_DATA = dict(pets=(URLs.PETS, "images"),  # name: (archive, folder in it)
 def named_data(name: str | Path) -> Path:
     """The folder of a named set of photographs, or `name` itself if it is a folder.
 
-    Sets are `sample` (part of the package), `pets` and `imagenette` (downloaded once by fastai).
-    Raises Unreachable within seconds if a set cannot be downloaded, InputError for anything else.
+    Sets are `sample` (part of the package), `pets`, `imagenette` (downloaded once by fastai).
+    Raises Unreachable, within seconds, if one cannot be downloaded, InputError for other names.
     """
     if name == "sample": return Path(__file__).parent / "sample"
     if name in NAMED_DATA:

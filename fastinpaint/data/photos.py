@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from ..core.errors import InputError, MissingFile
 
-# what Pillow's readers raise on a broken file: decoders meet arbitrary bytes, so more than OSError
+# what Pillow's readers raise on a broken file; its decoders meet arbitrary bytes
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError,
               OverflowError, struct.error, zlib.error, Image.DecompressionBombError)
 
@@ -27,8 +27,8 @@ def _extensions() -> frozenset[str]:
 def find_images(folder: str | Path, exclude: tuple[str | Path, ...] = ()) -> list[str]:
     """Paths of the files under `folder` whose extension Pillow reads, sorted.
 
-    Hidden files and those in the folders `exclude` are left out. Raises MissingFile if there is no
-    such folder or no such file in it.
+    Hidden files and those in the folders `exclude` are left out. Raises MissingFile if there is
+    no such folder or no such file in it.
     """
     if not Path(folder).is_dir():
         raise MissingFile(f"no such folder: {folder}; expected a folder of images")
@@ -67,7 +67,7 @@ class Skipped:
 
     @contextmanager
     def unreadable(self, fn: str | Path):
-        "What Pillow raises over the file `fn` is logged, and the rest of the block is left out"
+        "Leaves the block, and logs why, where Pillow cannot read the file `fn`"
         try: yield
         except UNREADABLE as e: self.add(fn, e)
 
@@ -77,7 +77,7 @@ class Skipped:
 
 
 def readable(files: list[str], skipped: Skipped) -> list[str]:
-    "Those of `files` whose header can be read; logs the others. Raises InputError if none is left."
+    "`files` whose header can be read; logs the others. Raises InputError if there is none."
     good = []
     for fn in files:
         with skipped.unreadable(fn), Image.open(fn): good.append(fn)
@@ -99,9 +99,9 @@ def image_size(fn: str | Path) -> tuple[int, int]:
 def to_rgb(im: Image.Image) -> Image.Image:
     """Any Pillow mode as 8-bit RGB.
 
-    16-bit grey is divided by 257, 32-bit integers above 65535 by 2^31 / 255; floats are taken as
-    [0, 1] if none exceeds 1, else as [0, 255]. Transparency is composited over white. CMYK, Lab,
-    palettes ... are Pillow's conversions.
+    16-bit grey is divided by 257, 32-bit integers above 65535 by 2^31 / 255; floats are taken
+    as [0, 1] if none exceeds 1, else as [0, 255]. Transparency is composited over white. CMYK,
+    Lab, palettes ... are Pillow's conversions.
     """
     if im.mode[0] in "IF":
         grey = np.nan_to_num(np.asarray(im, dtype=np.float64))
@@ -115,11 +115,10 @@ def to_rgb(im: Image.Image) -> Image.Image:
 
 
 def open_photo(source, min_side: int | None = None) -> Image.Image:
-    """First frame of the photograph `source` (path, file object): 8-bit RGB, its EXIF turn applied.
+    """First frame of the photograph `source` (path, file object): 8-bit RGB, EXIF turn applied.
 
-    With `min_side` a large JPEG may be decoded at 1/2, 1/4 or 1/8 scale, which is several times
-    faster, with no side below `min_side` pixels. Raises what Pillow raises on a file that it cannot
-    read (`UNREADABLE`).
+    With `min_side` a large JPEG may be decoded at 1/2, 1/4 or 1/8 scale, several times faster,
+    with no side below `min_side` pixels. Raises what Pillow raises on a broken file (`UNREADABLE`).
     """
     with Image.open(source) as im:
         if min_side: im.draft(None, (min_side, min_side))
@@ -127,7 +126,7 @@ def open_photo(source, min_side: int | None = None) -> Image.Image:
 
 
 def square_box(size: tuple[int, int], side: float, x: float, y: float) -> tuple[float, ...]:
-    "Left, top, right, bottom of a `side`'s square in `size`; `x` and `y` from 0 (left, top) to 1"
+    "Left, top, right, bottom of a square in `size`; `x` and `y` from 0 (left, top) to 1"
     left, top = x * (size[0] - side), y * (size[1] - side)
     return left, top, left + side, top + side
 

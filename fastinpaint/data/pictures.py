@@ -1,4 +1,4 @@
-"Photographs as they are stored: in their own mode and depth, with EXIF, colour profile, resolution"
+"Photographs as they are stored: in their own mode and depth, with EXIF and profile"
 import io
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,14 +13,14 @@ from .deep_colour import deep_pixels, png_bytes, tiff_bytes
 from .photos import UNREADABLE
 
 MODES = "L", "LA", "RGB", "RGBA", "CMYK"
-# extension → modes it holds with 8 bits, with 16, how Pillow writes it; all but JPEG are lossless
+# extension → modes with 8 bits, with 16, how Pillow writes it; all but JPEG are lossless
 WRITABLE = {".png": ("L LA RGB RGBA", "L LA RGB RGBA", {}),
             ".tif": ("L LA RGB RGBA CMYK", "L RGB RGBA", {}),
             # exact: colours under transparent pixels are kept
             ".webp": ("L LA RGB RGBA", "", dict(lossless=True, exact=True)),
             ".jpg": ("L RGB CMYK", "", dict(quality=95, subsampling=0))}
 WRITABLE |= {".tiff": WRITABLE[".tif"], ".jpeg": WRITABLE[".jpg"]}
-# the other tags of a TIFF's first directory say how its pixels are stored, and must not be copied
+# other tags of a TIFF's first directory are about how its pixels are stored: they are not copied
 DESCRIPTIVE = {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, *(ExifTags.Base[name] for name in (
     "ImageDescription", "Make", "Model", "Software", "DateTime", "Artist", "HostComputer",
     "Copyright", "XPTitle", "XPComment", "XPAuthor", "XPKeywords", "XPSubject"))}
@@ -28,7 +28,7 @@ DESCRIPTIVE = {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, *(ExifTags.Base[name] fo
 
 @dataclass
 class Picture:
-    """A photograph the right way up: `pixels` `[H, W, C]`, uint8 or uint16, of one of the `MODES`.
+    """A photograph the right way up: `pixels` `[H, W, C]`, uint8 or uint16, `mode` of `MODES`.
 
     `info` is what is written along with them: `exif`, `icc_profile`, `dpi`.
     """
@@ -38,7 +38,7 @@ class Picture:
 
     @property
     def rgb(self):
-        "Colours without alpha, `[H, W, 3]` of the same depth, for a network; a view if possible"
+        "Colours without alpha, `[H, W, 3]` of the same depth; a view if possible"
         if self.mode == "CMYK":
             return np.asarray(Image.fromarray(self.pixels, "CMYK").convert("RGB"))
         if self.mode in ("L", "LA"):
@@ -46,7 +46,7 @@ class Picture:
         return self.pixels[..., :3]
 
     def with_colours(self, rgb, where):
-        "This picture with the colours of `rgb` `[H, W, 3]` where `where` `[H, W]`; alpha is kept"
+        "The picture with colours of `rgb` `[H, W, 3]` where `where` `[H, W]`; keeps alpha"
         pixels, colours = self.pixels.copy(), rgb[where]
         if self.mode == "CMYK":
             pixels[where] = np.asarray(Image.fromarray(colours[None]).convert("CMYK"))[0]
@@ -74,8 +74,8 @@ class Picture:
     def save(self, path):
         """Write to `path`, whole or not at all, in the format of its extension.
 
-        PNG, TIFF and WebP are lossless; JPEG is of quality 95 without chroma subsampling. Raises
-        InputError where the format cannot hold the picture, OSError where the disk cannot.
+        PNG, TIFF and WebP are lossless; JPEG is of quality 95 without chroma subsampling.
+        Raises InputError where the format cannot hold the picture, OSError where the disk cannot.
         """
         data = self.encode(Path(path).suffix.lower())
         try:
@@ -105,12 +105,12 @@ class Picture:
 
 
 def open_picture(source):
-    """The `Picture` of a path, PIL image or array: uint8 or uint16, `[H, W]` or `[H, W, 1|3|4]`.
+    """The `Picture` of a path, PIL image, or array uint8 or uint16 `[H, W]`, `[H, W, 1|3|4]`.
 
-    Greyscale, RGB, either with alpha, and CMYK stay as they are, and so do 16 bits of the first two
-    kinds. Palettes become RGB or RGBA and 1 bit becomes greyscale, since a fill needs new colours;
+    Greyscale, RGB, either with alpha, and CMYK stay as they are, and so do 16 bits of the first
+    two. Palettes become RGB or RGBA and 1 bit becomes greyscale, since a fill needs new colours;
     all else becomes RGB. The EXIF turn is applied and dropped. Raises MissingFile, and InputError
-    naming the file where it is no image, is damaged, animated, or larger than Pillow's limit.
+    where the file is no image, is damaged, animated, or larger than Pillow's limit.
     """
     if isinstance(source, np.ndarray): return _of_array(source)
     if isinstance(source, Image.Image):

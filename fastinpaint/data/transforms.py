@@ -1,4 +1,4 @@
-"From an item's path to what a model trains on: files opened, a crop, its hole, the masked pair"
+"From a path to what a model trains on: files opened, a crop, its hole, the masked pair"
 import random
 from pathlib import Path
 
@@ -23,7 +23,7 @@ class PILPhoto(PILImage):
 
 
 class Unreadable:
-    "Stands in the dataset for an image or mask that could not be read; the epoch skips the item"
+    "In place of an image or mask that could not be read; the epoch skips the item"
 
 
 def relative_name(fn: str | Path, roots: tuple[Path, ...]) -> str:
@@ -58,8 +58,8 @@ class OpenHole(Transform):
 class CropToSize(RandTransform):
     """A square of photograph and mask, resized to `size`.
 
-    Validation: the central square of the shorter side. Training: a random square of 50-100 % of
-    that side, with no less than `size` pixels where the photograph has them.
+    Validation: the central square of the shorter side. Training: a random square of 50-100 %
+    of that side, with no less than `size` pixels where the photograph has them.
     """
     order, split_idx = 1, None
     def __init__(self, size: int):
@@ -92,7 +92,7 @@ class DrawHole(RandTransform):
     def before_call(self, b, split_idx: int | None): self.valid = bool(split_idx)
 
     def encodes(self, name: HoleName):
-        # fastai seeds Python's generator in every worker and epoch, and runs store and restore it
+        # fastai seeds Python's generator in every worker and epoch, and runs restore it
         if self.valid: rng = hole_rng(self.seed, name)
         else: rng = np.random.default_rng(random.getrandbits(64))
         return PILMask(Image.fromarray(self.source.draw(self.size, self.size, rng)))

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastinpaint.data.holes import PRESETS, Boxes, Mixture, draw_hole
+from fastinpaint.data.holes import PRESETS, Boxes, Mixture, draw_hole, hole_rng
 
 quick = settings(max_examples=25, deadline=None)
 presets, sides, seeds = st.sampled_from(list(PRESETS)), st.integers(8, 160), st.integers(0, 2**32)
@@ -84,3 +84,9 @@ def test_a_callable_is_a_sampler_and_its_result_is_checked():
         draw_hole(lambda h, w, rng: np.zeros((w, h)), 4, 6, rng)
     with pytest.raises(ValueError, match="other than 0 and 1"):
         draw_hole(lambda h, w, rng: np.full((h, w), 255), 4, 6, rng)
+
+
+def test_the_generator_of_a_hole_depends_on_seed_and_name():
+    def drawn(seed, name): return hole_rng(seed, name).integers(0, 2**32)
+    assert drawn(1, "a.jpg") == drawn(1, "a.jpg")
+    assert len({drawn(seed, name) for seed in (0, 1) for name in ("a.jpg", "b.jpg")}) == 4
