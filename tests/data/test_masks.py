@@ -1,9 +1,12 @@
+import warnings
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from fastinpaint.core.errors import InputError
 from fastinpaint.data.masks import MaskFolder, MaskPool, mask_source, read_mask
+from fastinpaint.data.photos import Skipped
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
@@ -114,3 +117,13 @@ def test_a_folder_matches_by_path_then_by_stem(tmp_path):
     for name in "2.jpg", "elsewhere/2.webp":
         assert folder.mask_of(name) == str(tmp_path / "b/2.png")
     assert folder.mask_of("1.jpg") is None  # either of two: not for us to guess
+
+
+@pytest.mark.parametrize("rows, warned", [(5, False), (7, True)])
+def test_masks_over_60_per_cent_hole_look_inverted(tmp_path, rows, warned):
+    hole = np.arange(10)[:, None] < np.full((1, 8), rows)
+    Image.fromarray(hole).save(tmp_path / "m.png")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        mask_source(f"pool:{tmp_path}").check([], Skipped([]), sizes=False)
+    assert bool(caught) == warned and all("over 60 %" in str(o.message) for o in caught)
