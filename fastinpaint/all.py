@@ -6,9 +6,9 @@ from fastai.data.core import DataLoaders
 from fastcore.script import store_true
 
 from .core.script import call_parse
+from .data.holes import PRESETS
 from .data.loaders import InpaintDataLoaders, inpaint_block
-from .data.masks import PRESETS
-from .data.photos import named_data
+from .data.named import named_data
 from .fill.inpainter import Inpainter
 from .judge.evaluate import evaluate, evaluate_files
 from .judge.metrics import FID, LPIPS, PSNR, SSIM, FDEffLite0, HoleL1, default_metrics

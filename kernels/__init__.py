@@ -1,4 +1,4 @@
-"Operations of the inner loop: arguments checked in `ops`, the maths in `reference`, fused for GPUs in `*_triton`"
+"The inner loop: `ops` checks and chooses, `reference` is the maths, `*_triton` are fused"
 from .ops import masked_l1, zero_conv_merge
 
 __all__ = ["masked_l1", "zero_conv_merge"]

@@ -1,25 +1,25 @@
-"How fast the kernels are: against plain torch, `torch.compile`, the best library call, and the memory bandwidth of the device"
-import csv
+"Times the kernels against plain torch, `torch.compile`, library calls and a memory copy"
 import statistics
-import sys
 import time
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
-from fastcore.script import store_true
 
-from fastinpaint.core.script import call_parse
+from fastinpaint.core.device import choose_device
+from fastinpaint.core.errors import MissingPackage
+from fastinpaint.core.program import program
+from fastinpaint.core.settings import flag
 
 from . import reference
 from .ops import HAS_TRITON, masked_l1, zero_conv_merge
 
-BEYOND_CACHE = 256 << 20  # bytes that a round of buffers takes, several times the largest L2
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+COPIED = 256 << 20  # bytes, several times the largest cache
 TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 4e-2}  # TF32 products
-KNOWN, MISSING = .1, 1.
+WEIGHTS = dict(known=.1, missing=1.)
 
 
 @dataclass
@@ -29,42 +29,44 @@ class Case:
     shape: tuple
     dtype: torch.dtype
     scale: int = 1
-    channels_last: bool = True
 
     def __str__(self):
-        size = "×".join(map(str, self.shape))
-        return f"{self.op} {size} {'bf16' if self.dtype == torch.bfloat16 else 'fp32'}"
+        return f"{self.op} {'×'.join(map(str, self.shape))} {self.dtype}"
 
     def inputs(self, device):
-        "The operation's tensors; the first of a loss, and the guide and weight of a merge, want gradients"
+        "The operation's tensors; prediction, guide and weight want gradients"
+        def rand(*shape):
+            x = torch.randn(shape, device=device, dtype=self.dtype)
+            return x.to(memory_format=torch.channels_last)
+
         b, c, h, w = self.shape
-        def rand(*shape): return torch.randn(shape, device=device, dtype=self.dtype).to(
-            memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
         if self.op == "masked_l1":
             mask = (torch.rand(b, 1, h*self.scale, w*self.scale, device=device) < .3).float()
             return rand(*self.shape).requires_grad_(), rand(*self.shape), mask
-        return rand(*self.shape), rand(*self.shape).requires_grad_(), (rand(c, c, 1, 1)/c**.5).requires_grad_()
+        weight = (rand(c, c, 1, 1)/c**.5).requires_grad_()
+        return rand(*self.shape), rand(*self.shape).requires_grad_(), weight
 
     def bytes(self, direction):
         "What must cross memory at least: every input and output once"
         b, c, h, w = self.shape
         n, size = b*c*h*w, self.dtype.itemsize
-        if self.op == "masked_l1":
-            mask = b*h*w*self.scale**2*4
-            forward, backward = 2*n*size + mask, n*size + n + b*h*w*4
-            return {"forward": forward, "backward": backward, "both": forward + backward + n + b*h*w*4}[direction]
-        return n*size*{"forward": 3, "backward": 3, "both": 6}[direction]
+        if self.op == "zero_conv_merge": return n*size*(6 if direction == "both" else 3)
+        saved = n + b*h*w*4  # signs and weights, written forward and read backward
+        forward, backward = 2*n*size + b*h*w*self.scale**2*4, n*size + saved
+        return dict(forward=forward, backward=backward, both=forward + backward + saved)[direction]
 
 
 def naive_l1(pred, target, mask):
     "The plain expression, as one writes it first"
     mask = F.adaptive_avg_pool2d(mask, pred.shape[-2:])
-    return ((KNOWN*(1 - mask) + MISSING*mask)*(pred - target).abs()).mean()
+    weight = WEIGHTS["known"]*(1 - mask) + WEIGHTS["missing"]*mask
+    return (weight*(pred - target).abs()).mean()
 
 
 def baddbmm(x, m, weight):
     b, c, h, w = x.shape
-    return torch.baddbmm(x.reshape(b, c, -1), weight.flatten(1).expand(b, -1, -1), m.reshape(b, m.shape[1], -1)).view(b, c, h, w)
+    rows = [t.reshape(b, t.shape[1], -1) for t in (x, m)]
+    return torch.baddbmm(rows[0], weight.flatten(1).expand(b, -1, -1), rows[1]).view(b, c, h, w)
 
 
 def addmm(x, m, weight):
@@ -77,13 +79,12 @@ def addmm(x, m, weight):
 def contenders(op, with_triton, with_compile):
     "Name → function of the case's inputs"
     if op == "masked_l1":
-        ours, eager, peers = masked_l1, naive_l1, {"reference": lambda p, t, m: reference.masked_l1(p, t, m, KNOWN, MISSING)}
-        kwargs = dict(known=KNOWN, missing=MISSING)
+        ours, kwargs = masked_l1, WEIGHTS
+        found = dict(eager=naive_l1, reference=lambda *t: reference.masked_l1(*t, **kwargs))
     else:
-        ours, eager, peers = zero_conv_merge, reference.zero_conv_merge, {"baddbmm": baddbmm, "addmm": addmm}
-        kwargs = {}
-    found = {"eager": eager, **peers}
-    if with_compile: found["compile"] = torch.compile(eager, dynamic=False)
+        ours, kwargs = zero_conv_merge, {}
+        found = dict(eager=reference.zero_conv_merge, baddbmm=baddbmm, addmm=addmm)
+    if with_compile: found["compile"] = torch.compile(found["eager"], dynamic=False)
     if with_triton: found["triton"] = lambda *t: ours(*t, **kwargs, impl="triton")
     return found
 
@@ -93,57 +94,47 @@ def steps(f, inputs):
     wanted = [t for t in inputs if t.requires_grad]
     y = f(*inputs)
     upstream = torch.randn_like(y)
-
-    def forward():
-        with torch.no_grad(): return f(*inputs)
-
-    return {"forward": forward, "backward": lambda: torch.autograd.grad(y, wanted, upstream, retain_graph=True),
-            "both": lambda: torch.autograd.grad(f(*inputs), wanted, upstream)}
+    return dict(forward=torch.no_grad()(lambda: f(*inputs)),
+                backward=lambda: torch.autograd.grad(y, wanted, upstream, retain_graph=True),
+                both=lambda: torch.autograd.grad(f(*inputs), wanted, upstream))
 
 
 def check(case, functions, device):
-    "Refuse to time what computes something else"
+    "Refuse to time what computes something else: raises RuntimeError"
     inputs = case.inputs(device)
     exact = [t.detach().double().requires_grad_(t.requires_grad) for t in inputs]
-    truth = contenders(case.op, False, False)["eager"]
 
     def outcome(f, tensors):
         y = f(*tensors)
         return y.detach(), *torch.autograd.grad(y.sum(), [t for t in tensors if t.requires_grad])
 
-    expected = outcome(truth, exact)
+    expected = outcome(contenders(case.op, False, False)["eager"], exact)
     for name, f in functions.items():
         for a, e in zip(outcome(f, inputs), expected, strict=True):
             error = (a.double() - e).abs().max().item()/max(e.abs().max().item(), 1e-12)
-            if not error < TOLERANCE[case.dtype]: raise SystemExit(f"{case}: {name} is wrong by {error:.2e}; nothing was timed")
+            if not error < TOLERANCE[case.dtype]:
+                raise RuntimeError(f"{case}: {name} is wrong by {error:.2e}; nothing was timed")
 
 
-def seconds(calls, device, budget):
-    "Median seconds of a call, taking turns through `calls`, which work on buffers of their own"
-    cuda, times = device.type == "cuda", []
-    for call in calls[:3]: call()
-    start = time.perf_counter()
+def seconds(call, device, budget):
+    "Median seconds of `call`, timed for `budget` seconds; a GPU's cache is cleared each time"
+    if device.type == "cuda":
+        from triton.testing import do_bench
+        return do_bench(call, warmup=250*budget, rep=1000*budget, return_mode="median")/1e3
+    for _ in range(3): call()
+    start, times = time.perf_counter(), []
     while len(times) < 10 or time.perf_counter() - start < budget and len(times) < 500:
-        call = calls[len(times) % len(calls)]
-        if cuda:
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            call()
-            end.record()
-            end.synchronize()
-            times.append(begin.elapsed_time(end)/1e3)
-        else:
-            begin = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - begin)
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
     return statistics.median(times)
 
 
 def copy_bandwidth(device):
     "Bytes read and written per second by copies of a buffer beyond the caches"
-    source = torch.empty(BEYOND_CACHE, dtype=torch.uint8, device=device)
+    source = torch.empty(COPIED, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return 2*BEYOND_CACHE/seconds([lambda: target.copy_(source)]*3, device, 1.)
+    return 2*COPIED/seconds(lambda: target.copy_(source), device, 1.)
 
 
 def peak_memory(call, device):
@@ -158,91 +149,99 @@ def peak_memory(call, device):
 
 
 def measure(case, functions, device, bandwidth, budget):
-    "One row a contender and direction"
+    "A row for each contender and direction"
     check(case, functions, device)
-    copies = max(2, min(16, BEYOND_CACHE//case.bytes("forward"))) if device.type == "cuda" else 2
-    buffers = [case.inputs(device) for _ in range(copies)]
+    inputs = case.inputs(device)
     for name, f in functions.items():
-        calls = [steps(f, inputs) for inputs in buffers]
-        for direction in "forward", "backward", "both":
-            time_ = seconds([c[direction] for c in calls], device, budget)
+        for direction, call in steps(f, inputs).items():
+            time_ = seconds(call, device, budget)
             rate = case.bytes(direction)/time_
-            yield dict(op=case.op, shape="x".join(map(str, case.shape)), dtype=str(case.dtype).removeprefix("torch."),
+            yield dict(op=case.op, shape="x".join(map(str, case.shape)),
+                       dtype=str(case.dtype).removeprefix("torch."),
                        contender=name, direction=direction, microseconds=time_*1e6,
                        gigabytes_per_second=rate/1e9, share_of_copy=rate/bandwidth,
-                       peak_bytes=peak_memory(calls[0][direction], device))
+                       peak_bytes=peak_memory(call, device))
 
 
 def training_cases(quick):
-    "What LaMa training meets: four stages, two widths, two sizes, batch 8 to 64; and one large shape"
-    widths, sizes, batches, types = ((8,), (256,), (8,), ("fp32",)) if quick else ((8, 64), (256, 512), (8, 32, 64), TYPES)
-    for width, size, b, dtype in product(widths, sizes, batches, types):
-        yield Case("masked_l1", (b, width*8, size//8, size//8), TYPES[dtype], 8)
+    "What LaMa training meets: four stages, two widths and sizes, batch 8 to 64; a large shape"
+    if quick: axes = (8,), (256,), (8,), (torch.float32,)
+    else: axes = (8, 64), (256, 512), (8, 32, 64), (torch.float32, torch.bfloat16)
+    for width, size, b, dtype in product(*axes):
+        yield Case("masked_l1", (b, width*8, size//8, size//8), dtype, 8)
         for stage in range(4):
-            shape = (b, width*2**stage, size >> stage, size >> stage)
-            if shape[0]*shape[1]*shape[2]*shape[3] < 2**29: yield Case("zero_conv_merge", shape, TYPES[dtype])
+            c, side = width*2**stage, size >> stage
+            if b*c*side**2 < 2**29: yield Case("zero_conv_merge", (b, c, side, side), dtype)
     if not quick:
         yield Case("masked_l1", (64, 512, 128, 128), torch.bfloat16, 8)
         yield Case("zero_conv_merge", (64, 64, 256, 256), torch.bfloat16)
 
 
 def table(rows):
-    "Per case and direction: the fastest, and every contender's time relative to eager"
-    groups = {}
-    for row in rows: groups.setdefault((row["op"], row["shape"], row["dtype"], row["direction"]), {})[row["contender"]] = row
-    for (op, shape, dtype, direction), found in groups.items():
-        best = min(found.values(), key=lambda r: r["microseconds"])
-        base = found["eager"]["microseconds"]
-        ratios = "  ".join(f"{n} {r['microseconds']/base:.2f}" for n, r in found.items() if n != "eager")
-        eager = f"eager {base:9.1f} µs   relative to it: {ratios}"
-        speed = f"best {best['contender']}, {best['gigabytes_per_second']:.0f} GB/s, {best['share_of_copy']:.0%} of a copy"
-        yield f"{op:16} {shape:16} {dtype:9} {direction:9} {eager}   {speed}"
+    "A case's directions: the fastest contender, and everyone's time relative to eager"
+    for (op, shape, dtype, direction), found in rows.groupby(
+            ["op", "shape", "dtype", "direction"], sort=False):
+        found = found.set_index("contender")
+        best, base = found.loc[found.microseconds.idxmin()], found.microseconds["eager"]
+        ratios = "  ".join(f"{n} {t/base:.2f}" for n, t in found.microseconds.items()
+                           if n != "eager")
+        yield (f"{op:16} {shape:16} {dtype:9} {direction:9} eager {base:9.1f} µs   relative to it: "
+               f"{ratios}   best {best.name}, {best.gigabytes_per_second:.0f} GB/s, "
+               f"{best.share_of_copy:.0%} of a copy")
 
 
 def picture(rows, path):
-    "Share of the copy bandwidth against what must cross memory, a panel for each operation, a colour for each contender"
+    "Share of the copy bandwidth against bytes: a panel an operation, a colour a contender"
     import matplotlib.pyplot as plt
-    ops = sorted({r["op"] for r in rows})
-    fig, axes = plt.subplots(1, len(ops), figsize=(6*len(ops), 4), squeeze=False, sharey=True)
-    for axis, op in zip(axes[0], ops, strict=True):
-        for name in dict.fromkeys(r["contender"] for r in rows if r["op"] == op):
-            points = [(r["gigabytes_per_second"]*r["microseconds"]*1e3, r["share_of_copy"]) for r in rows
-                      if (r["op"], r["contender"], r["direction"]) == (op, name, "both")]
-            axis.scatter(*zip(*points, strict=True), label=name, s=14)
+    panels = rows[rows.direction == "both"].groupby("op")
+    fig, axes = plt.subplots(1, len(panels), figsize=(6*len(panels), 4), squeeze=False, sharey=True)
+    for axis, (op, cases) in zip(axes[0], panels, strict=True):
+        for name, found in cases.groupby("contender", sort=False):
+            size = found.gigabytes_per_second*found.microseconds*1e3
+            axis.scatter(size, found.share_of_copy, label=name, s=14)
         axis.axhline(1, color="grey", lw=.8)
-        axis.set(xscale="log", xlabel="bytes that must cross memory", title=f"{op}, forward and backward")
+        axis.set(xscale="log", xlabel="bytes that must cross memory",
+                 title=f"{op}, forward and backward")
         axis.legend()
     axes[0, 0].set_ylabel("share of copy bandwidth")
     fig.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(fig)
 
 
-@call_parse
-def main(
-    out: str = "runs/kernels",  # Folder for kernels.csv and kernels.png
-    device: str = "auto",       # auto, cpu, cuda …
-    quick: store_true = False,  # Width 8, 256 px, batch 8 only; always so on a CPU
-    budget: float = .2,         # Seconds for each measurement
-):
-    "Time the fused operations against their alternatives; nothing is timed where results differ"
-    device = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
-    gpu = device.type == "cuda"
-    with_triton = gpu and HAS_TRITON
-    name = torch.cuda.get_device_name(device) if gpu else f"CPU, {torch.get_num_threads()} threads"
-    print(f"torch {torch.__version__}, {sys.modules['triton'].__version__ if with_triton else 'no triton'}, {name}")
-    if not gpu: print("No GPU: the kernels cannot be timed here. What follows compares the plain torch paths on the CPU.")
+@dataclass(kw_only=True)
+class Settings:
+    "Flags of the benchmark"
+    out: str = flag("runs/kernels", "Folder for kernels.csv and kernels.png")
+    device: str = flag("auto", "auto, cpu, cuda …")
+    quick: bool = flag(False, "Width 8, 256 px, batch 8 only; always so on a CPU")
+    budget: float = flag(.2, "Seconds for each measurement")
+
+
+@program
+def main(settings: Settings):
+    "Time the fused operations against alternatives; nothing is timed where results differ"
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device(auto if settings.device == "auto" else settings.device)
+    gpu, folder = device.type == "cuda", Path(settings.out)
+    if gpu:
+        if not HAS_TRITON: raise MissingPackage("timing on a GPU needs triton: pip install triton")
+        import triton
+        torch.cuda.set_device(device.index or 0)  # `do_bench` times the current device
+        print(f"torch {torch.__version__}, {triton.__version__}, {torch.cuda.get_device_name()}")
+    else:
+        print(f"torch {torch.__version__}, no triton, CPU, {torch.get_num_threads()} threads\n"
+              "No GPU: the kernels cannot be timed here. "
+              "What follows compares the plain torch paths on the CPU.")
     bandwidth = copy_bandwidth(device)
     print(f"copy bandwidth {bandwidth/1e9:.0f} GB/s\n")
-    functions, rows = {op: contenders(op, with_triton, gpu) for op in ("masked_l1", "zero_conv_merge")}, []
-    for case in training_cases(quick or not gpu):
-        case_rows = list(measure(case, functions[case.op], device, bandwidth, budget))
-        print("\n".join(table(case_rows)), flush=True)
-        rows += case_rows
-    folder = Path(out)
+    functions = {op: contenders(op, gpu, gpu) for op in ("masked_l1", "zero_conv_merge")}
+    found = []
+    for case in training_cases(settings.quick or not gpu):
+        rows = measure(case, functions[case.op], device, bandwidth, settings.budget)
+        found.append(pd.DataFrame(rows))
+        print("\n".join(table(found[-1])), flush=True)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder/"kernels.csv").open("w", newline="") as f:
-        writer = csv.DictWriter(f, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    rows = pd.concat(found)
+    rows.to_csv(folder/"kernels.csv", index=False)
     picture(rows, folder/"kernels.png")
     print(f"\n{folder/'kernels.csv'}\n{folder/'kernels.png'}")

@@ -1,7 +1,8 @@
 """The masked L1 in one pass, and its gradient in one more, for Triton.
 
-The forward kernel reads prediction, target and mask once. For the backward pass it keeps one byte an element, the sign of the
-difference, and the weight of each latent pixel: the backward kernel needs neither prediction, target nor mask.
+The forward kernel reads prediction, target and mask once. For the backward pass it keeps the
+sign of each difference, one byte, and the weight of each latent pixel: the backward kernel needs
+neither prediction, target nor mask.
 """
 import torch
 import triton
@@ -15,11 +16,13 @@ ELEMENTS = 2048    # of a tile
 
 
 @triton.jit
-def hole_share(mask, pixel, inside, b, width, m_b, m_h, m_w, SY: tl.constexpr, SX: tl.constexpr, SX2: tl.constexpr):
-    "Mean of the SY×SX block of mask pixels behind each latent pixel; SX2 is the power of two from SX on"
+def hole_share(mask, pixel, inside, b, width, m_b, m_h, m_w,
+               SY: tl.constexpr, SX: tl.constexpr, SX2: tl.constexpr):
+    "Mean of the SY×SX mask pixels behind each latent pixel; SX2: power of two from SX on"
     column = tl.arange(0, SX2)
     across = (pixel % width)[:, None]*SX + column[None, :]
-    left = mask + b*m_b + (pixel // width).to(tl.int64)[:, None]*SY*m_h + across.to(tl.int64)*m_w
+    down = (pixel // width).to(tl.int64)[:, None]*SY
+    left = mask + b*m_b + down*m_h + across.to(tl.int64)*m_w
     total = tl.zeros_like(pixel).to(tl.float32)
     for row in range(SY):
         block = tl.load(left + row*m_h, mask=inside[:, None] & (column < SX)[None, :], other=0.)
@@ -30,9 +33,10 @@ def hole_share(mask, pixel, inside, b, width, m_b, m_h, m_w, SY: tl.constexpr, S
 @triton.jit
 def forward_kernel(pred, target, mask, partial, sign, weight, C, P, width, known, missing,
                    p_b, p_c, p_h, p_w, t_b, t_c, t_h, t_w, s_b, s_c, s_h, s_w, m_b, m_h, m_w,
-                   SY: tl.constexpr, SX: tl.constexpr, SX2: tl.constexpr, MASKED: tl.constexpr, SAVE: tl.constexpr,
-                   FLAT: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
-    "The weighted sum of a tile's differences to `partial`; with SAVE also signs, and the weights of latent pixels"
+                   SY: tl.constexpr, SX: tl.constexpr, SX2: tl.constexpr,
+                   MASKED: tl.constexpr, SAVE: tl.constexpr, FLAT: tl.constexpr,
+                   BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
+    "The weighted sum of a tile's differences to `partial`; with SAVE also signs and weights"
     b = tl.program_id(2).to(tl.int64)
     pixel = tl.program_id(0)*BLOCK_P + tl.arange(0, BLOCK_P)
     inside = pixel < P
@@ -52,10 +56,12 @@ def forward_kernel(pred, target, mask, partial, sign, weight, C, P, width, known
         y = tl.load(target + channel*t_c, mask=here, other=0.).to(tl.float32)
         difference = x - y
         total += tl.abs(difference)
-        if SAVE: tl.store(sign + channel*s_c, (difference > 0).to(tl.int8) - (difference < 0).to(tl.int8), mask=here)
+        if SAVE:
+            slope = (difference > 0).to(tl.int8) - (difference < 0).to(tl.int8)
+            tl.store(sign + channel*s_c, slope, mask=here)
     here = tl.where(inside, tl.sum(total, axis=0)*pixel_weight, 0.)
-    program = (tl.program_id(2)*tl.num_programs(1) + tl.program_id(1))*tl.num_programs(0) + tl.program_id(0)
-    tl.store(partial + program, tl.sum(here, axis=0))
+    row = tl.program_id(2)*tl.num_programs(1) + tl.program_id(1)
+    tl.store(partial + row*tl.num_programs(0) + tl.program_id(0), tl.sum(here, axis=0))
 
 
 @triton.jit
@@ -71,7 +77,8 @@ def finish_kernel(partial, loss, n, scale, BLOCK: tl.constexpr):
 @triton.jit
 def backward_kernel(upstream, sign, weight, grad, C, P, width, known, scale,
                     s_b, s_c, s_h, s_w, g_b, g_c, g_h, g_w,
-                    MASKED: tl.constexpr, FLAT: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
+                    MASKED: tl.constexpr, FLAT: tl.constexpr,
+                    BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
     "A tile of `grad = sign·weight·upstream·scale`, where `upstream` stays on the device"
     b = tl.program_id(2).to(tl.int64)
     pixel = tl.program_id(0)*BLOCK_P + tl.arange(0, BLOCK_P)
@@ -89,23 +96,24 @@ def backward_kernel(upstream, sign, weight, grad, C, P, width, known, scale,
 
 
 def tiles(b, c, pixels, channels_last):
-    "Tile sides along channels and pixels, longer where memory is contiguous, and a grid (pixels, channels, batch)"
+    "Sides of a tile, longer where memory is contiguous, and a grid (pixels, channels, batch)"
     side = min(triton.next_power_of_2(c), 64 if channels_last else 8)
     block_p = max(min(ELEMENTS//side, triton.next_power_of_2(pixels)), 16)
     across = triton.cdiv(pixels, block_p)
-    return dict(BLOCK_C=side, BLOCK_P=block_p), (across, min(triton.cdiv(c, side), triton.cdiv(PROGRAMS, across*b)), b)
+    down = min(triton.cdiv(c, side), triton.cdiv(PROGRAMS, across*b))
+    return dict(BLOCK_C=side, BLOCK_P=block_p), (across, down, b)
 
 
 @torch.library.custom_op("fastinpaint::masked_l1", mutates_args=())
-def masked_l1(pred: Tensor, target: Tensor, mask: Tensor | None, known: float, missing: float, save: bool
-              ) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss, a float32 scalar, and with `save` what its gradient needs: sign `[B, C, h, w]` int8, weight `[B, h, w]`.
+def masked_l1(pred: Tensor, target: Tensor, mask: Tensor | None, known: float, missing: float,
+              save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss, float32; with `save`, for its gradient, sign `[B, C, h, w]` and weight `[B, h, w]`.
 
     Arguments as in `ops.masked_l1`, which checks them.
     """
     b, c, h, w = pred.shape
     masked = mask is not None and known != missing
-    loss, sign, weight = empty_outputs(pred, masked, save)
+    loss, sign, weight = empty_outputs(pred, target, mask, known, missing, save)
     blocks, grid = tiles(b, c, h*w, pred.stride(1) == 1)
     partial = pred.new_empty(grid[0]*grid[1]*b, dtype=torch.float32)
     signs = sign if save else pred  # not written to, but it must have strides
@@ -113,31 +121,31 @@ def masked_l1(pred: Tensor, target: Tensor, mask: Tensor | None, known: float, m
     m_b, _, m_h, m_w = mask.stride() if masked else (0, 0, 0, 0)
     forward_kernel[grid](
         pred, target, mask if masked else pred, partial, sign, weight, c, h*w, w, known, missing,
-        *pred.stride(), *target.stride(), *signs.stride(), m_b, m_h, m_w, SY=scale[0], SX=scale[1],
-        SX2=triton.next_power_of_2(scale[1]), MASKED=masked, SAVE=save, FLAT=flat(pred, target, signs), **blocks)
+        *pred.stride(), *target.stride(), *signs.stride(), m_b, m_h, m_w,
+        SY=scale[0], SX=scale[1], SX2=triton.next_power_of_2(scale[1]),
+        MASKED=masked, SAVE=save, FLAT=flat(pred, target, signs), **blocks)
     finish_kernel[(1,)](partial, loss, partial.numel(), 1/pred.numel(), BLOCK=1024)
     return loss, sign, weight
 
 
 @masked_l1.register_fake
-def _(pred, target, mask, known, missing, save): return empty_outputs(pred, mask is not None and known != missing, save)
-
-
-def empty_outputs(pred, masked, save):
+def empty_outputs(pred, target, mask, known, missing, save):
     "Loss, signs and weights, uninitialised; of no elements what is not kept"
-    b, _, h, w = pred.shape
+    (b, _, h, w), masked = pred.shape, mask is not None and known != missing
     sign = torch.empty_like(pred, dtype=torch.int8) if save else pred.new_empty(0, dtype=torch.int8)
     return (pred.new_empty((), dtype=torch.float32), sign,
             pred.new_empty((b, h, w) if save and masked else 0, dtype=torch.float32))
 
 
 @torch.library.custom_op("fastinpaint::masked_l1_backward", mutates_args=())
-def masked_l1_backward(upstream: Tensor, sign: Tensor, weight: Tensor, known: float, dtype: torch.dtype) -> Tensor:
+def masked_l1_backward(upstream: Tensor, sign: Tensor, weight: Tensor, known: float,
+                       dtype: torch.dtype) -> Tensor:
     "The gradient `[B, C, h, w]` of the prediction, of `dtype`, from what the forward pass kept"
     b, c, h, w = sign.shape
     grad = torch.empty_like(sign, dtype=dtype)
     blocks, grid = tiles(b, c, h*w, sign.stride(1) == 1)
-    backward_kernel[grid](upstream, sign, weight, grad, c, h*w, w, known, 1/sign.numel(), *sign.stride(), *grad.stride(),
+    backward_kernel[grid](upstream, sign, weight, grad, c, h*w, w, known, 1/sign.numel(),
+                          *sign.stride(), *grad.stride(),
                           MASKED=weight.numel() > 0, FLAT=flat(sign, grad), **blocks)
     return grad
 

@@ -1,7 +1,7 @@
-"""The operations that mask control and the latent loss add to a training step: arguments checked, an implementation chosen.
+"""What mask control and the latent loss add to a step: checks, and choice of a kernel.
 
-`impl` is "torch", the plain maths in `reference.py`; "triton", the fused kernels, which raises where they cannot run; or "auto",
-the kernels for CUDA tensors of the sizes they are made for, else torch.
+`impl` is "torch", the plain maths in `reference.py`; "triton", the fused kernels, which raises
+where they cannot run; or "auto", the kernels for CUDA tensors of sizes they suit, else torch.
 """
 import os
 from importlib.util import find_spec
@@ -12,16 +12,17 @@ from . import reference
 
 HAS_TRITON = find_spec("triton") is not None
 DTYPES = torch.float16, torch.bfloat16, torch.float32
-MEMORY_BOUND = 128  # channels; merges of more are matrix products that keep the arithmetic units busy, as cuBLAS does best
+MEMORY_BOUND = 128  # channels; merges of more are bound by arithmetic, which cuBLAS does best
 
 
 def masked_l1(pred, target, mask=None, known=1., missing=1., impl="auto"):
-    """Mean of `|pred - target|`, weighted by `missing` in the hole (mask 1) and by `known` outside.
+    """Mean of `|pred - target|`, weighted by `missing` in the hole (mask 1), by `known` outside.
 
-    `pred`, `target` `[B, C, h, w]`; `mask` `[B, 1, H, W]` at their size or a whole multiple of it, or None for the plain
-    mean. The mean runs over all B·C·h·w elements, whatever the weights (LaMa's normaliser). Returns a scalar, float32 for half
-    precision too. Only `pred` receives a gradient, 0 where both are equal. Raises ValueError naming shapes, types or
-    devices that do not fit, and RuntimeError where `impl="triton"` cannot run.
+    `pred`, `target` `[B, C, h, w]`; `mask` `[B, 1, H, W]` at their size or a whole multiple, or
+    None for the plain mean. The mean runs over all B·C·h·w elements, for any weights (as in LaMa).
+    Returns a scalar, float32 for half precision too. Only `pred` receives a gradient, 0 where both
+    are equal. Raises ValueError where shapes, types or devices do not fit, and RuntimeError where
+    `impl="triton"` cannot run.
     """
     if pred.ndim != 4 or pred.shape != target.shape:
         raise ValueError("masked_l1 takes two tensors [B, C, h, w] of one shape, "
@@ -30,33 +31,40 @@ def masked_l1(pred, target, mask=None, known=1., missing=1., impl="auto"):
         b, _, h, w = pred.shape
         fits = mask.ndim == 4 and mask.shape[:2] == (b, 1) and all(
             m >= n and (n == 0 or m % n == 0) for m, n in zip(mask.shape[2:], (h, w), strict=True))
-        if not fits: raise ValueError(f"a mask for {list(pred.shape)} is [{b}, 1, s·{h}, s·{w}], got {list(mask.shape)}")
+        if not fits:
+            raise ValueError(f"a mask for {list(pred.shape)} is [{b}, 1, s·{h}, s·{w}], "
+                             f"got {list(mask.shape)}")
         mask = mask.detach()
     else: known = missing = 1.
     target = target.detach()
-    tensors = {"pred": pred, "target": target, **({} if mask is None else {"mask": mask})}  # torch.compile of 2.6 knows no |
+    # torch.compile of 2.6 cannot trace |
+    tensors = {"pred": pred, "target": target, **({} if mask is None else {"mask": mask})}
     check_types("masked_l1", tensors)
     if uses_triton(impl, tensors):
         from .masked_l1_triton import masked_l1 as fused
-        return fused(pred, target, mask, float(known), float(missing), pred.requires_grad and torch.is_grad_enabled())[0]
+        save = pred.requires_grad and torch.is_grad_enabled()
+        return fused(pred, target, mask, float(known), float(missing), save)[0]
     return reference.masked_l1(pred, target, mask, known, missing)
 
 
 def zero_conv_merge(x, m, weight, impl="auto"):
     """`x + W·m` with `x` `[B, C, h, w]`, guide `m` `[B, K, h, w]` and `weight` `[C, K, 1, 1]`.
 
-    Inside autocast the product runs in its type and the sum in the wider one of both. Raises ValueError naming shapes,
-    types or devices that do not fit, and RuntimeError where `impl="triton"` cannot run.
+    Inside autocast the product runs in its type and the sum in the wider one of both. Raises
+    as `masked_l1` does.
     """
     if x.ndim != 4 or m.ndim != 4 or x.shape[::2] != m.shape[::2] or x.shape[3] != m.shape[3] \
        or weight.shape != (x.shape[1], m.shape[1], 1, 1):
-        raise ValueError("zero_conv_merge takes x [B, C, h, w], m [B, K, h, w] and weight [C, K, 1, 1], "
+        raise ValueError("zero_conv_merge takes x [B, C, h, w], m [B, K, h, w] and "
+                         "weight [C, K, 1, 1], "
                          f"got {list(x.shape)}, {list(m.shape)} and {list(weight.shape)}")
     device = x.device.type
-    if torch.is_autocast_enabled(device): m, weight = (t.to(torch.get_autocast_dtype(device)) for t in (m, weight))
+    if torch.is_autocast_enabled(device):
+        m, weight = (t.to(torch.get_autocast_dtype(device)) for t in (m, weight))
     tensors = dict(x=x, m=m, weight=weight)
     check_types("zero_conv_merge", tensors)
-    if m.dtype != weight.dtype: raise ValueError(f"m and weight must be of one type, got {m.dtype} and {weight.dtype}")
+    if m.dtype != weight.dtype:
+        raise ValueError(f"m and weight must be of one type, got {m.dtype} and {weight.dtype}")
     if uses_triton(impl, tensors, small=max(weight.shape) <= MEMORY_BOUND):
         from .zero_conv_triton import zero_conv_merge as fused
         return fused(x, m, weight)
@@ -68,12 +76,14 @@ def check_types(name, tensors):
     found = ", ".join(f"{k} {t.dtype} on {t.device}" for k, t in tensors.items())
     if not all(t.is_floating_point() for t in tensors.values()):
         raise ValueError(f"{name} takes floating-point tensors, got {found}")
-    if len({t.device for t in tensors.values()}) > 1: raise ValueError(f"{name} takes tensors on one device, got {found}")
+    if len({t.device for t in tensors.values()}) > 1:
+        raise ValueError(f"{name} takes tensors on one device, got {found}")
 
 
 def uses_triton(impl, tensors, small=True):
-    "Whether `impl` means the kernels here; `small` is where they, and not torch, are the faster"
-    if impl not in ("auto", "triton", "torch"): raise ValueError(f"impl is auto, triton or torch, not {impl!r}")
+    "Whether `impl` means the kernels here; `small` is where they are faster than torch"
+    if impl not in ("auto", "triton", "torch"):
+        raise ValueError(f"impl is auto, triton or torch, not {impl!r}")
     if impl == "torch": return False
     reason = why_not_triton(tensors)
     if impl == "triton" and reason: raise RuntimeError(f"impl='triton' cannot run: {reason}")
@@ -82,10 +92,12 @@ def uses_triton(impl, tensors, small=True):
 
 def why_not_triton(tensors):
     "The reason why the kernels cannot take `tensors` (name → tensor), or None"
-    if not HAS_TRITON: return "triton is not installed (there are builds for Linux: pip install triton)"
+    if not HAS_TRITON: return "triton is not installed (for Linux: pip install triton)"
     for name, t in tensors.items():
         if not t.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
-            return f"{name} is on {t.device}, kernels run on a GPU (or, interpreted, with TRITON_INTERPRET=1 set from the start)"
-        if t.dtype not in DTYPES: return f"{name} is {t.dtype}, kernels take float32, float16 and bfloat16"
+            return (f"{name} is on {t.device}, kernels run on a GPU (or, interpreted, "
+                    "with TRITON_INTERPRET=1 set from the start)")
+        if t.dtype not in DTYPES:
+            return f"{name} is {t.dtype}, kernels take float32, float16 and bfloat16"
         if not t.numel(): return f"{name} is empty"
     return None

@@ -1,10 +1,10 @@
-"The maths of the kernels in plain torch: their specification, the CPU path and the test oracle"
+"The kernels' maths in plain torch: their specification, the CPU path and the test oracle"
 import torch
 import torch.nn.functional as F
 
 
 def latent_mask(mask, size):
-    "Share of hole in the block of pixels behind each latent pixel: `mask` `[B, 1, H, W]` to `[B, 1, *size]`"
+    "Share of hole behind each latent pixel: `mask` `[B, 1, H, W]` to `[B, 1, *size]`"
     return mask if mask.shape[-2:] == size else F.adaptive_avg_pool2d(mask, size)
 
 
@@ -18,5 +18,5 @@ def masked_l1(pred, target, mask=None, known=1., missing=1.):
 
 
 def zero_conv_merge(x, m, weight):
-    "`x + W·m`: `x` `[B, C, h, w]`, `m` `[B, K, h, w]`, `weight` `[C, K, 1, 1]` (mask control, thesis appendix B.1)"
+    "`x + W·m` (mask control, thesis appendix B.1); arguments as in `ops.zero_conv_merge`"
     return x + F.conv2d(m, weight)

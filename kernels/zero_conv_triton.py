@@ -1,7 +1,7 @@
-"""The zero-convolution merge `x + W·m` in one pass, and the gradients of `m` and `W` from one read of theirs, for Triton.
+"""The zero-convolution merge `x + W·m` in one pass, and its gradients in one more, for Triton.
 
-A 1×1 convolution is a matrix product for every pixel. At the channel counts of an encoder's early stages it is bound by
-memory, so what counts is that each tensor crosses it once.
+A 1×1 convolution is a matrix product for every pixel. At the channel counts of an encoder's
+early stages it is bound by memory, so what counts is that each tensor crosses it once.
 """
 import torch
 import triton
@@ -14,26 +14,31 @@ PROGRAMS = 256  # that share the pixels of a weight gradient
 
 
 @triton.jit
-def merge_kernel(x, m, weight, y, C, K, P, width, x_b, x_c, x_h, x_w, m_b, m_k, m_h, m_w, w_c, w_k, y_b, y_c, y_h, y_w,
-                 ADD: tl.constexpr, FLAT: tl.constexpr, PRECISION: tl.constexpr, OPERAND: tl.constexpr,
+def merge_kernel(x, m, weight, y, C, K, P, width,
+                 x_b, x_c, x_h, x_w, m_b, m_k, m_h, m_w, w_c, w_k, y_b, y_c, y_h, y_w,
+                 ADD: tl.constexpr, FLAT: tl.constexpr,
+                 PRECISION: tl.constexpr, OPERAND: tl.constexpr,
                  BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr):
     "A tile of `y = x + W·m`, or of `W·m` without ADD"
     b = tl.program_id(2).to(tl.int64)
-    channel = (tl.program_id(0)*BLOCK_C + tl.arange(0, BLOCK_C)).to(tl.int64)  # neighbours share m, through the L2 cache
+    # channels first: neighbouring programs share m, through the L2 cache
+    channel = (tl.program_id(0)*BLOCK_C + tl.arange(0, BLOCK_C)).to(tl.int64)
     pixel = tl.program_id(1)*BLOCK_P + tl.arange(0, BLOCK_P)
     inside = (pixel < P)[None, :]
     m += b*m_b + pixel_offset(pixel, width, m_h, m_w, FLAT)[None, :]
     total = tl.zeros([BLOCK_C, BLOCK_P], tl.float32)
     for first in range(0, K, BLOCK_K):
         k = (first + tl.arange(0, BLOCK_K)).to(tl.int64)
-        w = tl.load(weight + channel[:, None]*w_c + k[None, :]*w_k, mask=(channel < C)[:, None] & (k < K)[None, :], other=0.)
+        w = tl.load(weight + channel[:, None]*w_c + k[None, :]*w_k,
+                    mask=(channel < C)[:, None] & (k < K)[None, :], other=0.)
         guide = tl.load(m + k[:, None]*m_k, mask=(k < K)[:, None] & inside, other=0.)
         total = tl.dot(w.to(OPERAND), guide.to(OPERAND), total, input_precision=PRECISION)
     here = (channel < C)[:, None] & inside
     if ADD:
         offset = b*x_b + channel[:, None]*x_c + pixel_offset(pixel, width, x_h, x_w, FLAT)[None, :]
         total += tl.load(x + offset, mask=here, other=0.).to(tl.float32)
-    tl.store(y + b*y_b + channel[:, None]*y_c + pixel_offset(pixel, width, y_h, y_w, FLAT)[None, :], total, mask=here)
+    y += b*y_b + channel[:, None]*y_c
+    tl.store(y + pixel_offset(pixel, width, y_h, y_w, FLAT)[None, :], total, mask=here)
 
 
 @triton.jit
@@ -42,9 +47,10 @@ def backward_kernel(grad, m, weight, grad_m, partial, B, C, K, P, width,
                     OF_M: tl.constexpr, OF_WEIGHT: tl.constexpr, FLAT: tl.constexpr,
                     PRECISION: tl.constexpr, OPERAND: tl.constexpr,
                     BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr):
-    """This program's share of the pixels: `Wᵀ·grad` for each, which needs all channels in one block, and the sum of `grad·mᵀ`.
+    """`Wᵀ·grad` of some pixels, which needs all channels in one block, and a sum of `grad·mᵀ`.
 
-    Program (i, j, l) takes every num_programs(0)-th tile of pixels, the j-th block of channels and the l-th of guides.
+    Program (i, j, l) takes the i-th of every num_programs(0) tiles of pixels, the j-th block
+    of channels and the l-th of guides.
     """
     channel = (tl.program_id(1)*BLOCK_C + tl.arange(0, BLOCK_C)).to(tl.int64)
     k = (tl.program_id(2)*BLOCK_K + tl.arange(0, BLOCK_K)).to(tl.int64)
@@ -56,66 +62,81 @@ def backward_kernel(grad, m, weight, grad_m, partial, B, C, K, P, width,
         b = (tile // across).to(tl.int64)
         pixel = (tile % across)*BLOCK_P + tl.arange(0, BLOCK_P)
         inside = (pixel < P)[None, :]
-        g = tl.load(grad + b*g_b + channel[:, None]*g_c + pixel_offset(pixel, width, g_h, g_w, FLAT)[None, :],
-                    mask=(channel < C)[:, None] & inside, other=0.).to(OPERAND)
+        offset = b*g_b + channel[:, None]*g_c + pixel_offset(pixel, width, g_h, g_w, FLAT)[None, :]
+        g = tl.load(grad + offset, mask=(channel < C)[:, None] & inside, other=0.).to(OPERAND)
+        here = (k < K)[:, None] & inside
         if OF_M:
             offset = b*d_b + k[:, None]*d_k + pixel_offset(pixel, width, d_h, d_w, FLAT)[None, :]
-            tl.store(grad_m + offset, tl.dot(tl.trans(w), g, input_precision=PRECISION), mask=(k < K)[:, None] & inside)
+            tl.store(grad_m + offset, tl.dot(tl.trans(w), g, input_precision=PRECISION), mask=here)
         if OF_WEIGHT:
-            guide = tl.load(m + b*m_b + k[:, None]*m_k + pixel_offset(pixel, width, m_h, m_w, FLAT)[None, :],
-                            mask=(k < K)[:, None] & inside, other=0.).to(OPERAND)
+            offset = b*m_b + k[:, None]*m_k + pixel_offset(pixel, width, m_h, m_w, FLAT)[None, :]
+            guide = tl.load(m + offset, mask=here, other=0.).to(OPERAND)
             total = tl.dot(g, tl.trans(guide), total, input_precision=PRECISION)
     if OF_WEIGHT:
         row = partial + tl.program_id(0).to(tl.int64)*C*K
         tl.store(row + channel[:, None]*K + k[None, :], total, mask=corner)
 
 
-def block(n, most): return max(16, min(triton.next_power_of_2(n), most))  # 16 is the least that tensor cores take
+def block(n, most): return max(16, min(triton.next_power_of_2(n), most))  # tensor cores' least: 16
 
 
-def merge_blocks(c, k, pixels): return dict(BLOCK_C=block(c, 64), BLOCK_K=block(k, 32), BLOCK_P=block(pixels, 64))
-def backward_blocks(c, k, pixels): return dict(BLOCK_C=block(c, 64), BLOCK_K=block(k, 64), BLOCK_P=block(pixels, 32))
+def merge_blocks(c, k, pixels):
+    return dict(BLOCK_C=block(c, 64), BLOCK_K=block(k, 32), BLOCK_P=block(pixels, 64))
+
+
+def backward_blocks(c, k, pixels):
+    return dict(BLOCK_C=block(c, 64), BLOCK_K=block(k, 64), BLOCK_P=block(pixels, 32))
+
+
+def uses_tf32():
+    """Whether torch's own convolutions may round float32 to TF32.
+
+    Since torch 2.9 operators have settings of their own, and `allow_tf32` raises where they
+    differ. "none" reads as the setting of cudnn, then of all backends; all "none" is exact.
+    """
+    cudnn = torch.backends.cudnn
+    return cudnn.conv.fp32_precision == "tf32" if hasattr(cudnn, "conv") else cudnn.allow_tf32
 
 
 def arithmetic(weight):
-    "In which type tensor cores multiply, and how exactly: TF32 where torch's own convolutions would use it"
-    exact = not torch.backends.cudnn.allow_tf32
+    "The type in which tensor cores multiply, and how exactly: as torch's own convolutions do"
     types = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
     # the interpreter has no bfloat16 product
-    return dict(OPERAND=types[weight.dtype] if weight.is_cuda else tl.float32, PRECISION="ieee" if exact else "tf32")
+    return dict(OPERAND=types[weight.dtype] if weight.is_cuda else tl.float32,
+                PRECISION="tf32" if uses_tf32() else "ieee")
 
 
 @torch.library.custom_op("fastinpaint::zero_conv_merge", mutates_args=())
 def zero_conv_merge(x: Tensor, m: Tensor, weight: Tensor) -> Tensor:
-    "`x + W·m` for `weight` of `m`'s type, arguments as in `ops.zero_conv_merge`, which checks them"
-    y = like(x, torch.promote_types(x.dtype, m.dtype))
+    "`x + W·m` for `weight` of `m`'s type; `ops.zero_conv_merge` checks the arguments"
+    y = empty_result(x, m, weight)
     matrix_product(m, weight, weight.stride(), y, x)
     return y
 
 
 @zero_conv_merge.register_fake
-def _(x, m, weight): return like(x, torch.promote_types(x.dtype, m.dtype))
-
-
-def like(x, dtype): return torch.empty_like(x, dtype=dtype)
+def empty_result(x, m, weight):
+    return torch.empty_like(x, dtype=torch.promote_types(x.dtype, m.dtype))
 
 
 def matrix_product(m, weight, strides, y, x=None):
-    "Write `W·m`, plus `x` if given, to `y`; `strides` of `weight` lead along the channels of `y` and of `m`"
+    "Write `W·m`, plus `x` if given, to `y`; `strides` of the weight along outputs, inputs"
     b, c, h, w = y.shape
     k = m.shape[1]
     blocks = merge_blocks(c, k, h*w)
     grid = triton.cdiv(c, blocks["BLOCK_C"]), triton.cdiv(h*w, blocks["BLOCK_P"]), b
     base = y if x is None else x
-    merge_kernel[grid](base, m, weight, y, c, k, h*w, w, *base.stride(), *m.stride(), *strides[:2], *y.stride(),
+    merge_kernel[grid](base, m, weight, y, c, k, h*w, w,
+                       *base.stride(), *m.stride(), *strides[:2], *y.stride(),
                        ADD=x is not None, FLAT=flat(base, m, y), **arithmetic(weight), **blocks)
 
 
 @torch.library.custom_op("fastinpaint::zero_conv_merge_backward", mutates_args=())
-def zero_conv_merge_backward(grad: Tensor, m: Tensor, weight: Tensor, of_m: bool, of_weight: bool) -> tuple[Tensor, Tensor]:
+def zero_conv_merge_backward(grad: Tensor, m: Tensor, weight: Tensor, of_m: bool,
+                             of_weight: bool) -> tuple[Tensor, Tensor]:
     "The gradients of `m` and `weight`, those that are wanted; the others are empty"
     (b, k, h, w), c = m.shape, weight.shape[0]
-    grad_m, grad_weight = empty_gradients(m, weight, of_m, of_weight)
+    grad_m, grad_weight = empty_gradients(grad, m, weight, of_m, of_weight)
     blocks = backward_blocks(c, k, h*w)
     fused = c <= blocks["BLOCK_C"]
     if of_m and not fused: matrix_product(grad, weight, weight.stride()[1::-1], grad_m)
@@ -127,17 +148,16 @@ def zero_conv_merge_backward(grad: Tensor, m: Tensor, weight: Tensor, of_m: bool
         backward_kernel[grid](
             grad, m, weight, target, partial, b, c, k, h*w, w,
             *grad.stride(), *m.stride(), *weight.stride()[:2], *target.stride(),
-            OF_M=of_m and fused, OF_WEIGHT=of_weight, FLAT=flat(grad, m, target), **arithmetic(weight), **blocks)
+            OF_M=of_m and fused, OF_WEIGHT=of_weight, FLAT=flat(grad, m, target),
+            **arithmetic(weight), **blocks)
         if of_weight: grad_weight = partial.sum(0).to(weight.dtype).view_as(weight)
     return grad_m, grad_weight
 
 
 @zero_conv_merge_backward.register_fake
-def _(grad, m, weight, of_m, of_weight): return empty_gradients(m, weight, of_m, of_weight)
-
-
-def empty_gradients(m, weight, of_m, of_weight):
-    return torch.empty_like(m) if of_m else m.new_empty(0), torch.empty_like(weight) if of_weight else weight.new_empty(0)
+def empty_gradients(grad, m, weight, of_m, of_weight):
+    wanted = (m, of_m), (weight, of_weight)
+    return tuple(torch.empty_like(x) if of else x.new_empty(0) for x, of in wanted)
 
 
 def setup_context(ctx, inputs, output):
@@ -149,8 +169,11 @@ def setup_context(ctx, inputs, output):
 def gradient(ctx, grad):
     m, weight = ctx.saved_tensors
     of_x, of_m, of_weight = ctx.needs_input_grad
-    grad_m, grad_weight = zero_conv_merge_backward(grad, m, weight, of_m, of_weight) if of_m or of_weight else (None, None)
-    return grad.to(ctx.dtype) if of_x else None, grad_m if of_m else None, grad_weight if of_weight else None
+    grad_m = grad_weight = None
+    if of_m or of_weight:
+        grad_m, grad_weight = zero_conv_merge_backward(grad, m, weight, of_m, of_weight)
+    return (grad.to(ctx.dtype) if of_x else None, grad_m if of_m else None,
+            grad_weight if of_weight else None)
 
 
 zero_conv_merge.register_autograd(gradient, setup_context=setup_context)

@@ -1,7 +1,7 @@
-"""Training augmentation on the device: LaMa's ranges (Suvorov et al. 2022), drawn image by image.
+"""Augmentation on the device: LaMa's ranges (Suvorov et al. 2022), drawn image by image.
 
-One resampling for flip, rotation, zoom, shear and perspective; one pass in logit space for brightness, contrast,
-saturation and hue. Validation batches pass untouched.
+One resampling for flip, rotation, zoom, shear and perspective; one pass in logit space for
+brightness, contrast, saturation and hue. Validation batches pass untouched.
 """
 import math
 from functools import partial
@@ -9,62 +9,53 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from fastai.torch_core import TensorImage, TensorMask
-from fastai.vision.augment import (
-    Brightness,
-    Contrast,
-    RandTransform,
-    Saturation,
-    SpaceTfm,
-    affine_mat,
-    find_coeffs,
-    flip_mat,
-    mask_tensor,
-    rotate_mat,
-    zoom_mat,
-)
-
-__all__ = ["LightAugment", "SpaceAugment", "lama_augment", "perspective_mat", "shear_mat"]
+from fastai.vision import augment
 
 
 def _uniform(x: torch.Tensor, most: float, p: float, *shape: int) -> torch.Tensor:
-    "For each image of batch `x`, with probability `p`, a draw from [-most, most] of `shape`, else zeros"
+    "Draws `[B, *shape]` from [-most, most] for batch `x`; all 0 with probability 1 - `p`"
     draw = torch.empty(len(x), *shape, device=x.device).uniform_(-most, most)
-    return draw * mask_tensor(torch.ones(len(x), device=x.device), p).view(-1, *(1 for _ in shape))
+    drawn = augment.mask_tensor(torch.ones(len(x), device=x.device), p)
+    return draw * drawn.view(-1, *(1 for _ in shape))
 
 
 def shear_mat(x: torch.Tensor, most: float = 0.1, p: float = 0.5) -> torch.Tensor:
     "Matrices `[B, 3, 3]` that shear along both axes by up to `most` (a ratio)"
     sx, sy = _uniform(x, most, p, 2).unbind(1)
     one, zero = torch.ones_like(sx), torch.zeros_like(sx)
-    return affine_mat(one, sx, zero, sy, one, zero)
+    return augment.affine_mat(one, sx, zero, sy, one, zero)
 
 
 def perspective_mat(x: torch.Tensor, most: float = 0.06, p: float = 0.5) -> torch.Tensor:
-    "Homographies `[B, 3, 3]` that move each corner by up to `most` of the image's side (fastai's `Warp` only tilts)"
-    corners = torch.tensor([[-1., -1], [-1, 1], [1, -1], [1, 1]], device=x.device).expand(len(x), 4, 2)
-    coeffs = find_coeffs(corners, corners + _uniform(x, 2 * most, p, 4, 2)).flatten(1)
+    "Homographies `[B, 3, 3]` that move each corner by up to `most` of the image's side"
+    square = torch.tensor([[-1., -1], [-1, 1], [1, -1], [1, 1]], device=x.device)
+    corners = square.expand(len(x), 4, 2)
+    coeffs = augment.find_coeffs(corners, corners + _uniform(x, 2 * most, p, 4, 2)).flatten(1)
     return F.pad(coeffs, (0, 1), value=1.).view(-1, 3, 3)
 
 
 def hue_mat(x: torch.Tensor, most: float, p: float) -> torch.Tensor:
-    "Rotations `[B, 3, 3]` of RGB about the grey axis by up to `most` of the colour circle (Rodrigues' formula)"
+    "Rotations `[B, 3, 3]` of RGB about grey by up to `most` of the colour circle (Rodrigues)"
     angle = _uniform(x, 2 * math.pi * most, p, 1, 1)
     cross = torch.tensor([[0., -1, 1], [1, 0, -1], [-1, 1, 0]], device=x.device) / math.sqrt(3)
-    return angle.cos() * torch.eye(3, device=x.device) + angle.sin() * cross + (1 - angle.cos()) / 3
+    along = angle.cos() * torch.eye(3, device=x.device)
+    return along + angle.sin() * cross + (1 - angle.cos()) / 3
 
 
 def warp_grid(mat: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    "Sampling coordinates `[B, H, W, 2]` of the homographies `mat` `[B, 3, 3]`, which act on a square of [-1, 1]"
-    y, x = torch.meshgrid(*(torch.linspace(-1, 1, n, device=mat.device) for n in (height, width)), indexing="ij")
+    "Sampling coordinates `[B, H, W, 2]` of homographies `[B, 3, 3]` of the square [-1, 1]²"
+    sides = (torch.linspace(-1, 1, n, device=mat.device) for n in (height, width))
+    y, x = torch.meshgrid(*sides, indexing="ij")
     homogeneous = mat @ torch.stack((x, y, torch.ones_like(x))).flatten(1)
     return (homogeneous[:, :2] / homogeneous[:, 2:]).view(-1, 2, height, width).permute(0, 2, 3, 1)
 
 
-class SpaceAugment(RandTransform):
-    """Moves image and mask alike, in one resampling, by the product of `mats`: functions of a batch to `[B, 3, 3]`.
+class SpaceAugment(augment.RandTransform):
+    """Moves image and mask alike, in one resampling, by the product of `mats`.
 
-    What comes into the frame is a reflection. A pair whose hole would leave the frame, or fill it, stays as it was.
-    fastai's `AffineCoordTfm` does the same several times as slowly on a CPU, and resamples validation batches too.
+    `mats` are functions of a batch to homographies `[B, 3, 3]`. What comes into the frame is a
+    reflection. A pair whose hole would leave the frame, or fill it, stays as it was. fastai's
+    `AffineCoordTfm` is several times as slow on a CPU, and resamples validation batches too.
     """
     order = 30
     def __init__(self, mats: list):
@@ -87,9 +78,9 @@ class SpaceAugment(RandTransform):
 
 
 class HueLogit:
-    """Turns colours by up to `most` of the colour circle in fastai's logit space, for a `SpaceTfm`.
+    """Turns colours by up to `most` of the colour circle in logit space, for a `SpaceTfm`.
 
-    fastai's own `Hue` goes to HSV and back: more than all other augmentation together on a CPU.
+    fastai's own `Hue` goes to HSV and back, longer on a CPU than all other augmentation together.
     """
     def __init__(self, most: float, p: float = 0.75):
         self.most, self.p = most, p
@@ -102,22 +93,24 @@ class HueLogit:
 
 
 def in_logit_space(x: TensorImage, f) -> TensorImage:
-    "`f` on the logits of `x`, so that values stay in [0, 1]: fastai's `lighting` in a third of the time"
+    "`f` on the logits of `x`, so that values stay in [0, 1]; faster than fastai's `lighting`"
     return TensorImage(torch.sigmoid(f(torch.logit(x.as_subclass(torch.Tensor), eps=1e-6))))
 
 
-class LightAugment(SpaceTfm):
+class LightAugment(augment.SpaceTfm):
     "Changes the image's colours by each of `fs`, in logit space"
     def __init__(self, fs: list):
         super().__init__(fs, in_logit_space)
 
-    def __call__(self, b, split_idx: int | None = None, **kwargs):  # fastai's own draws for validation too
+    def __call__(self, b, split_idx: int | None = None, **kwargs):
         return b if split_idx else super().__call__(b, split_idx=split_idx, **kwargs)
 
 
 def lama_augment() -> list:
-    "Flip, 40 degrees, shear 0.1, perspective 0.06, scale 0.7-1.3; brightness and contrast 0.2, saturation, hue"
-    space = [partial(flip_mat, p=0.5), partial(rotate_mat, max_deg=40, p=0.5), shear_mat, perspective_mat,
-             partial(zoom_mat, min_zoom=0.7, max_zoom=1.3, p=0.5)]
-    light = [f for tfm in (Brightness(0.2), Contrast(0.2), Saturation(30 / 255)) for f in tfm.fs]
-    return [SpaceAugment(space), LightAugment([*light, HueLogit(5 / 180)])]
+    "Flip, 40°, shear, perspective, scale 0.7-1.3; brightness, contrast, saturation, hue"
+    space = [partial(augment.flip_mat, p=0.5), partial(augment.rotate_mat, max_deg=40, p=0.5),
+             shear_mat, perspective_mat,
+             partial(augment.zoom_mat, min_zoom=0.7, max_zoom=1.3, p=0.5)]
+    light = augment.Brightness(0.2), augment.Contrast(0.2), augment.Saturation(30 / 255)
+    fs = [f for o in light for f in o.fs]
+    return [SpaceAugment(space), LightAugment([*fs, HueLogit(5 / 180)])]

@@ -1,7 +1,7 @@
-"""From a folder of photographs to batches of (masked image, mask) and (image, mask): `InpaintDataLoaders.from_folder`.
+"""Batches of masked pairs from photographs: `InpaintDataLoaders.from_folder`.
 
-Items are paths. On the CPU workers a photograph becomes a crop and its hole is drawn; on the device the batch is
-augmented and becomes xb = (masked, mask), yb = (image, mask).
+Items are paths. On the CPU workers a photograph becomes a crop and its hole is drawn; on the
+device the batch is augmented and becomes xb = (masked, mask), yb = (image, mask).
 """
 from collections.abc import Callable
 from pathlib import Path
@@ -13,37 +13,42 @@ from fastai.data.transforms import IndexSplitter, IntToFloatTensor
 from fastai.torch_core import TensorImage, TensorMask, batch_to_samples, defaults, to_cpu
 from fastcore.foundation import L
 
+from ..core.errors import InputError
 from .augment import lama_augment
-from .masks import MaskFolder, MaskPool, mask_source
+from .masks import mask_source
 from .photos import Skipped, find_images, readable
-from .transforms import CropToSize, DrawHole, MaskedPair, NameHole, OpenMask, OpenPhoto, check_size, relative_name
+from .transforms import CropToSize, DrawHole, MaskedPair, OpenHole, OpenPhoto, relative_name
 
-__all__ = ["InpaintDL", "InpaintDataLoaders", "inpaint_block"]
-
-SCAN_LIMIT = 10_000  # of more photographs than this, none is opened before its turn in an epoch
+SCAN_LIMIT = 10_000  # of more photographs than this, none is opened before an epoch needs it
 
 
 class InpaintDL(TfmdDL):
-    """A fastai `TfmdDL` of masked pairs. Shuffled, its epochs are `steps` batches (default: as many as one pass fills)
-    cut from endless shuffled passes, so that all photographs come equally often; the order depends on `seed` and on
-    `drawn`, how many were drawn so far, alone. Set `drawn` to go on where another run stopped.
+    """A fastai `TfmdDL` of masked pairs.
 
-    An epoch in which no photograph at all can be read raises OSError.
+    Shuffled, its epochs are `steps` batches (default: as many as one pass fills) cut from shuffled
+    passes without end, so that all photographs come equally often. The order depends on `seed` and
+    `drawn` alone, the number drawn so far: set it to go on where another run stopped. An epoch in
+    which no photograph can be read raises InputError.
+
+    It owns all private names of fastai's loaders that this package touches: it overrides
+    `_one_pass` and `_decode_batch`, sets `_n_inp` and `_types`, calls `_retain_dl`.
     """
     def __init__(self, dataset, bs: int = 16, shuffle: bool = False, num_workers: int | None = None,
                  steps: int | None = None, seed: int = 0, **kwargs):
         self.steps, self.seed, self.drawn = steps, seed, 0
         super().__init__(dataset, bs=bs, shuffle=shuffle, num_workers=num_workers, **kwargs)
 
-    def __len__(self): return self.steps or max(1, self.n // self.bs) if self.shuffle and self.n else super().__len__()
+    def __len__(self):
+        if not (self.shuffle and self.n): return super().__len__()
+        return self.steps or max(1, self.n // self.bs)
 
     def get_idxs(self):
         if not (self.shuffle and self.n): return super().get_idxs()
         start, count = self.drawn, len(self) * self.bs
         self.drawn += count
-        first = start // self.n
+        first, last = start // self.n, (self.drawn - 1) // self.n
         passes = [np.random.default_rng([self.seed, i]).permutation(self.n)
-                  for i in range(first, (self.drawn - 1) // self.n + 1)]
+                  for i in range(first, last + 1)]
         return np.concatenate(passes)[start - first * self.n:][:count].tolist()
 
     def __iter__(self):
@@ -52,7 +57,7 @@ class InpaintDL(TfmdDL):
             batches += 1
             yield b
         if self.n and not batches:
-            raise OSError(f"none of the {self.n} photographs could be read in this epoch")
+            raise InputError(f"none of the {self.n} photographs could be read in this epoch")
 
     def new(self, dataset=None, cls=None, **kwargs):
         return super().new(dataset, cls, **(dict(steps=self.steps, seed=self.seed) | kwargs))
@@ -60,39 +65,42 @@ class InpaintDL(TfmdDL):
     @property
     def n_inp(self): return 2
 
-    def _one_pass(self):  # fastai reads an item here to learn the batch's types, but that item may be unreadable
+    def _one_pass(self):  # fastai's reads an item to learn the types, but it may be unreadable
         self._n_inp, self._types = 2, {tuple: [TensorImage, TensorMask, TensorImage, TensorMask]}
 
-    def decode(self, b): return to_cpu(self._retain_dl(b))  # shown as the model sees it: images in [0, 1]
+    def decode(self, b): return to_cpu(self._retain_dl(b))
 
     def _decode_batch(self, b, max_n=9, full=True): return L(batch_to_samples(b, max_n=max_n))
 
 
-def inpaint_block(masks="train", size: int = 256, seed: int = 0, augment: bool = True, invert: bool = False,
-                  roots: tuple[Path, ...] = (), skipped: Skipped | None = None, splitter: Callable | None = None):
-    """The `DataBlock` of (photograph, mask) pairs under `InpaintDataLoaders`; its source is a list of paths.
+def inpaint_block(masks="train", size: int = 256, seed: int = 0, augment: bool = True,
+                  invert: bool = False, roots: tuple[Path, ...] = (),
+                  skipped: Skipped | None = None, splitter: Callable | None = None):
+    """The `DataBlock` of (photograph, mask) pairs from a list of paths.
 
-    `masks` may also be what `mask_source` made of it. `roots` are the folders that items are named relative to,
-    `skipped` collects what cannot be read.
+    `masks` is as in `mask_source`. `roots` are the folders that items are named relative to,
+    `skipped` logs what cannot be read.
     """
-    skipped = skipped or Skipped([])
-    holes = masks if isinstance(masks, MaskFolder) else mask_source(masks, invert)
-    matched = isinstance(holes, MaskFolder)
-    hole = OpenMask(holes, roots, skipped) if matched else NameHole(roots)
-    # a JPEG decoded at reduced scale would no longer fit its mask
-    photo = OpenPhoto(skipped, None if matched else 2 * size)
-    return DataBlock(blocks=[TransformBlock(type_tfms=photo, batch_tfms=IntToFloatTensor),
-                             TransformBlock(type_tfms=hole, batch_tfms=IntToFloatTensor)],
-                     item_tfms=[CropToSize(size)] + ([] if matched else [DrawHole(holes, size, seed)]),
-                     batch_tfms=[*(lama_augment() if augment else []), MaskedPair()],
-                     n_inp=2, dl_type=InpaintDL, splitter=splitter)
+    skipped, source = skipped or Skipped([]), mask_source(masks, invert)
+    # a JPEG decoded at reduced scale would no longer fit a mask of its own
+    photo = OpenPhoto(skipped, None if source.matched else 2 * size)
+    files = photo, OpenHole(source, roots, skipped)
+    return DataBlock(
+        blocks=[TransformBlock(type_tfms=o, batch_tfms=IntToFloatTensor) for o in files],
+        item_tfms=[CropToSize(size), DrawHole(source, size, seed)],
+        batch_tfms=[*(lama_augment() if augment else []), MaskedPair()],
+        n_inp=2, dl_type=InpaintDL, splitter=splitter)
 
 
-def _find(path: Path, valid: float | str | Path | None, exclude: tuple) -> tuple[list, list, tuple[Path, ...]]:
-    "Training files, validation files (none yet if `valid` is a fraction), and the folders they are named relative to"
-    if valid is None:
-        sub = next((o for o in (path / "valid", path / "val") if o.is_dir() and (path / "train").is_dir()), None)
-        if sub: return find_images(path / "train", exclude), find_images(sub, exclude), (path / "train", sub)
+def _find(path: Path, valid: float | str | Path | None, exclude: tuple[str | Path, ...]):
+    """Training files, validation files, and the folders that both are named relative to.
+
+    There are no validation files yet if `valid` is a fraction.
+    """
+    train = path / "train"
+    held = next((o for o in (path / "valid", path / "val") if o.is_dir() and train.is_dir()), None)
+    if valid is None and held:
+        return find_images(train, exclude), find_images(held, exclude), (train, held)
     if isinstance(valid, str | Path):
         folder = path / valid if (path / valid).is_dir() else Path(valid)
         return find_images(path, (*exclude, folder)), find_images(folder, exclude), (folder, path)
@@ -101,55 +109,56 @@ def _find(path: Path, valid: float | str | Path | None, exclude: tuple) -> tuple
 
 def _split(files: list[str], share: float, seed: int) -> tuple[list[str], list[str]]:
     "A random `share` of `files`, at least one and not all, for validation"
-    if not 0 < share < 1: raise ValueError(f"valid={share!r} must be a fraction between 0 and 1, or a folder")
+    if not 0 < share < 1:
+        raise InputError(f"valid={share!r} must be a fraction between 0 and 1, or a folder")
     if len(files) < 2:
-        raise ValueError(f"only {files[0]} can be read; training and validation need at least 2 images")
+        raise InputError(f"only {files[0]} can be read; "
+                         "training and validation need at least 2 images")
     order = np.random.default_rng(seed).permutation(len(files))
     count = min(max(1, round(share * len(files))), len(files) - 1)
-    chosen = set(order[:count].tolist())
-    return ([o for i, o in enumerate(files) if i not in chosen], [o for i, o in enumerate(files) if i in chosen])
+    held, kept = (sorted(o.tolist()) for o in (order[:count], order[count:]))
+    return [files[i] for i in kept], [files[i] for i in held]
 
 
 class InpaintDataLoaders(DataLoaders):
-    "Training and validation batches: xb = (masked, mask), yb = (image, mask); `skipped` names what could not be read"
+    "Batches: xb = (masked, mask), yb = (image, mask); `skipped` names what could not be read"
     @property
     def skipped(self) -> list[str]: return self.skip_log.names
 
     @classmethod
-    def from_folder(cls, path: str | Path,  # folder of photographs, searched with its subfolders
-                    masks: str | Path | Callable = "train",  # preset, callable, folder (by stem), or "pool:FOLDER"
-                    size: int = 256,  # height and width of the crops, in pixels
-                    bs: int = 16,  # batch size
-                    valid: float | str | Path | None = None,  # fraction or folder; None: train/ and valid/ (or val/)
-                    seed: int = 0,  # of split, order and validation masks
-                    steps: int | None = None,  # batches in a training epoch; None: one pass
-                    augment: bool = True,  # augment training batches
-                    invert: bool = False,  # mask files have 0 or black for hole
-                    num_workers: int | None = None,  # None: up to 8, and 0 for small epochs
-                    **kwargs):  # for `DataBlock.dataloaders`: device, val_bs, pin_memory ...
-        """Batches of image `[B, 3, size, size]` in [0, 1] and mask `[B, 1, size, size]` of 0 and 1 (1 = hole).
+    def from_folder(
+            cls, path: str | Path,  # folder of photographs, searched with its subfolders
+            masks: str | Path | Callable = "train",  # see `mask_source`
+            size: int = 256,  # height and width of the crops, in pixels
+            bs: int = 16,  # batch size
+            valid: float | str | Path | None = None,  # share or folder; None: valid/ or val/
+            seed: int = 0,  # of split, order and validation masks
+            steps: int | None = None,  # batches in a training epoch; None: one pass
+            augment: bool = True,  # augment training batches
+            invert: bool = False,  # mask files have 0 or black for hole
+            num_workers: int | None = None,  # None: up to 8, and 0 for small epochs
+            **kwargs):  # for `DataBlock.dataloaders`: device, val_bs, pin_memory ...
+        """Images `[B, 3, size, size]` in [0, 1] and masks `[B, 1, size, size]`, 1 = hole.
 
-        With `valid=None` and no train/ and valid/ in `path`, a tenth is held out. Raises FileNotFoundError if there are
-        no images, OSError if none can be read, ValueError for arguments or masks that do not fit.
+        With `valid=None` and no train/ and valid/ in `path`, a tenth is held out. Raises
+        MissingFile if there are no images, InputError if none can be read or arguments or masks
+        do not fit.
         """
         if size < 1 or bs < 1 or (steps is not None and steps < 1) or seed < 0:
-            raise ValueError(f"size, bs, steps must be above 0 and seed not below: {size=}, {bs=}, {steps=}, {seed=}")
-        path, holes = Path(path), mask_source(masks, invert)
-        own = holes if isinstance(holes, MaskFolder | MaskPool) else None
-        train, held, roots = _find(path, valid, (own.folder,) if own else ())
-        skipped = Skipped(train + held + (own.files if own else []))
-        if len(train) + len(held) <= SCAN_LIMIT:
-            train, held = readable(train, skipped), readable(held, skipped) if held else held
+            raise InputError("size, bs, steps must be above 0 and seed not below: "
+                             f"{size=}, {bs=}, {steps=}, {seed=}")
+        source = mask_source(masks, invert)
+        train, held, roots = _find(Path(path), valid, source.folders)
+        skipped, scan = Skipped(train + held + source.files), len(train) + len(held) <= SCAN_LIMIT
+        if scan: train, held = readable(train, skipped), readable(held, skipped) if held else held
         if not held: train, held = _split(train, 0.1 if valid is None else valid, seed)
         items = train + held
-        if own: own.check([relative_name(o, roots) for o in items], skipped)
-        if isinstance(own, MaskFolder) and len(items) <= SCAN_LIMIT:
-            for fn in items: check_size(fn, own.mask_of(relative_name(fn, roots)), skipped)
+        source.check(((relative_name(o, roots), o) for o in items), skipped, sizes=scan)
         if num_workers is None:  # starting workers takes longer than reading a few photographs
             num_workers = min(defaults.cpus, 8) if (steps * bs if steps else len(train)) > 64 else 0
-        block = inpaint_block(holes, size, seed, augment, roots=roots, skipped=skipped,
+        block = inpaint_block(source, size, seed, augment, roots=roots, skipped=skipped,
                               splitter=IndexSplitter(range(len(train), len(items))))
-        # epochs are whole batches already, and what is left of one with an unreadable photograph should still train
+        # epochs are whole batches already; the rest of a batch with unreadable files still trains
         kwargs |= dict(bs=bs, steps=steps, seed=seed, num_workers=num_workers, drop_last=False)
         base = block.dataloaders(items, **kwargs)
         dls = cls(*base.loaders, path=base.path, device=base.device)

@@ -1,4 +1,4 @@
-"Photographs as they are stored: read and written in their own mode and depth, with EXIF, colour profile and resolution"
+"Photographs as they are stored: in their own mode and depth, with EXIF and profile"
 import io
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -7,26 +7,28 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from ..core.errors import InputError, MissingFile
 from ..core.files import replacing
 from .deep_colour import deep_pixels, png_bytes, tiff_bytes
 from .photos import UNREADABLE
 
 MODES = "L", "LA", "RGB", "RGBA", "CMYK"
-# what a file of each kind holds at 8 and at 16 bits, and how Pillow writes it; all but JPEG are lossless
-FORMATS = {".png": ("L LA RGB RGBA", "L LA RGB RGBA", {}),
-           ".tif": ("L LA RGB RGBA CMYK", "L RGB RGBA", {}),
-           ".webp": ("L LA RGB RGBA", "", dict(lossless=True, exact=True)),  # exact: colours under transparent pixels, too
-           ".jpg": ("L RGB CMYK", "", dict(quality=95, subsampling=0))}
-FORMATS |= {".tiff": FORMATS[".tif"], ".jpeg": FORMATS[".jpg"]}
-# of all tags of a TIFF's first directory, those that say how its pixels are stored must not reach another file
-DESCRIPTIVE = {*(getattr(ExifTags.Base, name) for name in (
-    "ImageDescription", "Make", "Model", "Software", "DateTime", "Artist", "HostComputer", "Copyright", "XPTitle", "XPComment",
-    "XPAuthor", "XPKeywords", "XPSubject")), ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo}
+# extension → modes with 8 bits, with 16, how Pillow writes it; all but JPEG are lossless
+WRITABLE = {".png": ("L LA RGB RGBA", "L LA RGB RGBA", {}),
+            ".tif": ("L LA RGB RGBA CMYK", "L RGB RGBA", {}),
+            # exact: colours under transparent pixels are kept
+            ".webp": ("L LA RGB RGBA", "", dict(lossless=True, exact=True)),
+            ".jpg": ("L RGB CMYK", "", dict(quality=95, subsampling=0))}
+WRITABLE |= {".tiff": WRITABLE[".tif"], ".jpeg": WRITABLE[".jpg"]}
+# other tags of a TIFF's first directory are about how its pixels are stored: they are not copied
+DESCRIPTIVE = {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, *(ExifTags.Base[name] for name in (
+    "ImageDescription", "Make", "Model", "Software", "DateTime", "Artist", "HostComputer",
+    "Copyright", "XPTitle", "XPComment", "XPAuthor", "XPKeywords", "XPSubject"))}
 
 
 @dataclass
 class Picture:
-    """A photograph the right way up: `pixels` `[H, W, C]`, uint8 or uint16, of `mode` L, LA, RGB, RGBA or CMYK.
+    """A photograph the right way up: `pixels` `[H, W, C]`, uint8 or uint16, `mode` of `MODES`.
 
     `info` is what is written along with them: `exif`, `icc_profile`, `dpi`.
     """
@@ -36,24 +38,30 @@ class Picture:
 
     @property
     def rgb(self):
-        "What a network is shown, `[H, W, 3]` of the same depth: colours without alpha. A view where it can be one."
-        if self.mode == "CMYK": return np.asarray(Image.fromarray(self.pixels, "CMYK").convert("RGB"))
-        if self.mode in ("L", "LA"): return np.broadcast_to(self.pixels[..., :1], (*self.pixels.shape[:2], 3))
+        "Colours without alpha, `[H, W, 3]` of the same depth; a view if possible"
+        if self.mode == "CMYK":
+            return np.asarray(Image.fromarray(self.pixels, "CMYK").convert("RGB"))
+        if self.mode in ("L", "LA"):
+            return np.broadcast_to(self.pixels[..., :1], (*self.pixels.shape[:2], 3))
         return self.pixels[..., :3]
 
     def with_colours(self, rgb, where):
-        "This picture with the colours of `rgb` `[H, W, 3]` at the pixels `where` `[H, W]`; alpha and all others as they are"
+        "The picture with colours of `rgb` `[H, W, 3]` where `where` `[H, W]`; keeps alpha"
         pixels, colours = self.pixels.copy(), rgb[where]
-        if self.mode == "CMYK": pixels[where] = np.asarray(Image.fromarray(colours[None]).convert("CMYK"))[0]
-        elif self.mode in ("L", "LA"): pixels[where, 0] = np.rint(colours @ np.array([.299, .587, .114], np.float32))
+        if self.mode == "CMYK":
+            pixels[where] = np.asarray(Image.fromarray(colours[None]).convert("CMYK"))[0]
+        elif self.mode in ("L", "LA"):
+            pixels[where, 0] = np.rint(colours @ np.array([.299, .587, .114], np.float32))
         else: pixels[..., :3][where] = colours
         return replace(self, pixels=pixels)
 
     @property
     def image(self):
-        "The `PIL.Image`; for 16 bits in more than one channel, which Pillow cannot hold, the array `[H, W, C]`"
+        "The `PIL.Image`; the array `[H, W, C]` of 16-bit colours, which Pillow cannot hold"
         if self._deep_colour: return self.pixels
-        image = Image.fromarray(self.pixels[..., 0] if self.mode == "L" else self.pixels, "I;16" if self._deep else self.mode)
+        grey = self.mode == "L"
+        image = Image.fromarray(self.pixels[..., 0] if grey else self.pixels,
+                                "I;16" if self._deep else self.mode)
         image.info |= self.info
         return image
 
@@ -66,69 +74,83 @@ class Picture:
     def save(self, path):
         """Write to `path`, whole or not at all, in the format of its extension.
 
-        PNG, TIFF and WebP are lossless; JPEG is of quality 95 without chroma subsampling. Raises ValueError where the format
-        cannot hold the picture, and OSError, naming the file, where the disk cannot.
+        PNG, TIFF and WebP are lossless; JPEG is of quality 95 without chroma subsampling.
+        Raises InputError where the format cannot hold the picture, OSError where the disk cannot.
         """
         data = self.encode(Path(path).suffix.lower())
         try:
             with replacing(path) as f: f.write(data)
         except OSError as e:
-            raise OSError(e.errno, f"{e.strerror or e}; nothing was written. Make room, or name another folder", str(path)) from e
+            why = f"{e.strerror or e}; nothing was written. Make room, or name another folder"
+            raise OSError(e.errno, why, str(path)) from e
 
     def check_fits(self, suffix):
-        "Raises ValueError where files with `suffix` cannot hold the picture"
-        fitting = [s for s, modes in FORMATS.items() if self.mode in modes[self._deep].split()]
+        "Raises InputError where files with `suffix` cannot hold the picture"
+        fitting = [s for s, modes in WRITABLE.items() if self.mode in modes[self._deep].split()]
         if suffix not in fitting:
-            raise ValueError(f"a file that ends in {suffix!r} cannot hold this photograph ({8*self.pixels.itemsize}-bit "
-                             f"{self.mode}); name one that ends in {', '.join(fitting)}")
+            depth = 8*self.pixels.itemsize
+            raise InputError(f"a file that ends in {suffix!r} cannot hold this photograph "
+                             f"({depth}-bit {self.mode}); "
+                             f"name one that ends in {', '.join(fitting)}")
 
     def encode(self, suffix):
-        "The bytes of a file with `suffix`. Raises what `check_fits` raises."
+        "The bytes of a file with `suffix`; raises what `check_fits` raises"
         self.check_fits(suffix)
         if suffix in (".tif", ".tiff"): return tiff_bytes(self.pixels, self.mode, self.info)
         if self._deep_colour: return png_bytes(self.pixels, self.info)
-        out = io.BytesIO()  # a disk that is full would otherwise fail inside Pillow's encoders, which lose the reason
-        self.image.save(out, Image.registered_extensions()[suffix], **FORMATS[suffix][-1], **self.info)
+        out = io.BytesIO()  # on a full disk Pillow's encoders would lose the reason
+        kind = Image.registered_extensions()[suffix]
+        self.image.save(out, kind, **WRITABLE[suffix][-1], **self.info)
         return out.getvalue()
 
 
 def open_picture(source):
-    """The `Picture` of a path, PIL image, or array: uint8 or uint16, `[H, W]` or `[H, W, C]` of 1, 3 or 4 channels.
+    """The `Picture` of a path, PIL image, or array uint8 or uint16 `[H, W]`, `[H, W, 1|3|4]`.
 
-    Greyscale, RGB, either with alpha, and CMYK stay as they are, and so do 16 bits of the first two kinds. Palettes become RGB or
-    RGBA and 1 bit becomes greyscale, since a fill needs new colours; all else becomes RGB. Pixels are turned upright by the EXIF
-    orientation, which is dropped. Raises FileNotFoundError, and ValueError, naming the file, where it is no image, is
-    damaged, animated, or larger than Pillow's limit.
+    Greyscale, RGB, either with alpha, and CMYK stay as they are, and so do 16 bits of the first
+    two. Palettes become RGB or RGBA and 1 bit becomes greyscale, since a fill needs new colours;
+    all else becomes RGB. The EXIF turn is applied and dropped. Raises MissingFile, and InputError
+    where the file is no image, is damaged, animated, or larger than Pillow's limit.
     """
     if isinstance(source, np.ndarray): return _of_array(source)
-    if isinstance(source, Image.Image): return _of_image(ImageOps.exif_transpose(source), source.format)
+    if isinstance(source, Image.Image):
+        return _of_image(ImageOps.exif_transpose(source), source.format)
     with reading(source), Image.open(source) as im:
-        frames = getattr(im, "n_frames", 1) if im.format != "MPO" else 1  # a phone's JPEG with a preview in its tail
-        if frames == 1: picture = _of_image(im, im.format, deep_pixels(im, source))
-    if frames == 1: return picture
-    raise ValueError(f"{source} has {frames} frames; a photograph has one: save the one to fill as a file of its own")
+        # a phone's JPEG may have a preview for a second frame
+        frames = getattr(im, "n_frames", 1) if im.format != "MPO" else 1
+        if frames == 1: return _of_image(im, im.format, deep_pixels(im, source))
+    raise InputError(f"{source} has {frames} frames; a photograph has one: "
+                     "save the one to fill as a file of its own")
 
 
 @contextmanager
 def reading(path):
-    "Whatever a reader raises over the file `path` becomes FileNotFoundError or ValueError, naming it"
+    "What a reader raises over the file `path` becomes MissingFile or InputError, naming it"
     try: yield
-    except FileNotFoundError as e: raise FileNotFoundError(f"no such file: {Path(path).absolute()}") from e
+    except FileNotFoundError as e:
+        raise MissingFile(f"no such file: {Path(path).absolute()}") from e
     except Image.DecompressionBombError as e:
-        raise ValueError(f"{path} is too large: {e} Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it") from e
-    except UNREADABLE as e: raise ValueError(f"{path} cannot be read as an image: {e}") from e
+        raise InputError(f"{path} is too large: {e} "
+                         "Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it") from e
+    except UNREADABLE as e: raise InputError(f"{path} cannot be read as an image: {e}") from e
 
 
 def _of_array(array):
     "An array of pixels as a `Picture`"
-    if array.dtype not in (np.uint8, np.uint16) or array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)):
-        raise ValueError(f"an image array is uint8 or uint16 [H, W] or [H, W, 3 or 4], got {array.dtype} {list(array.shape)}")
+    channels = array.shape[2:]
+    if array.dtype not in (np.uint8, np.uint16) or array.ndim not in (2, 3) \
+       or channels not in ((), (1,), (3,), (4,)):
+        raise InputError("an image array is uint8 or uint16 [H, W] or [H, W, 3 or 4], "
+                         f"got {array.dtype} {list(array.shape)}")
     pixels = array.reshape(*array.shape[:2], -1)
     return Picture(pixels, {1: "L", 3: "RGB", 4: "RGBA"}[pixels.shape[2]])
 
 
 def _of_image(im, kind, pixels=None):
-    "The `Picture` of a Pillow image from a file of the format `kind`, with `pixels` where Pillow holds only 8 of 16 bits"
+    """The `Picture` of a Pillow image from a file of the format `kind`.
+
+    `pixels` are given where Pillow holds only 8 of 16 bits.
+    """
     ImageOps.exif_transpose(im, in_place=True)  # also loads it
     info, exif = {k: im.info[k] for k in ("icc_profile", "dpi") if im.info.get(k)}, im.getexif()
     if kind == "TIFF":
@@ -151,5 +173,5 @@ def _grey16(im):
     "uint16 `[H, W]` of a Pillow image of 16 bits, however it is stored"
     grey = np.asarray(im)
     if im.mode == "F" or grey.min() < 0 or grey.max() > 65535:
-        raise ValueError("its pixels are 32-bit numbers; convert it to 8 or 16 bits")
+        raise InputError("its pixels are 32-bit numbers; convert it to 8 or 16 bits")
     return grey.astype(np.uint16)

@@ -1,11 +1,5 @@
-"""From a folder of photographs to batches of (masked image, mask) and (image, mask): `InpaintDataLoaders.from_folder`.
-
-Items are paths. On the CPU workers a photograph becomes a crop and its hole is drawn; on the device the batch is
-augmented and becomes xb = (masked, mask), yb = (image, mask).
-"""
+"From a path to what a model trains on: files opened, a crop, its hole, the masked pair"
 import random
-import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +11,9 @@ from fastai.vision.core import PILImage, PILMask
 from fasttransform import ItemTransform, Transform
 from PIL import Image
 
-from .masks import MaskFolder, draw_hole, read_mask
-from .photos import UNREADABLE, Skipped, image_size, open_photo
-
-SCAN_LIMIT = 10_000  # of more photographs than this, none is opened before its turn in an epoch
+from .holes import hole_rng
+from .masks import HoleName
+from .photos import Skipped, open_photo, square_box
 
 
 class PILPhoto(PILImage):
@@ -30,82 +23,43 @@ class PILPhoto(PILImage):
 
 
 class Unreadable:
-    "Stands in the dataset for an image or mask that could not be read; the epoch skips the item"
-
-
-class HoleName(str):
-    "Stands in the dataset for a hole that is drawn later, at the crop's size; names the item"
+    "In place of an image or mask that could not be read; the epoch skips the item"
 
 
 def relative_name(fn: str | Path, roots: tuple[Path, ...]) -> str:
-    "`fn` relative to the folder of photographs that holds it: what seeds a validation mask, wherever the folder lies"
+    "`fn` relative to the folder of photographs that holds it, wherever that folder lies"
     fn = Path(fn)
     return next((fn.relative_to(o).as_posix() for o in roots if fn.is_relative_to(o)), fn.name)
 
 
 class OpenPhoto(Transform):
-    "A path to a `PILPhoto`, or to `Unreadable` after telling `skipped`"
+    "A path to a `PILPhoto`, or to `Unreadable`, logged in `skipped`"
     input_types = (str, Path)
     def __init__(self, skipped: Skipped, min_side: int | None):
         super().__init__()
         self.skipped, self.min_side = skipped, min_side
 
     def encodes(self, fn: str | Path):
-        try: return PILPhoto.create(fn, self.min_side)
-        except UNREADABLE as e: self.skipped.add(fn, e)
+        with self.skipped.unreadable(fn): return PILPhoto.create(fn, self.min_side)
         return Unreadable()
 
 
-class NameHole(Transform):
-    "A path to its `HoleName`"
+class OpenHole(Transform):
+    "A photograph's path to what the source of holes has for it, or to `Unreadable`"
     input_types = (str, Path)
-    def __init__(self, roots: tuple[Path, ...]):
+    def __init__(self, source, roots: tuple[Path, ...], skipped: Skipped):
         super().__init__()
-        self.roots = roots
-
-    def encodes(self, fn: str | Path): return HoleName(relative_name(fn, self.roots))
-
-
-class OpenMask(Transform):
-    "A photograph's path to its own mask, `PILMask` of 0 and 1, or to `Unreadable` after telling `skipped`"
-    input_types = (str, Path)
-    def __init__(self, folder: MaskFolder, roots: tuple[Path, ...], skipped: Skipped):
-        super().__init__()
-        self.folder, self.roots, self.skipped = folder, roots, skipped
+        self.source, self.roots, self.skipped = source, roots, skipped
 
     def encodes(self, fn: str | Path):
-        name = relative_name(fn, self.roots)
-        if not (mask := self.folder.mask_of(name)): self.folder.check([name], self.skipped)
-        if not check_size(fn, mask, self.skipped): return Unreadable()
-        try: return PILMask(Image.fromarray(read_mask(mask, self.folder.invert).astype(np.uint8)))
-        except UNREADABLE as e: self.skipped.add(mask, e)
-        return Unreadable()
-
-
-def check_size(fn: str | Path, mask: str, skipped: Skipped) -> bool:
-    "Whether both headers can be read; raises ValueError, naming both files and sizes, if the sizes differ"
-    sizes = []
-    for o in (fn, mask):
-        try: sizes.append(image_size(o))
-        except UNREADABLE as e: skipped.add(o, e)
-    if len(sizes) < 2: return False
-    (w, h), (mw, mh) = sizes
-    if (w, h) == (mw, mh): return True
-    raise ValueError(f"the mask {mask} is {mw}x{mh} pixels, but its photograph {fn} is {w}x{h}; "
-                     "a mask must have its photograph's size")
-
-
-def square_box(size: tuple[int, int], side: float, x: float, y: float) -> tuple[float, float, float, float]:
-    "Left, top, right and bottom of a square of `side` in an image of `size`; `x` and `y` from 0 (left, top) to 1"
-    left, top = x * (size[0] - side), y * (size[1] - side)
-    return left, top, left + side, top + side
+        return self.source.open(relative_name(fn, self.roots), fn, self.skipped) or Unreadable()
 
 
 class CropToSize(RandTransform):
     """A square of photograph and mask, resized to `size`.
 
-    Validation: the central square of the shorter side. Training: a random square of 50-100 % of that side, with no
-    less than `size` pixels where the photograph has them.
+    Validation: the central square of the shorter side. Training: a random square of 50-100 %
+    of that side, with no less than `size` pixels where the photograph has them.
     """
     order, split_idx = 1, None
     def __init__(self, size: int):
@@ -125,36 +79,30 @@ class CropToSize(RandTransform):
 
     def _resize(self, o, resample): return o.resize((self.size, self.size), resample, box=self.box)
     def encodes(self, o: PILPhoto): return self._resize(o, Image.Resampling.BICUBIC)
-    def encodes(self, o: PILMask): return self._resize(o, Image.Resampling.NEAREST)  # noqa: F811 - fastai dispatch
+    def encodes(self, o: PILMask): return self._resize(o, Image.Resampling.NEAREST)  # noqa: F811
 
 
 class DrawHole(RandTransform):
-    "Draws the hole that a `HoleName` stands for: new each time in training, a function of name and seed in validation"
+    "Draws the hole of a `HoleName`: always new in training, by name and seed in validation"
     order, split_idx = 2, None
-    def __init__(self, sampler: Callable, size: int, seed: int):
+    def __init__(self, source, size: int, seed: int):
         super().__init__()
-        self.sampler, self.size, self.seed = sampler, size, seed
+        self.source, self.size, self.seed = source, size, seed
 
     def before_call(self, b, split_idx: int | None): self.valid = bool(split_idx)
 
     def encodes(self, name: HoleName):
-        # Python's generator is seeded by fastai in every worker and epoch, and stored and restored with a run
-        rng = hole_rng(self.seed, name) if self.valid else np.random.default_rng(random.getrandbits(64))
-        return PILMask(Image.fromarray(draw_hole(self.sampler, self.size, self.size, rng)))
-
-
-def hole_rng(seed: int, name: str) -> np.random.Generator:
-    "The generator of a hole that depends on its photograph's `name` and `seed` alone"
-    return np.random.default_rng([seed, zlib.crc32(name.encode())])
-
-
-def central_square(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
-    "The central square of the shorter side, resized to `size`: what validation and evaluation look at"
-    return image.resize((size, size), resample, box=square_box(image.size, min(image.size), 0.5, 0.5))
+        # fastai seeds Python's generator in every worker and epoch, and runs restore it
+        if self.valid: rng = hole_rng(self.seed, name)
+        else: rng = np.random.default_rng(random.getrandbits(64))
+        return PILMask(Image.fromarray(self.source.draw(self.size, self.size, rng)))
 
 
 class MaskedPair(ItemTransform):
-    "Last on the device: (image, mask) to (masked, mask, image, mask), image `[B, 3, H, W]`, mask float `[B, 1, H, W]`"
+    """Last on the device: (image, mask) to (masked, mask, image, mask).
+
+    Image float `[B, 3, H, W]`, mask `[B, H, W]` to float `[B, 1, H, W]`.
+    """
     order, _retain = 100, False
 
     def encodes(self, b):

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..data.masks import MaskFolder, draw_hole, mask_source, read_mask
-from ..data.photos import Skipped, find_images, open_photo, readable
-from ..data.transforms import central_square, hole_rng
+from ..data.holes import hole_rng
+from ..data.masks import mask_source, read_mask
+from ..data.photos import Skipped, central_square, find_images, open_photo, readable
 
 SETS = "thin", "medium", "thick"
 
@@ -43,21 +43,9 @@ def holes(photos, masks=SETS, size=256, seed=42, limit=None):
         source = mask_source(mask_set)
         for file in files:
             name = Path(file).relative_to(photos).as_posix()
-            photo = open_photo(file)
-            image = np.asarray(central_square(photo, size, Image.Resampling.BICUBIC))
-            if isinstance(source, MaskFolder): hole = _own_mask(source, name, photo, file, size)
-            else: hole = draw_hole(source, size, size, hole_rng(seed, f"{name} {mask_set}")).astype(bool)
+            image = np.asarray(central_square(open_photo(file), size, Image.Resampling.BICUBIC))
+            hole = source.central(name, file, size, hole_rng(seed, f"{name} {mask_set}"))
             yield Item(str(mask_set), name, image, hole)
-
-
-def _own_mask(folder, name, photo, file, size):
-    path = folder.mask_of(name)
-    if not path: raise ValueError(f"{file} has no mask of its name in {folder.folder}")
-    mask = read_mask(path, folder.invert)
-    if mask.shape[::-1] != photo.size:
-        raise ValueError(f"the mask {path} is {mask.shape[1]}x{mask.shape[0]} pixels, its photograph {file} "
-                         f"{photo.size[0]}x{photo.size[1]}; both must be of one size")
-    return np.asarray(central_square(Image.fromarray(mask), size, Image.Resampling.NEAREST))
 
 
 def export(photos, folder, masks=SETS, size=256, seed=42, limit=None):

@@ -14,7 +14,7 @@ from ..core.device import choose_device
 from ..core.files import replacing
 from ..core.old_settings import setting
 from ..data.loaders import InpaintDataLoaders
-from ..data.photos import named_data
+from ..data.named import named_data
 from ..judge.show import results_figure
 from ..models.load import save_model
 from ..models.pretrained import perceptual_network

@@ -3,7 +3,7 @@ import sys
 import pytest
 
 from fastinpaint.core.script import call_parse
-from fastinpaint.data.photos import named_data
+from fastinpaint.data.named import named_data
 
 
 @pytest.fixture

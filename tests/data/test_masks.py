@@ -1,75 +1,20 @@
+import warnings
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from fastinpaint.data.masks import PRESETS, MaskFolder, MaskPool, draw_hole, mask_sampler, mask_source, read_mask
-
-quick = settings(max_examples=25, deadline=None)
-presets, sides, seeds = st.sampled_from(list(PRESETS)), st.integers(8, 160), st.integers(0, 2**32)
-
-
-@quick
-@given(presets, sides, sides, seeds)
-def test_a_hole_is_neither_empty_nor_the_whole_image(name, height, width, seed):
-    hole = PRESETS[name](height, width, np.random.default_rng(seed))
-    assert hole.shape == (height, width) and hole.dtype == bool
-    assert hole.any() and not hole.all()
-    if name in ("thin", "medium", "thick"): assert hole.mean() <= 0.5
-
-
-@quick
-@given(presets, st.integers(1, 3), st.integers(2, 3), seeds)
-def test_even_tiny_images_get_a_hole(name, height, width, seed):
-    hole = PRESETS[name](height, width, np.random.default_rng(seed))
-    assert hole.any() and not hole.all()
-
-
-@quick
-@given(presets, sides, sides, seeds)
-def test_a_hole_depends_on_size_and_generator_alone(name, height, width, seed):
-    first, again = (PRESETS[name](height, width, np.random.default_rng(seed)) for _ in range(2))
-    assert (first == again).all()
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_holes_scale_with_the_image(name):
-    small, large = (np.mean([PRESETS[name](n, n, np.random.default_rng(i)).mean() for i in range(150)]) for n in (128, 256))
-    assert large == pytest.approx(small, abs=0.05)
-
-
-def test_presets_differ_as_their_names_say():
-    share = {k: np.mean([f(256, 256, np.random.default_rng(i)).mean() for i in range(100)]) for k, f in PRESETS.items()}
-    assert share["thin"] < share["medium"] < share["thick"]
-    assert share["center"] == 0.25
-
-
-def test_outpaint_touches_the_border_and_keeps_the_middle():
-    for i in range(20):
-        hole = PRESETS["outpaint"](64, 96, np.random.default_rng(i))
-        assert not hole[24:40, 34:62].any()
-        assert any(side.all() for side in (hole[0], hole[-1], hole[:, 0], hole[:, -1]))
-
-
-def test_train_holes_vary():
-    rng = np.random.default_rng(0)
-    holes = [PRESETS["train"](64, 64, rng).tobytes() for _ in range(10)]
-    assert len(set(holes)) == 10
+from fastinpaint.core.errors import InputError
+from fastinpaint.data.masks import MaskFolder, MaskPool, mask_source, read_mask
+from fastinpaint.data.photos import Skipped
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match="thck.*train, thin, medium, thick, center, outpaint"): mask_sampler("thck")
-    with pytest.raises(ValueError, match="neither a preset.*nor an existing folder"): mask_source("no/such/folder")
-    with pytest.raises(ValueError, match="invert"): mask_source("train", invert=True)
-
-
-def test_a_callable_is_a_sampler_and_its_result_is_checked():
-    rng = np.random.default_rng(0)
-    upper = draw_hole(lambda h, w, rng: np.arange(h)[:, None] < np.full(w, h // 2), 4, 6, rng)
-    assert upper.dtype == np.uint8 and upper.sum() == 12
-    with pytest.raises(ValueError, match=r"shape \(6, 4\)"): draw_hole(lambda h, w, rng: np.zeros((w, h)), 4, 6, rng)
-    with pytest.raises(ValueError, match="other than 0 and 1"): draw_hole(lambda h, w, rng: np.full((h, w), 255), 4, 6, rng)
+    with pytest.raises(InputError, match="thck.*train, thin, medium, thick, center, outpaint"):
+        mask_source("thck")
+    with pytest.raises(InputError, match="neither a preset.*nor an existing folder"):
+        mask_source("no/such/folder")
+    with pytest.raises(InputError, match="invert"): mask_source("train", invert=True)
 
 
 def _half(mode, path, white=255):
@@ -87,7 +32,9 @@ def _half(mode, path, white=255):
 
 @pytest.mark.parametrize("mode", ["L", "1", "RGB", "RGBA", "P", "P01", "I;16"])
 def test_white_is_hole_in_files_of_any_mode(tmp_path, mode):
-    if mode == "I;16": Image.fromarray(np.repeat([65535, 0], 40).astype(np.uint16).reshape(10, 8)).save(tmp_path / "m.png")
+    if mode == "I;16":
+        hole = np.repeat([65535, 0], 40).astype(np.uint16).reshape(10, 8)
+        Image.fromarray(hole).save(tmp_path / "m.png")
     else: _half(mode, tmp_path / "m.png")
     for invert in (False, True):
         hole = read_mask(tmp_path / "m.png", invert)
@@ -96,6 +43,11 @@ def test_white_is_hole_in_files_of_any_mode(tmp_path, mode):
 
 def test_files_of_zeros_and_ones_are_understood(tmp_path):
     assert read_mask(_half("L", tmp_path / "m.png", white=1)).sum() == 40
+
+
+def test_grey_of_128_and_more_is_hole(tmp_path):
+    Image.fromarray(np.array([[0, 2, 127, 128, 255]], np.uint8)).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png")[0].tolist() == [False, False, False, True, True]
 
 
 def test_masks_are_turned_by_exif(tmp_path):
@@ -113,7 +65,47 @@ def test_a_pool_draws_any_mask_and_fits_it(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     pool = mask_source(f"pool:{tmp_path}")
     assert isinstance(pool, MaskPool)
-    for i in range(4): assert pool(30, 20, np.random.default_rng(i))[:15].all()
+    for i in range(4): assert pool.draw(30, 20, np.random.default_rng(i))[:15].all()
+
+
+def test_a_pool_draws_each_of_its_masks(tmp_path):
+    for i in range(3): Image.fromarray(np.eye(3, dtype=np.uint8)[[i]]).save(tmp_path / f"{i}.png")
+    pool, rng = mask_source(f"pool:{tmp_path}"), np.random.default_rng(0)
+    drawn = {tuple(pool.draw(1, 3, rng)[0].tolist()) for _ in range(30)}
+    assert drawn == {(1, 0, 0), (0, 1, 0), (0, 0, 1)}
+
+
+def _pair(folder, mask_size):
+    "A photograph of 60x40 and its mask, whose left half is hole"
+    for sub in "photos", "masks": (folder / sub).mkdir()
+    Image.new("RGB", (60, 40)).save(folder / "photos/a.jpg")
+    hole = np.arange(mask_size[0]) < np.full((mask_size[1], 1), mask_size[0] // 2)
+    Image.fromarray(hole).save(folder / "masks/a.png")
+    return folder / "photos/a.jpg", mask_source(folder / "masks")
+
+
+def test_a_mask_in_the_central_square_is_cut_as_its_photograph(tmp_path):
+    photo, source = _pair(tmp_path, (60, 40))
+    hole = source.central("a.jpg", photo, 20, None)
+    assert hole.dtype == bool and hole.shape == (20, 20)
+    assert hole[:, :10].all() and not hole[:, 10:].any()
+
+
+def test_a_mask_that_does_not_fit_or_cannot_be_read_is_no_hole_to_judge(tmp_path):
+    photo, source = _pair(tmp_path, (60, 41))
+    with pytest.raises(InputError, match="a.png is 60x41.*a.jpg is 60x40"):
+        source.central("a.jpg", photo, 20, None)
+    with pytest.raises(InputError, match="1 of 1 photographs have no mask"):
+        source.central("b.jpg", photo, 20, None)
+    (tmp_path / "masks/a.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="cannot be read"): source.central("a.jpg", photo, 20, None)
+
+
+def test_drawn_holes_in_the_central_square_depend_on_the_generator_alone():
+    source = mask_source("thick")
+    first, again, other = (source.central("a", "a", 32, np.random.default_rng(i))
+                           for i in (0, 0, 1))
+    assert first.dtype == bool and (first == again).all() and (first != other).any()
 
 
 def test_a_folder_matches_by_path_then_by_stem(tmp_path):
@@ -122,5 +114,16 @@ def test_a_folder_matches_by_path_then_by_stem(tmp_path):
         _half("L", tmp_path / o)
     folder = MaskFolder(tmp_path)
     assert folder.mask_of("a/1.jpg") == str(tmp_path / "a/1.png")
-    assert folder.mask_of("2.jpg") == folder.mask_of("elsewhere/2.webp") == str(tmp_path / "b/2.png")
+    for name in "2.jpg", "elsewhere/2.webp":
+        assert folder.mask_of(name) == str(tmp_path / "b/2.png")
     assert folder.mask_of("1.jpg") is None  # either of two: not for us to guess
+
+
+@pytest.mark.parametrize("rows, warned", [(5, False), (7, True)])
+def test_masks_over_60_per_cent_hole_look_inverted(tmp_path, rows, warned):
+    hole = np.arange(10)[:, None] < np.full((1, 8), rows)
+    Image.fromarray(hole).save(tmp_path / "m.png")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        mask_source(f"pool:{tmp_path}").check([], Skipped([]), sizes=False)
+    assert bool(caught) == warned and all("over 60 %" in str(o.message) for o in caught)

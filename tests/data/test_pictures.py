@@ -8,19 +8,21 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from fastinpaint.data.pictures import FORMATS, Picture, open_picture
+from fastinpaint.data.pictures import WRITABLE, Picture, open_picture
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def noise(h=20, w=30, c=3, dtype=np.uint8):
-    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (h, w, c), dtype=dtype, endpoint=True)
+    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (h, w, c), dtype=dtype,
+                                             endpoint=True)
 
 
 def exif(orientation=1, endian="<"):
     tags = Image.Exif()
     tags.endian = endian
-    tags[0x010F], tags[0x0112], tags[0x8769], tags[0x8825] = "Maker", orientation, {36867: "2020:01:01 00:00:00"}, {1: "N"}
+    tags.update({0x010F: "Maker", 0x0112: orientation, 0x8769: {36867: "2020:01:01 00:00:00"},
+                 0x8825: {1: "N"}})
     return tags.tobytes()
 
 
@@ -28,8 +30,9 @@ def check_info(info):
     "Everything that `saved_with` says is there, and the orientation is not"
     tags = Image.Exif()
     tags.load(info["exif"])
-    assert tags[0x010F] == "Maker" and tags.get_ifd(0x8769)[36867] == "2020:01:01 00:00:00" and tags.get_ifd(0x8825)[1] == "N"
-    assert tags.get(0x0112, 1) == 1 and info["icc_profile"] == ICC and info["dpi"] == pytest.approx((300, 300), abs=.1)
+    assert tags[0x010F] == "Maker" and tags.get(0x0112, 1) == 1
+    assert tags.get_ifd(0x8769)[36867] == "2020:01:01 00:00:00" and tags.get_ifd(0x8825)[1] == "N"
+    assert info["icc_profile"] == ICC and info["dpi"] == pytest.approx((300, 300), abs=.1)
 
 
 saved_with = dict(exif=exif(6, ">"), icc_profile=ICC, dpi=(300, 300))
@@ -39,14 +42,18 @@ saved_with = dict(exif=exif(6, ">"), icc_profile=ICC, dpi=(300, 300))
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "CMYK"])
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
 def test_lossless_files_give_back_what_was_written(tmp_path, mode, dtype, suffix):
-    picture = Picture(noise(c=4 if mode == "CMYK" else len(mode), dtype=dtype), mode, dict(saved_with, exif=exif()))
-    if mode not in FORMATS[suffix][dtype == np.uint16].split():
-        with pytest.raises(ValueError, match=rf"'\{suffix}' cannot hold.*{mode}"): picture.save(tmp_path/f"a{suffix}")
+    picture = Picture(noise(c=4 if mode == "CMYK" else len(mode), dtype=dtype), mode,
+                      dict(saved_with, exif=exif()))
+    if mode not in WRITABLE[suffix][dtype == np.uint16].split():
+        with pytest.raises(ValueError, match=rf"'\{suffix}' cannot hold.*{mode}"):
+            picture.save(tmp_path/f"a{suffix}")
         assert not any(tmp_path.iterdir())
         return
     picture.save(tmp_path/f"a{suffix}")
     again = open_picture(tmp_path/f"a{suffix}")
-    if suffix == ".webp": picture, again.info["dpi"] = Picture(picture.rgb if mode == "L" else picture.pixels, mode), (300, 300)
+    if suffix == ".webp":
+        picture = Picture(picture.rgb if mode == "L" else picture.pixels, mode)
+        again.info["dpi"] = 300, 300
     if suffix == ".webp" and mode == "LA": return  # grey with alpha becomes RGBA there
     assert np.array_equal(again.pixels, picture.pixels) and again.pixels.dtype == dtype
     check_info(again.info)
@@ -57,7 +64,8 @@ def test_pictures_are_turned_upright_and_say_so(tmp_path, name):
     path, deep = tmp_path/name, name.startswith("16")
     if deep: Picture(noise(dtype=np.uint16), "RGB", saved_with).save(path)
     else: Image.fromarray(noise()).save(path, **saved_with)
-    with Image.open(path) as im: stored = noise(dtype=np.uint16) if deep else np.asarray(im.convert("RGB"))
+    with Image.open(path) as im:
+        stored = noise(dtype=np.uint16) if deep else np.asarray(im.convert("RGB"))
     picture = open_picture(path)
     turned = stored if name == "a.tif" else np.rot90(stored, -1)  # Pillow turns TIFFs itself
     assert np.array_equal(picture.pixels, turned) and picture.pixels.shape[:2] == (30, 20)
@@ -67,10 +75,11 @@ def test_pictures_are_turned_upright_and_say_so(tmp_path, name):
     check_info(open_picture(tmp_path/"again.tif").info)
 
 
-@pytest.mark.parametrize("options", [dict(), dict(compression="zlib", predictor=True), dict(byteorder=">"), dict(tile=(16, 16))],
+@pytest.mark.parametrize("options", [dict(), dict(compression="zlib", predictor=True),
+                                     dict(byteorder=">"), dict(tile=(16, 16))],
                          ids=str)
 @pytest.mark.parametrize("c", [3, 4])
-def test_all_16_bits_of_other_programs_tiffs_are_read_and_ours_are_read_by_them(tmp_path, c, options):
+def test_other_programs_and_we_read_all_16_bits_of_each_others_tiffs(tmp_path, c, options):
     pixels = noise(c=c, dtype=np.uint16)
     extra = dict(extrasamples=["unassalpha"]) if c == 4 else {}
     tifffile.imwrite(tmp_path/"theirs.tif", pixels, photometric="rgb", **extra, **options)
@@ -81,7 +90,8 @@ def test_all_16_bits_of_other_programs_tiffs_are_read_and_ours_are_read_by_them(
 
 
 def test_16_bits_that_pillow_misreads_are_refused(tmp_path):
-    tifffile.imwrite(tmp_path/"a.tif", noise(c=3, dtype=np.uint16).transpose(2, 0, 1), photometric="rgb", planarconfig="separate")
+    tifffile.imwrite(tmp_path/"a.tif", noise(c=3, dtype=np.uint16).transpose(2, 0, 1),
+                     photometric="rgb", planarconfig="separate")
     with pytest.raises(ValueError, match="a.tif.*16-bit"): open_picture(tmp_path/"a.tif")
 
 
@@ -89,22 +99,26 @@ def test_a_png_of_16_bits_is_read_by_others(tmp_path):
     cv2 = pytest.importorskip("cv2")
     pixels = noise(c=4, dtype=np.uint16)
     Picture(pixels, "RGBA").save(tmp_path/"a.png")
-    assert np.array_equal(cv2.imread(str(tmp_path/"a.png"), cv2.IMREAD_UNCHANGED)[..., [2, 1, 0, 3]], pixels)
+    found = cv2.imread(str(tmp_path/"a.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(found[..., [2, 1, 0, 3]], pixels)
 
 
-@pytest.mark.parametrize("stored, mode", [("P", "RGB"), ("1", "L"), ("I;16", "L"), ("PA", "RGBA"), ("HSV", "RGB"), ("I", "L")])
+@pytest.mark.parametrize("stored, mode", [("P", "RGB"), ("1", "L"), ("I;16", "L"),
+                                          ("PA", "RGBA"), ("HSV", "RGB"), ("I", "L")])
 def test_what_becomes_of_other_modes(stored, mode):
     grey = noise(c=1)[..., 0]
     deep = {"I;16": np.uint16, "I": np.int32}
     picture = open_picture(Image.fromarray(grey.astype(deep[stored])) if stored in deep
                            else Image.fromarray(grey).convert("RGB").convert(stored))
-    assert picture.mode == mode and picture.pixels.dtype == (np.uint16 if stored[0] == "I" else np.uint8)
+    assert picture.mode == mode
+    assert picture.pixels.dtype == (np.uint16 if stored[0] == "I" else np.uint8)
 
 
 def test_a_transparent_colour_becomes_alpha(tmp_path):
     Image.fromarray(noise()).save(tmp_path/"a.png", transparency=tuple(noise()[0, 0].tolist()))
     picture = open_picture(tmp_path/"a.png")
-    assert picture.mode == "RGBA" and picture.pixels[0, 0, 3] == 0 and np.array_equal(picture.rgb, noise())
+    assert picture.mode == "RGBA" and picture.pixels[0, 0, 3] == 0
+    assert np.array_equal(picture.rgb, noise())
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "CMYK"])
@@ -113,8 +127,29 @@ def test_new_colours_go_where_they_are_asked_for_and_leave_alpha(mode):
     where, grey = np.zeros((20, 30), bool), np.full((20, 30, 3), 77, np.uint8)
     where[3:9, 4:11] = True
     after = before.with_colours(grey, where)
-    assert (after.rgb[where] == 77).all() and np.array_equal(after.pixels[~where], before.pixels[~where])
+    assert (after.rgb[where] == 77).all()
+    assert np.array_equal(after.pixels[~where], before.pixels[~where])
     if mode.endswith("A"): assert np.array_equal(after.pixels[..., -1], before.pixels[..., -1])
+
+
+@pytest.mark.parametrize("mode", ["L", "LA"])
+def test_new_colours_become_the_nearest_grey_of_their_brightness(mode):
+    colours = noise()
+    after = Picture(noise(c=len(mode)), mode).with_colours(colours, np.ones((20, 30), bool))
+    exact = colours @ np.array([.299, .587, .114])
+    assert np.abs(after.pixels[..., 0] - exact).max() <= .501
+
+
+def test_new_colours_leave_the_picture_that_they_are_given_to():
+    before = Picture(noise(), "RGB")
+    before.with_colours(np.zeros_like(noise()), np.ones((20, 30), bool))
+    assert np.array_equal(before.pixels, noise())
+
+
+def test_other_programs_are_told_that_alpha_is_not_premultiplied(tmp_path):
+    Picture(noise(c=4), "RGBA").save(tmp_path/"a.tif")
+    with tifffile.TiffFile(tmp_path/"a.tif") as f:
+        assert f.pages[0].extrasamples == (tifffile.EXTRASAMPLE.UNASSALPHA,)
 
 
 def test_a_jpeg_is_close_and_a_phones_second_image_no_second_frame(tmp_path):
@@ -127,11 +162,14 @@ def test_a_jpeg_is_close_and_a_phones_second_image_no_second_frame(tmp_path):
 
 # bad files
 
-def chunk(kind, data): return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def huge(path): path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">2I5B", 30000, 30000, 8, 2, 0, 0, 0))
-                                 + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+def huge(path):
+    header = struct.pack(">2I5B", 30000, 30000, 8, 2, 0, 0, 0)
+    chunks = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"")), chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
 
 
 def animated(path):
@@ -144,12 +182,18 @@ def truncated(path):
     path.write_bytes(path.read_bytes()[:5000])
 
 
-BAD = {"huge.png": (huge, "huge.png is too large.*900000000 pixels"), "moving.gif": (animated, "moving.gif has 3 frames"),
-       "moving.webp": (animated, "moving.webp has 3 frames"), "moving.png": (animated, "moving.png has 3 frames"),
-       "pages.tif": (animated, "pages.tif has 3 frames"), "cut.png": (truncated, "cut.png.*truncated"),
-       "cut.jpg": (truncated, "cut.jpg.*truncated"), "text.png": (lambda f: f.write_text("hello"), "text.png.*cannot identify"),
-       "empty.jpg": (lambda f: f.write_text(""), "empty.jpg.*cannot identify"), "folder.png": (lambda f: f.mkdir(), "folder.png"),
-       "float.tif": (lambda f: Image.fromarray(noise()[..., 0].astype(np.float32)).save(f), "float.tif.*32-bit")}
+BAD = {"huge.png": (huge, "huge.png is too large.*900000000 pixels"),
+       "moving.gif": (animated, "moving.gif has 3 frames"),
+       "moving.webp": (animated, "moving.webp has 3 frames"),
+       "moving.png": (animated, "moving.png has 3 frames"),
+       "pages.tif": (animated, "pages.tif has 3 frames"),
+       "cut.png": (truncated, "cut.png.*truncated"),
+       "cut.jpg": (truncated, "cut.jpg.*truncated"),
+       "text.png": (lambda f: f.write_text("hello"), "text.png.*cannot identify"),
+       "empty.jpg": (lambda f: f.write_text(""), "empty.jpg.*cannot identify"),
+       "folder.png": (lambda f: f.mkdir(), "folder.png"),
+       "float.tif": (lambda f: Image.fromarray(noise()[..., 0].astype(np.float32)).save(f),
+                     "float.tif.*32-bit")}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -160,7 +204,8 @@ def test_bad_files_are_described_by_name(tmp_path, name):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere.jpg"): open_picture(tmp_path/"nowhere.jpg")
+    with pytest.raises(FileNotFoundError, match="nowhere.jpg"):
+        open_picture(tmp_path/"nowhere.jpg")
 
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
@@ -169,5 +214,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch)
     picture.save(path)
     before = path.read_bytes()
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left on device; nothing was written.*a.png") as caught: picture.save(path)
-    assert caught.value.errno == errno.ENOSPC and path.read_bytes() == before and [*tmp_path.iterdir()] == [path]
+    message = "No space left on device; nothing was written.*a.png"
+    with pytest.raises(OSError, match=message) as caught: picture.save(path)
+    assert caught.value.errno == errno.ENOSPC
+    assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]

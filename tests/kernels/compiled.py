@@ -17,7 +17,8 @@ from triton.compiler import ASTSource
 from fastinpaint.kernels import masked_l1_triton as l1
 from fastinpaint.kernels import zero_conv_triton as zero
 
-TARGETS = {"sm_80": GPUTarget("cuda", 80, 32), "sm_90": GPUTarget("cuda", 90, 32), "gfx942": GPUTarget("hip", "gfx942", 64)}
+TARGETS = {"sm_80": GPUTarget("cuda", 80, 32), "sm_90": GPUTarget("cuda", 90, 32),
+           "gfx942": GPUTarget("hip", "gfx942", 64)}
 TYPES = {"fp32": tl.float32, "fp16": tl.float16, "bf16": tl.bfloat16}
 ALWAYS_FLOAT = {"partial", "loss", "upstream"}
 POINTERS = {"pred", "target", "mask", "x", "y", "m", "grad", "grad_m"}
@@ -45,18 +46,21 @@ L1_WEIGHTS = {("forward_kernel", "weight"), ("backward_kernel", "weight")}
 
 
 def launches():
-    "Kernels with the constants that training meets: small and large channel counts, both layouts, all types"
+    "Kernels with the constants of training: few and many channels, both layouts, all types"
     yield l1.finish_kernel, "fp32", False, dict(BLOCK=1024)
     for dtype, last in product(TYPES, (False, True)):
         for c, s in (3, 1), (64, 8), (512, 8):
             blocks, _ = l1.tiles(8, c, 1024, last)
-            yield l1.forward_kernel, dtype, last, dict(SY=s, SX=s, SX2=s, MASKED=True, SAVE=True, FLAT=True, **blocks)
+            yield l1.forward_kernel, dtype, last, dict(SY=s, SX=s, SX2=s, MASKED=True, SAVE=True,
+                                                       FLAT=True, **blocks)
             yield l1.backward_kernel, dtype, last, dict(MASKED=True, FLAT=True, **blocks)
         for c in 16, 64, 128, 512:
             maths = dict(FLAT=True, PRECISION="tf32", OPERAND=TYPES[dtype])
-            yield zero.merge_kernel, dtype, last, dict(ADD=True, **maths, **zero.merge_blocks(c, c, 4096))
+            yield zero.merge_kernel, dtype, last, dict(ADD=True, **maths,
+                                                       **zero.merge_blocks(c, c, 4096))
             wanted = dict(OF_M=c <= 64, OF_WEIGHT=True)
-            yield zero.backward_kernel, dtype, last, dict(**wanted, **maths, **zero.backward_blocks(c, c, 4096))
+            yield zero.backward_kernel, dtype, last, dict(**wanted, **maths,
+                                                          **zero.backward_blocks(c, c, 4096))
 
 
 def spills(target, compiled):
@@ -67,7 +71,8 @@ def spills(target, compiled):
     with tempfile.NamedTemporaryFile(suffix=".cubin") as f:
         f.write(compiled.asm["cubin"])
         f.flush()
-        report = subprocess.run([cuobjdump, "--dump-resource-usage", f.name], capture_output=True, text=True, check=True).stdout
+        report = subprocess.run([cuobjdump, "--dump-resource-usage", f.name],
+                                capture_output=True, text=True, check=True).stdout
     stack, local = re.search(r"STACK:(\d+).*LOCAL:(\d+)", report).groups()
     return int(stack) + int(local)
 
@@ -76,6 +81,8 @@ if __name__ == "__main__":
     target = TARGETS[sys.argv[1]]
     for kernel, dtype, last, constants in launches():
         signature, constexprs, attributes = arguments(kernel, dtype, last, **constants)
-        compiled = triton.compile(ASTSource(kernel, signature, constexprs, attributes), target=target)
+        compiled = triton.compile(ASTSource(kernel, signature, constexprs, attributes),
+                                  target=target)
         name = f"{kernel.fn.__module__.rsplit('.')[-1]}.{kernel.fn.__name__}"
-        print(name, dtype, "channels_last" if last else "contiguous", constants, "spills", spills(target, compiled), flush=True)
+        print(name, dtype, "channels_last" if last else "contiguous", constants, "spills",
+              spills(target, compiled), flush=True)

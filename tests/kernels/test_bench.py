@@ -6,7 +6,8 @@ import torch
 from fastinpaint.kernels import bench
 
 CPU = torch.device("cpu")
-CASES = [bench.Case("masked_l1", (2, 3, 4, 5), torch.float32, 2), bench.Case("zero_conv_merge", (2, 3, 4, 5), torch.float32)]
+CASES = [bench.Case("masked_l1", (2, 3, 4, 5), torch.float32, 2),
+         bench.Case("zero_conv_merge", (2, 3, 4, 5), torch.float32)]
 
 
 def test_bytes_are_those_of_every_tensor_once():
@@ -16,22 +17,35 @@ def test_bytes_are_those_of_every_tensor_once():
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("wrong", [lambda y: y*1.1, lambda y: y.detach() + 0*y], ids=["result", "gradient"])
+@pytest.mark.parametrize("wrong", [lambda y: y*1.1, lambda y: y.detach() + 0*y],
+                         ids=["result", "gradient"])
 def test_what_computes_something_else_is_not_timed(case, wrong):
     right = bench.contenders(case.op, False, False)["eager"]
     bench.check(case, {"eager": right}, CPU)
-    with pytest.raises(SystemExit, match=f"{case.op}.*cheat is wrong by"):
+    with pytest.raises(RuntimeError, match=f"{case.op}.*cheat is wrong by"):
         bench.check(case, {"eager": right, "cheat": lambda *t: wrong(right(*t))}, CPU)
 
 
 def test_contenders_agree():
-    for case in CASES: bench.check(case, bench.contenders(case.op, True, False), CPU)  # kernels through the interpreter
+    for case in CASES:  # kernels through the interpreter
+        bench.check(case, bench.contenders(case.op, True, False), CPU)
 
 
 def test_a_run_writes_its_table_and_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "training_cases", lambda quick: CASES)
-    monkeypatch.setattr(bench, "BEYOND_CACHE", 1 << 16)
+    monkeypatch.setattr(bench, "COPIED", 1 << 16)
     bench.main(out=str(tmp_path), device="cpu", budget=0.)
     rows = list(csv.DictReader((tmp_path/"kernels.csv").open()))
     assert len(rows) == 3*(2 + 3) and all(float(r["microseconds"]) > 0 for r in rows)
-    assert "No GPU" in capsys.readouterr().out and (tmp_path/"kernels.png").stat().st_size > 5000
+    out = capsys.readouterr().out
+    assert "No GPU" in out and out.count("best ") == 6  # a line for each case and direction
+    assert (tmp_path/"kernels.png").stat().st_size > 5000
+
+
+def test_a_gpu_is_timed_by_triton(monkeypatch):
+    def do_bench(call, warmup, rep, return_mode):
+        assert return_mode == "median" and warmup < rep == 200  # milliseconds
+        return call()
+
+    monkeypatch.setattr("triton.testing.do_bench", do_bench)
+    assert bench.seconds(lambda: 7., torch.device("cuda"), .2) == .007

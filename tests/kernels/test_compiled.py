@@ -15,7 +15,8 @@ def test_kernels_compile_without_spilling(target):
     # in a process of its own: Triton either interprets or compiles
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     script = Path(__file__).with_name("compiled.py")
-    run = subprocess.run([sys.executable, script, target], capture_output=True, text=True, env=environment)
+    run = subprocess.run([sys.executable, script, target], capture_output=True, text=True,
+                         env=environment)
     assert run.returncode == 0, run.stderr[-2000:]
     lines = run.stdout.splitlines()
     assert {line.split()[0].split(".")[1] for line in lines} == KERNELS

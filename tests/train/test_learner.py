@@ -140,7 +140,7 @@ def test_predictions_are_those_of_the_model(tiny_learner):
 
 def test_the_sample_model_fills_better_than_the_mean_colour():
     import fastinpaint
-    from fastinpaint.data.photos import named_data
+    from fastinpaint.data.named import named_data
     from fastinpaint.judge.baselines import mean_colour
     from fastinpaint.judge.evaluate import evaluate
     model = fastinpaint.load_model("sample")

@@ -1,0 +1,129 @@
+"""Holes drawn by samplers: pure functions `(height, width, rng) -> bool [H, W]`, True = hole.
+
+Lengths are in pixels at 256 and scale with the image's shorter side. Shapes and numbers are
+LaMa's (Suvorov et al. 2022, supplement, mask generation).
+"""
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ..core.errors import InputError
+
+_REDRAWS = 50  # a hole that still breaks its limit after so many draws becomes the central one
+
+
+@dataclass(frozen=True)
+class Strokes:
+    "Brush strokes of up to five straight segments with round ends"
+    count: tuple[int, int]  # strokes in an image
+    length: tuple[float, float]  # of a segment, in pixels at 256
+    width: tuple[float, float]  # of the brush, in pixels at 256
+
+    def paint(self, draw: ImageDraw.ImageDraw, unit: float, rng: np.random.Generator):
+        w, h = draw.im.size
+        for k in range(rng.integers(*self.count, endpoint=True)):
+            n = rng.integers(1, 5, endpoint=True)
+            angles = rng.uniform(0, 4, n) * (-1) ** k  # every other stroke is mirrored
+            steps, brushes = (rng.uniform(*o, n) * unit for o in (self.length, self.width))
+            x, y = rng.uniform(0, w), rng.uniform(0, h)
+            for angle, step, brush in np.stack((angles, steps, brushes), 1).tolist():
+                x1 = min(max(x + step * math.sin(angle), 0), w)
+                y1 = min(max(y + step * math.cos(angle), 0), h)
+                draw.line((x, y, x1, y1), fill=1, width=max(1, round(brush)))
+                for cx, cy in ((x, y), (x1, y1)): draw.circle((cx, cy), brush / 2, fill=1)
+                x, y = x1, y1
+
+
+@dataclass(frozen=True)
+class Boxes:
+    "Upright rectangles, at least `margin` away from the border"
+    count: tuple[int, int]  # rectangles in an image
+    side: tuple[float, float]  # in pixels at 256
+    margin: float = 0  # in pixels at 256
+
+    def paint(self, draw: ImageDraw.ImageDraw, unit: float, rng: np.random.Generator):
+        margin = round(self.margin * unit)
+        for _ in range(rng.integers(*self.count, endpoint=True)):
+            (x0, x1), (y0, y1) = (self._span(n, margin, unit, rng) for n in draw.im.size)
+            draw.rectangle((x0, y0, x1, y1), fill=1)
+
+    def _span(self, size: int, margin: int, unit: float, rng: np.random.Generator):
+        room = max(1, size - 2 * margin)
+        length = min(max(1, round(rng.uniform(*self.side) * unit)), room)
+        start = margin + int(rng.integers(room - length, endpoint=True))
+        return start, start + length - 1
+
+
+@dataclass(frozen=True)
+class Mixture:
+    "A sampler that chooses shapes by relative weight, until the hole keeps to `limit`"
+    kinds: tuple[tuple[Strokes | Boxes, float], ...]  # (shape, weight)
+    limit: float = 1.0  # largest share of the image that may be hole
+
+    def __call__(self, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+        shapes, weights = zip(*self.kinds, strict=True)
+        p = np.asarray(weights) / sum(weights)
+        for _ in range(_REDRAWS):
+            canvas = Image.new("L", (width, height))
+            shape = shapes[rng.choice(len(shapes), p=p)]
+            shape.paint(ImageDraw.Draw(canvas), min(height, width) / 256, rng)
+            hole = np.array(canvas, dtype=bool)
+            if hole.any() and not hole.all() and hole.mean() <= self.limit: return hole
+        return center(height, width)
+
+
+def center(height: int, width: int, rng: np.random.Generator | None = None) -> np.ndarray:
+    """The central half of height and width (a quarter of the image) is hole, always.
+
+    Raises InputError for an image of a single pixel.
+    """
+    h, w = max(1, height // 2), max(1, width // 2)
+    if h * w == height * width:
+        raise InputError(f"an image of {width}x{height} pixels has no room for a hole")
+    hole = np.zeros((height, width), dtype=bool)
+    hole[(height - h) // 2:][:h, (width - w) // 2:][:, :w] = True
+    return hole
+
+
+def outpaint(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    "Bands of 10-30 % of the image along one to four of its sides are hole"
+    hole = np.zeros((height, width), dtype=bool)
+    for side in rng.permutation(4)[:rng.integers(1, 4, endpoint=True)]:
+        turned = np.rot90(hole, side)  # a view: each side in its turn is on top
+        turned[:max(1, round(rng.uniform(0.1, 0.3) * len(turned)))] = True
+    return center(height, width) if hole.all() else hole
+
+
+_THICK_BOXES = Boxes((1, 3), (30, 150), 10)
+PRESETS: dict[str, Callable] = dict(
+    train=Mixture(((Strokes((1, 5), (10, 210), (5, 105)), 1), (Boxes((1, 4), (30, 150), 10), 1))),
+    thin=Mixture(((Strokes((4, 50), (1, 40), (1, 10)), 1),), limit=0.5),
+    medium=Mixture(((Strokes((4, 5), (10, 100), (5, 50)), 1), (Boxes((1, 5), (10, 50)), 0.3)), 0.5),
+    thick=Mixture(((Strokes((1, 5), (10, 200), (5, 100)), 1), (_THICK_BOXES, 0.3)), limit=0.5),
+    center=center,
+    outpaint=outpaint,
+)
+
+
+def draw_hole(sampler: Callable, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """`sampler`'s hole as uint8 `[H, W]` of 0 and 1 (1 = hole).
+
+    Raises InputError if the sampler returns another size or anything but 0 and 1.
+    """
+    hole = np.asarray(sampler(height, width, rng))
+    if hole.shape != (height, width):
+        raise InputError(f"the mask sampler returned shape {hole.shape}, "
+                         f"expected (height, width) = {(height, width)}")
+    if hole.dtype != bool and not np.isin(hole, (0, 1)).all():
+        raise InputError("the mask sampler returned values other than 0 and 1 (1 = hole); "
+                         "compare with a threshold")
+    return hole.astype(np.uint8)
+
+
+def hole_rng(seed: int, name: str) -> np.random.Generator:
+    "The generator of a hole that depends on its photograph's `name` and `seed` alone"
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
