@@ -3,9 +3,9 @@ from functools import partial
 
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
-from fastcore.script import store_true
 
-from .core.script import call_parse
+from .core.program import program
+from .core.settings import flag, setting
 from .data.loaders import InpaintDataLoaders, inpaint_block
 from .data.masks import PRESETS
 from .data.photos import named_data
@@ -30,6 +30,8 @@ from .train.callback.precision import BFloat16
 from .train.callback.reconstruct import Reconstruct
 from .train.callback.terms import LossTerms
 from .train.callback.tracking import WandbTracking
+from .train.full_loss import full_loss
 from .train.learner import inpaint_learner
 from .train.losses import InpaintLoss, Perceptual, PixelL1, PixelMSE
-from .train.recipe import full_loss, recipe_flags, train_recipe
+from .train.run import train_recipe
+from .train.settings import AdversarialSettings, Settings
