@@ -40,7 +40,7 @@ def train_recipe(
 
     Ctrl-C ends training early: the model is saved as it stands, KeyboardInterrupt says where, and
     `resume` continues from the last whole epoch. Raises Diverged where a loss is NaN or infinite,
-    and InputError where the run to resume was made with other settings.
+    and InputError where settings do not fit, or are not those of the run to resume.
     """
     folder, device = Path(settings.out)/name, choose_device(settings.device)
     about = dict(recipe=name) | asdict(settings) | (chosen or {})
@@ -74,13 +74,14 @@ def check_settings(file, settings):
 
 
 def _loaders(settings, device):
-    steps, workers = settings.steps, settings.workers
+    steps, epochs, workers = settings.steps, settings.epochs, settings.workers
+    if epochs < 1: raise InputError(f"--epochs {epochs}: a run has at least one")
     # beside the training itself a CPU has no cores to spare: workers only get in its way
     if workers < 0: workers = 0 if device.type == "cpu" else None
     return InpaintDataLoaders.from_folder(
         named_data(settings.data), settings.masks, settings.size, settings.bs,
         valid=_fraction(settings.valid), seed=settings.seed, augment=settings.augment,
-        steps=-(-steps//settings.epochs) if steps else None, invert=settings.invert,
+        steps=-(-steps//epochs) if steps else None, invert=settings.invert,
         num_workers=workers, device=device)
 
 
