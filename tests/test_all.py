@@ -47,8 +47,15 @@ def test_other_names_are_refused(name):
     with pytest.raises(AttributeError, match=name): getattr(fastinpaint, name)
 
 
-def test_submodules_are_not_looked_for_in_all(tmp_path):
-    code = "import sys; from fastinpaint import recipes, kernels; hasattr(__import__('fastinpaint'), 'models')"
-    run = subprocess.run([sys.executable, "-c", f"{code}; print('fastinpaint.all' in sys.modules)"],
-                         cwd=tmp_path, capture_output=True, text=True)
-    assert run.stdout == "False\n", run.stderr
+LIGHT = """
+import sys
+import fastinpaint
+from fastinpaint import kernels, recipes
+assert not hasattr(fastinpaint, "models") and not hasattr(fastinpaint, "_repr_html_")
+print("fastinpaint.all" in sys.modules, callable(fastinpaint.lama), "fastinpaint.all" in sys.modules)
+"""
+
+
+def test_nothing_is_loaded_for_submodules_and_private_names(tmp_path):
+    run = subprocess.run([sys.executable, "-c", LIGHT], cwd=tmp_path, capture_output=True, text=True)
+    assert run.stdout == "False True True\n", run.stderr

@@ -109,6 +109,13 @@ def test_what_the_user_can_mend_is_one_line(cli, here, command, message):
     assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1 and message in result.stderr
 
 
+def test_input_errors_are_one_line(cli, here, monkeypatch):
+    def refuse(*_, **__): raise InputError("no\n  such hole")
+    monkeypatch.setattr("fastinpaint.fill.inpainter.Inpainter.fill_file", refuse)
+    result = cli("fill", "photo.png", "mask.png")
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "Error: no such hole\n")
+
+
 BUGS = {"JSON": lambda: json.loads("no JSON"), "key": lambda: {}["key"], "number": lambda: int("three"),
         "lengths": lambda: list(zip([1], [], strict=True))}
 

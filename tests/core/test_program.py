@@ -71,6 +71,12 @@ def test_a_recipe_whose_file_is_run_takes_flags(monkeypatch, recipe, flags, expe
     assert tuple(vars(given[0]).values()) == expected
 
 
+def test_annotations_may_be_strings():
+    names = dict(__name__="__main__")
+    exec("from __future__ import annotations\n" + RECIPE.replace("BODY", "return settings"), names)
+    assert names["main"](size=5).size == 5
+
+
 def test_a_notebook_does_not_run_a_recipe_that_it_defines():
     cell = dict(__name__="__main__")
     exec(RECIPE.replace("BODY", "raise AssertionError"), cell)

@@ -92,15 +92,24 @@ def test_validation_is_a_fraction_a_folder_or_a_tenth(train, photos, tmp_path):
     assert (len(learn.dls.train_ds), len(learn.dls.valid_ds)) == (8, 3)
 
 
-def test_workers_are_none_on_a_cpu_unless_asked_for(train, monkeypatch):
-    given = []
-    def stop(*args, num_workers, **kwargs):
-        given.append(num_workers)
+@pytest.mark.parametrize("settings, expected", [
+    ({}, dict(masks="train", size=32, bs=2, seed=42, augment=True, invert=False, num_workers=0)),
+    (dict(masks="thin", size=40, bs=3, seed=7, augment=False, invert=True, workers=2),
+     dict(masks="thin", size=40, bs=3, seed=7, augment=False, invert=True, num_workers=2)),
+    (dict(workers=-1), dict(num_workers=0))])  # a CPU trains faster without others beside it
+def test_the_data_is_loaded_as_the_settings_say(train, photos, monkeypatch, settings, expected):
+    given = {}
+    def stop(data, masks, size, bs, **kwargs):
+        given.update(kwargs, data=data, masks=masks, size=size, bs=bs)
         raise InterruptedError
     monkeypatch.setattr(run.InpaintDataLoaders, "from_folder", stop)
-    for workers in -1, 0, 2:
-        with pytest.raises(InterruptedError): train(workers=workers)
-    assert given == [0, 0, 2]
+    with pytest.raises(InterruptedError): train(**settings)
+    assert given.items() >= expected.items() and given["data"] == photos
+
+
+def test_the_learning_rate_is_the_settings_own(train):
+    slow, fast = (train(lr=lr).opt.hypers[0]["lr"] for lr in (1e-4, 1e-2))
+    assert fast == pytest.approx(100*slow)
 
 
 @pytest.mark.parametrize("settings, expected", [
