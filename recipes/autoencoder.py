@@ -11,8 +11,7 @@ class Settings(fi.Settings):
 
 @fi.program
 def main(settings: Settings):
-    """Pretrain encoder and decoder to reproduce whole photographs, with a squared error and no
-    refiner between them"""
+    "Pretrain encoder and decoder, without a refiner, on whole photographs, by squared error"
     def model(width, linear, **_):
         return fi.lama(width, blocks=0, control=None, linear=linear, autoencoder=None)
     return fi.train_recipe("autoencoder", settings, model, [fi.Reconstruct()], fi.PixelMSE())

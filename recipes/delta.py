@@ -6,7 +6,7 @@ import fastinpaint as fi
 
 @fi.program
 def main(settings: fi.Settings):
-    """Table A.1: as latent_control, with a skip connection around the refiner, which then predicts
-    a difference"""
+    "Table A.1: latent_control with a skip around the refiner, which then predicts a difference"
     model = partial(fi.lama, control=True, delta=True)
-    return fi.train_recipe("delta", settings, model, [fi.FreezeSchedule(), fi.LatentLoss(known=.1)])
+    cbs = [fi.FreezeSchedule(), fi.LatentLoss(known=.1)]
+    return fi.train_recipe("delta", settings, model, cbs)

@@ -17,7 +17,7 @@ from fastinpaint.all import *
 import torch
 
 assert not torch.cuda.is_available()
-for name in sys.argv[1:]: assert callable(globals()[name]) or isinstance(globals()[name], dict), name
+for name in sys.argv[1:]: assert callable(globals()[name]) or name == "PRESETS", name
 model = lama(width=2, blocks=1, control=True, autoencoder=None).eval()
 assert model(torch.rand(1, 3, 32, 32), torch.ones(1, 1, 32, 32)).isfinite().all()
 model.encode(torch.rand(1, 3, 32, 32), torch.ones(1, 1, 32, 32)).sum().backward()
@@ -32,7 +32,8 @@ NAMES = """
 
 def test_the_package_works_without_gpu_triton_or_network(tmp_path):
     env = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    run = subprocess.run([sys.executable, "-c", ALONE, *NAMES], cwd=tmp_path, env=env, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", ALONE, *NAMES], cwd=tmp_path, env=env,
+                         capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 
 
@@ -52,10 +53,12 @@ import sys
 import fastinpaint
 from fastinpaint import kernels, recipes
 assert not hasattr(fastinpaint, "models") and not hasattr(fastinpaint, "_repr_html_")
-print("fastinpaint.all" in sys.modules, callable(fastinpaint.lama), "fastinpaint.all" in sys.modules)
+assert "fastinpaint.all" not in sys.modules
+assert callable(fastinpaint.lama) and "fastinpaint.all" in sys.modules
 """
 
 
 def test_nothing_is_loaded_for_submodules_and_private_names(tmp_path):
-    run = subprocess.run([sys.executable, "-c", LIGHT], cwd=tmp_path, capture_output=True, text=True)
-    assert run.stdout == "False True True\n", run.stderr
+    command = [sys.executable, "-c", LIGHT]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

@@ -1,4 +1,5 @@
 "Functions of settings as programs: called with keywords in Python, with flags in a shell"
+import errno
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import update_wrapper
@@ -94,12 +95,11 @@ def exit_codes(ctx):
 def mendable(error):
     "`InputError`, and what the operating system refuses: a full disk, missing rights"
     if isinstance(error, InputError): return True
-    # click itself handles a broken pipe, as of `| head`
-    return error.errno is not None and not isinstance(error, BrokenPipeError)
+    return error.errno not in (None, errno.EPIPE)  # click itself ends `| head` quietly
 
 
 def option(f):
-    "The `click.Option` of a field; a switch that is on by default has a --no-… as well"
+    "The `click.Option` of a field; a switch that is on by default has a --no-… too"
     name, switch = dashed(f.name), isinstance(f.default, bool)
     names = f"--{name}/--no-{name}" if switch and f.default else f"--{name}"
     return click.Option([names, f.name], type=type(f.default), is_flag=switch, default=None,

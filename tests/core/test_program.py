@@ -31,7 +31,7 @@ def main(settings: Settings):
 
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
-    "Writes a recipe and runs its file with flags, or imports it: its `main`, and what that was given"
+    "Writes a recipe and runs its file with flags, or imports it: its `main`, and its settings"
     def run(*flags, body="pass", imported=False):
         (tmp_path/"recipe.py").write_text(RECIPE.replace("BODY", body))
         monkeypatch.setattr(sys, "argv", ["recipe.py", *flags])
@@ -55,18 +55,22 @@ def test_an_imported_recipe_takes_keywords(recipe):
     main, given = recipe("--size", "7", imported=True)
     assert not given
     assert main(size=5) is None and (given[0].size, given[0].prefill) == (5, True)
-    assert str(inspect.signature(main)).startswith("(*, size: int = 3, ") and main.__doc__ == "What it does"
+    assert str(inspect.signature(main)).startswith("(*, size: int = 3, ")
+    assert main.__doc__ == "What it does"
     with pytest.raises(TypeError, match="sise"): main(sise=5)
 
 
 @pytest.mark.parametrize("flags, expected", [
-    ([], (3, .1, "sample", True, False)), (["--size", "5", "--lr=1e-3"], (5, 1e-3, "sample", True, False)),
+    ([], (3, .1, "sample", True, False)),
+    (["--size", "5", "--lr=1e-3"], (5, 1e-3, "sample", True, False)),
     (["--no-prefill", "--data", "my_photos"], (3, .1, "my_photos", False, False)),
-    (["--prefill", "--log-model"], (3, .1, "sample", True, True)), (["--log_model"], (3, .1, "sample", True, True))])
+    (["--prefill", "--log-model"], (3, .1, "sample", True, True)),
+    (["--log_model"], (3, .1, "sample", True, True))])
 def test_a_recipe_whose_file_is_run_takes_flags(monkeypatch, recipe, flags, expected):
     given = []
     monkeypatch.setattr(sys, "given", given, raising=False)
-    with pytest.raises(SystemExit) as stop: recipe(*flags, body="import sys; sys.given.append(settings)")
+    with pytest.raises(SystemExit) as stop:
+        recipe(*flags, body="import sys; sys.given.append(settings)")
     assert stop.value.code == 0
     assert tuple(vars(given[0]).values()) == expected
 
@@ -102,18 +106,18 @@ def test_a_wrong_flag_has_exit_code_2(recipe, capsys, flags):
 @pytest.mark.parametrize("error, line", [
     (InputError("no such\n  thing"), "no such thing"), (MissingFile("no model.pt"), "no model.pt"),
     (Diverged("loss is nan"), "loss is nan"),
-    (OSError(errno.ENOSPC, "No space left on device"), f"[Errno {errno.ENOSPC}] No space left on device")])
+    (OSError(errno.ENOSPC, "No space left"), f"[Errno {errno.ENOSPC}] No space left")])
 def test_what_the_user_can_mend_is_one_line(failing, error, line):
     assert failing(error) == (1, f"Error: {line}\n")
 
 
 @pytest.mark.parametrize("body", ["list(zip([1], [], strict=True))", "int('three')",
                                   "raise RuntimeError('CUDA out of memory')",
-                                  "raise OSError('a codec of Pillow')", "raise ImportError('a name')",
+                                  "raise OSError('a codec')", "raise ImportError('a name')",
                                   "raise FloatingPointError('a division')", "{}['key']"])
 def test_a_bug_keeps_its_traceback(recipe, body):
     with pytest.raises(Exception) as bug: recipe(body=body)
-    assert type(bug.value) in (ValueError, RuntimeError, OSError, ImportError, FloatingPointError, KeyError)
+    assert not isinstance(bug.value, InputError)
 
 
 def test_a_closed_pipe_ends_quietly(failing):

@@ -23,7 +23,8 @@ class OwnRate(Settings):
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     "A current folder, below one with a settings.ini"
-    (tmp_path/"settings.ini").write_text("[DEFAULT]\nsize = 96\nlr = 1e-4\ndata = 7\n[other]\nwidth = 9\n")
+    text = "[DEFAULT]\nsize = 96\nlr = 1e-4\ndata = 7\n[other]\nwidth = 9\n"
+    (tmp_path/"settings.ini").write_text(text)
     (tmp_path/"below").mkdir()
     monkeypatch.chdir(tmp_path/"below")
     return tmp_path
