@@ -81,10 +81,11 @@ def test_every_recipe_runs_and_writes_its_files(train, autoencoder, tmp_path, ph
             assert not unchanged(part), part
 
 
-def test_of_the_latent_recipes_encoder_only_the_first_convolutions_train(train, autoencoder, tmp_path):
+def test_of_the_latent_recipes_encoder_only_first_convolutions_train(train, autoencoder, tmp_path):
     folder = train("latent", tmp_path, autoencoder=str(autoencoder))
     after = weights(folder/"model.safetensors", "encoder")
-    changed = {k for k, v in weights(autoencoder, "encoder").items() if not torch.equal(v, after[k])}
+    before = weights(autoencoder, "encoder")
+    changed = {k for k, v in before.items() if not torch.equal(v, after[k])}
     linear = {"encoder.stages.0.linear.weight", "encoder.stages.0.linear.bias"}
     # where two ReLUs are silent, so is their convolution's gradient
     assert linear <= changed <= linear | {"encoder.stages.0.conv.weight"}
