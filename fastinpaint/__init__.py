@@ -1,12 +1,25 @@
-"Image inpainting in latent space, the fast.ai way: see `fastinpaint.all`"
-import warnings
+"""Image inpainting in latent space, the fast.ai way.
 
-warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # fastai compiles two activations on import
+Every name of `fastinpaint.all` is found here too and loaded when it is used: a recipe that takes
+`fastinpaint.lama` inside its `main` answers `--help` without loading torch.
+"""
+import warnings
+from importlib import import_module
+from importlib.util import find_spec
+
+from .core.program import program
+from .core.settings import flag, setting
+from .train.settings import AdversarialSettings, Settings
+
+__all__ = ["AdversarialSettings", "Settings", "flag", "program", "setting"]
+
+# fastai compiles two activations on import
+warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
 
 def __getattr__(name):
-    # the one name that a first script needs; imported here, it would load fastai with every part of the package
-    if name == "load_model":
-        from .models.load import load_model
-        return load_model
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; most names are in fastinpaint.all")
+    # `from fastinpaint import recipes` asks here before it imports the submodule
+    if not name.startswith("_") and not find_spec(f"{__name__}.{name}"):
+        everything = import_module(f"{__name__}.all")
+        if hasattr(everything, name): return getattr(everything, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,9 +3,9 @@ from functools import partial
 
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
-from fastcore.script import store_true
 
-from .core.script import call_parse
+from .core.program import program
+from .core.settings import flag, setting
 from .data.holes import PRESETS
 from .data.loaders import InpaintDataLoaders, inpaint_block
 from .data.named import named_data
@@ -32,6 +32,8 @@ from .train.callback.precision import BFloat16
 from .train.callback.reconstruct import Reconstruct
 from .train.callback.terms import LossTerms
 from .train.callback.tracking import WandbTracking
+from .train.full_loss import full_loss
 from .train.learner import InpaintLearner, inpaint_learner
 from .train.losses import InpaintLoss, Perceptual, PixelL1, PixelMSE, Term
-from .train.recipe import full_loss, recipe_flags, train_recipe
+from .train.run import train_recipe
+from .train.settings import AdversarialSettings, Settings

@@ -1,10 +1,17 @@
 "The autoencoder that all other recipes start from and freeze (thesis, § 4.1.2)"
-from fastinpaint.all import *
+from dataclasses import dataclass
+
+import fastinpaint as fi
 
 
-@call_parse
-@recipe_flags
-def main(augment: store_true = False, **kwargs):
-    "Pretrain encoder and decoder to reproduce whole photographs, with a squared error and no refiner between them"
-    def model(width, linear, **_): return lama(width, blocks=0, control=None, linear=linear, autoencoder=None)
-    return train_recipe("autoencoder", model, [Reconstruct()], PixelMSE(), augment=augment, **kwargs)
+@dataclass(kw_only=True)
+class Settings(fi.Settings):
+    augment: bool = fi.flag(False, "Turn, warp and recolour training photographs")
+
+
+@fi.program
+def main(settings: Settings):
+    "Pretrain encoder and decoder, without a refiner, on whole photographs, by squared error"
+    def model(width, linear, **_):
+        return fi.lama(width, blocks=0, control=None, linear=linear, autoencoder=None)
+    return fi.train_recipe("autoencoder", settings, model, [fi.Reconstruct()], fi.PixelMSE())

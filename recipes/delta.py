@@ -1,9 +1,12 @@
 "Table A.1"
-from fastinpaint.all import *
+from functools import partial
+
+import fastinpaint as fi
 
 
-@call_parse
-@recipe_flags
-def main(**kwargs):
-    "Table A.1: as latent_control, with a skip connection around the refiner, which then predicts a difference"
-    return train_recipe("delta", partial(lama, control=True, delta=True), [FreezeSchedule(), LatentLoss(known=.1)], **kwargs)
+@fi.program
+def main(settings: fi.Settings):
+    "Table A.1: latent_control with a skip around the refiner, which then predicts a difference"
+    model = partial(fi.lama, control=True, delta=True)
+    cbs = [fi.FreezeSchedule(), fi.LatentLoss(known=.1)]
+    return fi.train_recipe("delta", settings, model, cbs)

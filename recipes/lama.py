@@ -1,17 +1,10 @@
 "Table 5.2 (1)"
-from fastinpaint.all import *
+import fastinpaint as fi
 
 
-@call_parse
-@recipe_flags
-def main(
-    perceptual: str = "auto",  # Perceptual network: auto, imagenet, vgg, none, or a file of ADE20K weights
-    r1_every: int = 1,         # Steps between two R1 penalties
-    lr_d: float = 1e-4,        # Learning rate of the discriminator
-    lr: float = 1e-3,          # Highest learning rate of the one-cycle schedule
-    **kwargs
-):
-    "Table 5.2 (1): LaMa with all its losses: L1 on known pixels, perceptual, adversarial and feature matching"
-    loss, chosen = full_loss(perceptual)
-    chosen |= dict(r1_every=r1_every, lr_d=lr_d)
-    return train_recipe("lama", lama, [AdversarialTraining(r1_every=r1_every, lr=lr_d)], loss, chosen, lr=lr, **kwargs)
+@fi.program
+def main(settings: fi.AdversarialSettings):
+    "Table 5.2 (1): LaMa with its losses: known-pixel L1, perceptual, adversarial, features"
+    loss, chosen = fi.full_loss(settings.perceptual)
+    gan = fi.AdversarialTraining(r1_every=settings.r1_every, lr=settings.lr_d)
+    return fi.train_recipe("lama", settings, fi.lama, [gan], loss, chosen)

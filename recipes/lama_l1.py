@@ -1,9 +1,8 @@
 "Table 5.1 (1), the baseline"
-from fastinpaint.all import *
+import fastinpaint as fi
 
 
-@call_parse
-@recipe_flags
-def main(**kwargs):
+@fi.program
+def main(settings: fi.Settings):
     "Table 5.1 (1): L1 in pixels, everything trained, the mask as a fourth input channel"
-    return train_recipe("lama_l1", lama, [], **kwargs)
+    return fi.train_recipe("lama_l1", settings, fi.lama)

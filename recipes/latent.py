@@ -1,11 +1,12 @@
 "Table 5.1 (3)"
-from fastinpaint.all import *
+import fastinpaint as fi
 
-FIRST_CONV = "encoder.stages.0.[cl]*"  # the convolution and the linear path beside it, not their BatchNorm
+# the convolution and the linear path beside it, not their BatchNorm
+FIRST_CONV = "encoder.stages.0.[cl]*"
 
 
-@call_parse
-@recipe_flags
-def main(**kwargs):
-    "Table 5.1 (3): latent L1, the mask as a fourth input channel, of the autoencoder only the first convolution trained"
-    return train_recipe("latent", lama, [FreezeSchedule(keep=FIRST_CONV), LatentLoss(known=.1)], **kwargs)
+@fi.program
+def main(settings: fi.Settings):
+    "Table 5.1 (3): latent L1, the mask as a fourth channel; the first convolution trains, too"
+    cbs = [fi.FreezeSchedule(keep=FIRST_CONV), fi.LatentLoss(known=.1)]
+    return fi.train_recipe("latent", settings, fi.lama, cbs)

@@ -1,9 +1,12 @@
 "Table 5.1 (4), the method of the thesis"
-from fastinpaint.all import *
+from functools import partial
+
+import fastinpaint as fi
 
 
-@call_parse
-@recipe_flags
-def main(**kwargs):
+@fi.program
+def main(settings: fi.Settings):
     "Table 5.1 (4): latent L1 and mask control on a frozen autoencoder"
-    return train_recipe("latent_control", partial(lama, control=True), [FreezeSchedule(), LatentLoss(known=.1)], **kwargs)
+    model = partial(fi.lama, control=True)
+    cbs = [fi.FreezeSchedule(), fi.LatentLoss(known=.1)]
+    return fi.train_recipe("latent_control", settings, model, cbs)

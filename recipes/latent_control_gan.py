@@ -1,18 +1,14 @@
 "Table 5.2 (2)"
-from fastinpaint.all import *
+from functools import partial
+
+import fastinpaint as fi
 
 
-@call_parse
-@recipe_flags
-def main(
-    perceptual: str = "auto",  # Perceptual network: auto, imagenet, vgg, none, or a file of ADE20K weights
-    r1_every: int = 1,         # Steps between two R1 penalties
-    lr_d: float = 1e-4,        # Learning rate of the discriminator
-    lr: float = 1e-3,          # Highest learning rate of the one-cycle schedule
-    **kwargs
-):
-    "Table 5.2 (2): all of LaMa's losses and the latent L1, with mask control on a frozen autoencoder"
-    loss, chosen = full_loss(perceptual)
-    chosen |= dict(r1_every=r1_every, lr_d=lr_d)
-    cbs = [FreezeSchedule(), LatentLoss(1e-4, pixel=True), AdversarialTraining(r1_every=r1_every, lr=lr_d)]
-    return train_recipe("latent_control_gan", partial(lama, control=True), cbs, loss, chosen, lr=lr, **kwargs)
+@fi.program
+def main(settings: fi.AdversarialSettings):
+    "Table 5.2 (2): all of LaMa's losses and the latent L1, mask control on a frozen autoencoder"
+    loss, chosen = fi.full_loss(settings.perceptual)
+    gan = fi.AdversarialTraining(r1_every=settings.r1_every, lr=settings.lr_d)
+    cbs = [fi.FreezeSchedule(), fi.LatentLoss(1e-4, pixel=True), gan]
+    model = partial(fi.lama, control=True)
+    return fi.train_recipe("latent_control_gan", settings, model, cbs, loss, chosen)

@@ -1,9 +1,11 @@
 "Table 5.1 (2)"
-from fastinpaint.all import *
+from functools import partial
+
+import fastinpaint as fi
 
 
-@call_parse
-@recipe_flags
-def main(**kwargs):
+@fi.program
+def main(settings: fi.Settings):
     "Table 5.1 (2): L1 in pixels through a frozen decoder, mask control on a frozen encoder"
-    return train_recipe("mask_control", partial(lama, control=True), [FreezeSchedule()], **kwargs)
+    model = partial(fi.lama, control=True)
+    return fi.train_recipe("mask_control", settings, model, [fi.FreezeSchedule()])

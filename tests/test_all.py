@@ -2,6 +2,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+import fastinpaint
+import fastinpaint.all
+
 ALONE = """
 import socket, sys
 sys.modules["triton"] = None  # importing it fails
@@ -12,17 +17,48 @@ from fastinpaint.all import *
 import torch
 
 assert not torch.cuda.is_available()
-for name in sys.argv[1:]: assert callable(globals()[name]) or isinstance(globals()[name], dict), name
+for name in sys.argv[1:]: assert callable(globals()[name]) or name == "PRESETS", name
 model = lama(width=2, blocks=1, control=True, autoencoder=None).eval()
 assert model(torch.rand(1, 3, 32, 32), torch.ones(1, 1, 32, 32)).isfinite().all()
 model.encode(torch.rand(1, 3, 32, 32), torch.ones(1, 1, 32, 32)).sum().backward()
 """
-NAMES = """BFloat16 Checkpoint FreezeSchedule History InpaintDataLoaders InpaintLoss InpaintNet Inpainter LatentLoss
-    PRESETS PixelL1 PixelMSE PSNR SSIM LPIPS FID HoleL1 Reconstruct WandbTracking call_parse composite recipe_flags
-    inpaint_learner lama latent_damage load_lama load_model named_data partial save_model train_recipe""".split()
+NAMES = """
+    AdversarialSettings BFloat16 Checkpoint composite FID flag FreezeSchedule full_loss
+    History HoleL1 inpaint_learner InpaintDataLoaders Inpainter InpaintLoss InpaintNet lama
+    latent_damage LatentLoss load_lama load_model LPIPS named_data partial PixelL1 PixelMSE
+    PRESETS program PSNR Reconstruct save_model Settings SSIM train_recipe WandbTracking
+""".split()
 
 
 def test_the_package_works_without_gpu_triton_or_network(tmp_path):
     env = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    run = subprocess.run([sys.executable, "-c", ALONE, *NAMES], cwd=tmp_path, env=env, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", ALONE, *NAMES], cwd=tmp_path, env=env,
+                         capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_every_name_is_found_in_the_package_as_well():
+    names = [name for name in vars(fastinpaint.all) if not name.startswith("_")]
+    assert {"lama", "train_recipe", "Inpainter"} < set(names)
+    for name in names: assert getattr(fastinpaint, name) is getattr(fastinpaint.all, name)
+
+
+@pytest.mark.parametrize("name", ["_repr_html_", "__wrapped__", "recipe", "Lama"])
+def test_other_names_are_refused(name):
+    with pytest.raises(AttributeError, match=name): getattr(fastinpaint, name)
+
+
+LIGHT = """
+import sys
+import fastinpaint
+from fastinpaint import kernels, recipes
+assert not hasattr(fastinpaint, "models") and not hasattr(fastinpaint, "_repr_html_")
+assert "fastinpaint.all" not in sys.modules
+assert callable(fastinpaint.lama) and "fastinpaint.all" in sys.modules
+"""
+
+
+def test_nothing_is_loaded_for_submodules_and_private_names(tmp_path):
+    command = [sys.executable, "-c", LIGHT]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -1,10 +1,11 @@
-"What a user can mend, told apart from bugs"
+"Errors that the user can mend"
 
 
 class InputError(ValueError):
-    """Something given does not fit. The message says what was given, what is expected, and how to mend it.
+    """Something given does not fit: the message says what, what is expected, and how to mend it.
 
-    Raised where input enters the package. Commands show it as one line; any other exception is a bug and keeps its traceback.
+    Raised where input enters the package. Commands show it as one line; other exceptions are bugs
+    and keep their traceback.
     """
 
 

@@ -1,23 +1,29 @@
 "Functions of settings as programs: called with keywords in Python, with flags in a shell"
+import errno
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import update_wrapper
+from inspect import getdoc, signature
+from typing import get_type_hints
 
 import click
 from click.core import ParameterSource
 
 from .errors import InputError
-from .settings import read, shared
+from .settings import default, read
 
-CONTEXT = dict(help_option_names=["-h", "--help"], max_content_width=110,
-               token_normalize_func=lambda name: name.replace("_", "-"))
+STYLE = dict(help_option_names=["-h", "--help"], max_content_width=110)
 
 
 class Program:
-    "`run(settings)` with `settings` made from keywords; `command()` is the same with flags"
+    """Calls `run(settings)` with an object of the dataclass `settings`, made from keywords.
+
+    Raises TypeError for a keyword that the dataclass does not have, and InputError as `read` does.
+    """
     def __init__(self, run, settings):
         self.run, self.settings = run, settings
         update_wrapper(self, run)
+        self.__signature__ = signature(settings)  # what help() and notebooks show
 
     def __call__(self, **given): return self.run(read(self.settings, **given))
 
@@ -27,55 +33,85 @@ class Program:
         def run(ctx, **flags):
             self(**{k: v for k, v in flags.items()
                     if ctx.get_parameter_source(k) == ParameterSource.COMMANDLINE})
-        return Command(name, context_settings=CONTEXT, callback=run, help=self.run.__doc__,
-                       params=[option(f) for f in fields(self.settings)])
+        doc = getdoc(self.run) or ""
+        return Command(name, callback=run, help=doc, short_help=doc.partition("\n\n")[0],
+                       params=[option(f) for f in fields(self.settings)],
+                       context_settings=STYLE | dict(token_normalize_func=dashed))
 
 
 def program(run):
-    """Decorates `run(settings: S)` with a dataclass `S` of settings: a `Program`, which runs at once where its file is run.
+    """Decorator: makes a `Program` of `run(settings: S)` for a dataclass `S` of settings.
 
-    Put it above the last definition of a file, as nothing behind it is there yet when the file is run.
+    Where the file of `run` is run, so is the program, at once: it is the file's last definition.
     """
-    made = Program(run, run.__annotations__["settings"])
-    if run.__module__ == "__main__": made.command()()
+    made = Program(run, get_type_hints(run)["settings"])
+    # a notebook's cells are __main__ too, but no file
+    if run.__module__ == "__main__" and "__file__" in run.__globals__: made.command()()
     return made
 
 
 class Command(click.Command):
-    "A command that tells what the user can mend in one line"
+    "A command with the exit codes of `exit_codes`"
     def invoke(self, ctx):
-        with told(ctx): return super().invoke(ctx)
+        with exit_codes(ctx): return super().invoke(ctx)
+
+
+class Commands(click.Group):
+    "Commands, of which `programs` (name → function that gives a `Program`) are made when needed"
+    command_class = Command
+
+    def __init__(self, *args, programs, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.programs = programs
+
+    def list_commands(self, ctx): return sorted([*self.commands, *self.programs])
+
+    def get_command(self, ctx, name):
+        if name in self.programs: return self.programs[name]().command(name)
+        return super().get_command(ctx, name)
+
+    def resolve_command(self, ctx, args):
+        try: return super().resolve_command(ctx, args)
+        except click.UsageError as e:
+            known = ", ".join(self.list_commands(ctx))
+            raise click.UsageError(f"{e.format_message()} There are {known}.", ctx) from e
 
 
 @contextmanager
-def told(ctx):
-    """What the user can mend becomes one line and exit code 1, Ctrl-C exit code 130; a bug keeps its traceback.
+def exit_codes(ctx):
+    """What the user can mend becomes one line and exit code 1, Ctrl-C exit code 130.
 
-    Besides `InputError` that is what the operating system refuses: full disks, missing rights.
+    Bugs keep their traceback.
     """
     try: yield
     except KeyboardInterrupt as e:
         click.echo(f"\nInterrupted{''.join(f'; {o}' for o in e.args)}", err=True)
         ctx.exit(130)
-    except InputError as e: raise click.ClickException(one_line(e)) from e
-    except OSError as e:
-        if e.errno is None or isinstance(e, BrokenPipeError): raise  # `| head` ends quietly
-        raise click.ClickException(one_line(e)) from e
+    except (InputError, OSError) as e:
+        if not mendable(e): raise
+        raise click.ClickException(" ".join(str(e).split())) from e
 
 
-def one_line(error): return " ".join(str(error).split())
+def mendable(error):
+    "`InputError`, and what the operating system refuses: a full disk, missing rights"
+    if isinstance(error, InputError): return True
+    return error.errno not in (None, errno.EPIPE)  # click itself ends `| head` quietly
 
 
 def option(f):
-    "The `click.Option` of the dataclass field `f`"
-    name, switch = f"--{f.name.replace('_', '-')}", isinstance(f.default, bool)
-    if switch and f.default: name += f"/--no-{f.name.replace('_', '-')}"
-    return click.Option([name, f.name], type=type(f.default), is_flag=switch, default=None,
-                        help=f.metadata["help"] + ("" if switch else shown_default(f)))
+    "The `click.Option` of a field; a switch that is on by default has a --no-… too"
+    name, switch = dashed(f.name), isinstance(f.default, bool)
+    names = f"--{name}/--no-{name}" if switch and f.default else f"--{name}"
+    return click.Option([names, f.name], type=type(f.default), is_flag=switch, default=None,
+                        help=f.metadata["help"] + shown_default(f))
 
 
 def shown_default(f):
-    "What holds without the flag"
-    try: value = shared(f) if f.metadata.get("shared") else f.default
-    except InputError: value = f.default  # told when it is needed
-    return "" if value == "" else f"  [default: {value}]"
+    "The end of a flag's help: what holds without it"
+    try: value = default(f)
+    except InputError: value = f.default  # its help works; the command itself raises
+    if value is True: value = dashed(f.name)
+    return "" if value == "" or value is False else f"  [default: {value}]"
+
+
+def dashed(name): return name.replace("_", "-")

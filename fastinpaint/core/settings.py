@@ -1,7 +1,7 @@
-"Settings: a dataclass whose fields say what they mean, read from keywords, the environment and settings.ini"
-import os
-from configparser import ConfigParser
+"Settings: dataclasses that are read from keywords, the environment and settings.ini"
+from configparser import ConfigParser, Error
 from dataclasses import field, fields
+from os import environ
 from pathlib import Path
 
 from .errors import InputError
@@ -10,28 +10,32 @@ FILE = "settings.ini"
 
 
 def flag(default, help):
-    "A field of a settings dataclass, given as a keyword or as a flag"
+    "A field of a settings dataclass, given as a keyword in Python or as a flag in a shell"
     return field(default=default, metadata=dict(help=help))
 
 
 def setting(default, help):
-    "A `flag` that, where it is not given, FASTINPAINT_<NAME> in the environment or else settings.ini decides"
+    """A `flag`, text or a number, that FASTINPAINT_<NAME> in the environment may give as well.
+
+    Where neither does, settings.ini in the current folder or the nearest one above it decides.
+    """
     return field(default=default, metadata=dict(help=help, shared=True))
 
 
 def read(cls, **given):
-    """An instance of the settings dataclass `cls`: `given` beats the environment, which beats settings.ini, which beats the code.
+    """An instance of the settings dataclass `cls`.
 
-    Raises InputError, naming the source, where the environment or the file has a value of the wrong type.
+    `given` beats the environment, which beats settings.ini, which beats the code. Raises InputError
+    where the environment or the file has a value of the wrong type, or the file cannot be parsed.
     """
-    found = {f.name: shared(f) for f in fields(cls) if f.metadata.get("shared") and f.name not in given}
-    return cls(**found | given)
+    return cls(**{f.name: default(f) for f in fields(cls) if f.name not in given} | given)
 
 
-def shared(f):
-    "The value of the dataclass field `f` in the environment, else in settings.ini, else its default"
+def default(f):
+    "The value of the dataclass field `f` where none is given. Raises as `read` does."
+    if not f.metadata.get("shared"): return f.default
     name, kind = f"FASTINPAINT_{f.name.upper()}", type(f.default)
-    sources = {f"{name} in the environment": os.environ.get(name), FILE: _file().get(f.name)}
+    sources = {f"{name} in the environment": environ.get(name), FILE: _file().get(f.name)}
     for source, value in sources.items():
         if not value: continue
         try: return kind(value)
@@ -41,9 +45,10 @@ def shared(f):
 
 
 def _file():
-    "What the settings.ini of the current folder, or of the nearest one above it, says"
-    here = Path.cwd()
+    "What settings.ini says under [DEFAULT]"
+    here, config = Path.cwd(), ConfigParser()
     file = next((p for o in (here, *here.parents) if (p := o/FILE).is_file()), None)
-    config = ConfigParser()
-    if file: config.read(file, encoding="utf-8")
+    try:
+        if file: config.read_string(file.read_text(encoding="utf-8"), FILE)
+    except (Error, UnicodeDecodeError) as e: raise InputError(f"{file} cannot be read: {e}") from e
     return config.defaults()

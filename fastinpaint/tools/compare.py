@@ -11,7 +11,7 @@ from fastinpaint.judge.baselines import BASELINES
 from fastinpaint.judge.protocol import holes
 from fastinpaint.tools import report
 from fastinpaint.train.callback.tracking import log_table
-from fastinpaint.train.recipe import check_settings
+from fastinpaint.train.run import check_settings
 
 LADDER = "lama_l1", "mask_control", "latent", "latent_control", "delta", "context_encoder"
 FULL = "lama", "latent_control_gan"  # Table 5.2

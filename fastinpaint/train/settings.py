@@ -1,4 +1,4 @@
-"What every run of a recipe can be told"
+"What a run of a recipe is made with"
 from dataclasses import dataclass
 
 from ..core.settings import flag, setting
@@ -6,16 +6,17 @@ from ..core.settings import flag, setting
 
 @dataclass(kw_only=True)
 class Settings:
-    "Settings of a run. A recipe with flags of its own takes a subclass; fields that it repeats have its own defaults."
+    "Settings of a run; a recipe with flags or defaults of its own takes a subclass"
     data: str = setting("sample", "Photographs: a folder, or sample, pets, imagenette")
-    masks: str = setting("train", "Holes: train, thin, medium, thick, center, outpaint, a folder, or pool:FOLDER")
+    masks: str = setting(
+        "train", "Holes: train, thin, medium, thick, center, outpaint, a folder, or pool:FOLDER")
     invert: bool = flag(False, "In mask files, 0 or black is the hole")
-    valid: str = setting("", "Validation: a folder or a fraction; by default valid/ in the data, or 0.1")
+    valid: str = setting("", "Validation: a folder or a fraction; else valid/ in the data, or 0.1")
     augment: bool = flag(True, "Turn, warp and recolour training photographs")
     size: int = setting(128, "Side of the square crops in pixels")
     bs: int = setting(8, "Batch size")
     epochs: int = setting(5, "Epochs, each ending in a validation")
-    steps: int = setting(2500, "Training steps in all; 0: an epoch is one pass through the photographs")
+    steps: int = setting(2500, "Training steps in all; 0: an epoch is one pass through the data")
     lr: float = setting(3e-3, "Highest learning rate of the one-cycle schedule")
     seed: int = setting(42, "Of everything random; a CPU run repeats to the bit")
     width: int = setting(8, "Channels of the first stage (published LaMa: 64)")
@@ -26,9 +27,19 @@ class Settings:
     out: str = setting("runs", "Folder of runs; this one goes to OUT/RECIPE")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps …")
     bf16: bool = flag(False, "bfloat16 autocast")
-    ema: float = flag(0., "Decay of a moving average of the weights, evaluated and saved instead; 0: none")
+    ema: float = flag(0., "Decay of the weights' moving average, judged and saved instead; 0: none")
     workers: int = setting(-1, "Data loading processes; -1 chooses")
-    wandb: str = setting("disabled", "W&B: disabled, offline, online, or auto (online if logged in)")
+    wandb: str = setting("disabled", "W&B: disabled, offline, online, auto (online if logged in)")
     project: str = setting("fastinpaint", "W&B project")
     log_model: bool = flag(False, "Upload the weights to W&B at the end")
     resume: bool = flag(False, "Go on with the interrupted run in OUT/RECIPE")
+
+
+@dataclass(kw_only=True)
+class AdversarialSettings(Settings):
+    "Settings of the recipes that train with all of LaMa's losses"
+    perceptual: str = flag(
+        "auto", "Perceptual network: auto, imagenet, vgg, none, or a file of ADE20K weights")
+    r1_every: int = flag(1, "Steps between two R1 penalties")
+    lr_d: float = flag(1e-4, "Learning rate of the discriminator")
+    lr: float = flag(1e-3, "Highest learning rate of the one-cycle schedule")

@@ -1,45 +1,75 @@
-import pytest
-from fastcore.script import anno_parser
+from dataclasses import dataclass
 
-from fastinpaint.core import old_settings as settings
-from fastinpaint.core.old_settings import setting
+import pytest
+
+from fastinpaint.core.errors import InputError
+from fastinpaint.core.settings import flag, read, setting
+
+
+@dataclass(kw_only=True)
+class Settings:
+    size: int = setting(128, "Pixels")
+    width: int = setting(8, "Channels")
+    lr: float = setting(3e-3, "Learning rate")
+    data: str = setting("sample", "Photographs")
+    bs: int = setting(16, "Batch size")
+
+
+@dataclass(kw_only=True)
+class OwnRate(Settings):
+    lr: float = flag(1e-3, "Learning rate")
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     "A current folder, below one with a settings.ini"
-    (tmp_path/"settings.ini").write_text("[DEFAULT]\nsize = 96\nlr = 1e-4\nbs = many\n")
+    text = "[DEFAULT]\nsize = 96\nlr = 1e-4\ndata = 7\n[other]\nwidth = 9\n"
+    (tmp_path/"settings.ini").write_text(text)
     (tmp_path/"below").mkdir()
     monkeypatch.chdir(tmp_path/"below")
-    settings._file.cache_clear()
-    yield tmp_path
-    settings._file.cache_clear()
+    return tmp_path
 
 
-def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_code(monkeypatch):
-    def run(*args):
-        def main(size: int = setting("size", 128)): pass
-        return anno_parser(main).parse_args(args).size
-
-    assert setting("width", 8) == 8
-    assert run() == 96
+def test_a_keyword_beats_the_environment_which_beats_the_file_which_beats_the_code(monkeypatch):
+    assert read(Settings).width == 8
+    assert read(Settings).size == 96
     monkeypatch.setenv("FASTINPAINT_SIZE", "64")
-    assert run() == 64
-    assert run("--size", "32") == 32
+    assert read(Settings).size == 64
+    assert read(Settings, size=32) == Settings(size=32, lr=1e-4, data="7")
+
+
+def test_a_recipes_own_default_beats_environment_and_file(monkeypatch):
+    monkeypatch.setenv("FASTINPAINT_LR", "1")
+    assert (read(Settings).lr, read(OwnRate).lr, read(OwnRate, lr=2.).lr) == (1., 1e-3, 2.)
+
+
+def test_the_nearest_file_decides(folder):
+    (folder/"below/settings.ini").write_text("[DEFAULT]\nsize = 48\n")
+    assert read(Settings) == Settings(size=48)
 
 
 def test_values_have_the_type_of_the_default(monkeypatch):
-    assert setting("lr", 1.) == 1e-4 and setting("size", "") == "96"
+    assert (read(Settings).lr, read(Settings).data) == (1e-4, "7")
     monkeypatch.setenv("FASTINPAINT_SIZE", "")  # as good as unset
-    assert setting("size", 1) == 96
+    assert read(Settings).size == 96
 
 
-def test_a_wrong_value_names_its_source(monkeypatch):
-    with pytest.raises(ValueError, match=r"bs = many \(settings.ini\) is no int"): setting("bs", 16)
+def test_a_wrong_value_names_its_source(folder, monkeypatch):
+    (folder/"settings.ini").write_text("[DEFAULT]\nbs = many\n")
+    with pytest.raises(InputError, match=r"bs = many \(settings.ini\) is no int"): read(Settings)
+    assert read(Settings, bs=2).bs == 2
     monkeypatch.setenv("FASTINPAINT_BS", "1.5")
-    with pytest.raises(ValueError, match=r"bs = 1.5 \(FASTINPAINT_BS in the environment\) is no int"): setting("bs", 16)
+    with pytest.raises(InputError, match=r"1.5 \(FASTINPAINT_BS in the environment\) is no int"):
+        read(Settings)
+
+
+@pytest.mark.parametrize("text", [
+    b"size = 5\n", b"[DEFAULT]\nsize\n", b"[DEFAULT]\nsize = 5\nsize = 6\n", b"\xff\xfe"])
+def test_a_file_that_cannot_be_parsed_is_named(folder, text):
+    (folder/"settings.ini").write_bytes(text)
+    with pytest.raises(InputError, match=r"settings.ini cannot be read: .*"): read(Settings)
 
 
 def test_no_file_is_needed(folder):
     (folder/"settings.ini").unlink()
-    assert setting("size", 128) == 128
+    assert read(Settings) == Settings()

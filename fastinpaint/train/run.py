@@ -1,0 +1,123 @@
+"A run of a recipe: its data, its training, and the files that it leaves"
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import fastai.callback.schedule  # noqa: F401 - gives the Learner fit_one_cycle
+import matplotlib.pyplot as plt
+from fastai.callback.channelslast import ChannelsLast
+from fastai.torch_core import set_seed
+
+from ..core.device import choose_device
+from ..core.errors import Diverged, InputError
+from ..core.files import replacing
+from ..data.loaders import InpaintDataLoaders
+from ..data.named import named_data
+from ..judge.show import results_figure
+from ..models.load import save_model
+from .callback.checkpoint import Checkpoint
+from .callback.ema import EMA
+from .callback.history import History
+from .callback.precision import BFloat16
+from .callback.step_times import StepTimes
+from .learner import inpaint_learner
+
+# when a run is resumed; with anything else changed it would be another run
+MAY_CHANGE = {"out", "device", "workers", "wandb", "project", "resume"}
+FILES = {"the model": "model.safetensors", "losses and metrics": "metrics.csv",
+         "a step's time by part": "step.json", "filled holes": "results.png",
+         "what it was made with": "settings.json"}
+
+
+def train_recipe(
+    name,         # of the recipe: its runs' folder in `settings.out`, and their W&B name
+    settings,     # `Settings`
+    model,        # makes the model from `width`, `blocks`, `linear`, `prefill`, `autoencoder`
+    cbs=(),       # callbacks that make the method
+    loss=None,    # `InpaintLoss`, or one term of it; L1 in pixels by default
+    chosen=None,  # what else the recipe decided on, for settings.json
+):
+    """Train a recipe, write the model and `FILES` to `out/name`, and return the Learner.
+
+    Ctrl-C ends training early: the model is saved as it stands, KeyboardInterrupt says where, and
+    `resume` continues from the last whole epoch. Raises Diverged where a loss is NaN or infinite,
+    and InputError where settings do not fit, or are not those of the run to resume.
+    """
+    folder, device = Path(settings.out)/name, choose_device(settings.device)
+    about = dict(recipe=name) | asdict(settings) | (chosen or {})
+    if settings.resume: check_settings(folder/"settings.json", about)
+    set_seed(settings.seed)
+    dls = _loaders(settings, device)
+    autoencoder = None if settings.autoencoder == "none" else settings.autoencoder
+    net = model(width=settings.width, blocks=settings.blocks, linear=not settings.plain,
+                prefill=settings.prefill, autoencoder=autoencoder)
+    learn = inpaint_learner(dls, net, loss, lr=settings.lr, path=folder,
+                            cbs=[*cbs, *_callbacks(settings, folder, about)])
+    with replacing(folder/"settings.json") as f: f.write(json.dumps(about, indent=1).encode())
+    print(f"{name}: {len(dls.train_ds)} photographs to train on, {len(dls.valid_ds)} to validate, "
+          f"{settings.size} px, on {device}")
+    _fit(learn, settings, folder)
+    results_figure(learn, 6).savefig(folder/"results.png", dpi=110)
+    plt.close("all")
+    print("\n".join(["", *(f"{what:24} {folder/file}" for what, file in FILES.items())]))
+    return learn
+
+
+def check_settings(file, settings):
+    "Raises InputError where the run that left `file` was made with others of these settings"
+    if not file.is_file(): return
+    before = json.loads(file.read_text())
+    changed = [f"{k}={before.get(k)!r}, now {v!r}" for k, v in settings.items()
+               if k not in MAY_CHANGE and before.get(k) != v]
+    if changed:
+        raise InputError(f"{file.parent} was made with other settings: {'; '.join(changed)}. "
+                         "Choose another --out")
+
+
+def _loaders(settings, device):
+    steps, epochs, workers = settings.steps, settings.epochs, settings.workers
+    if epochs < 1: raise InputError(f"--epochs {epochs}: a run has at least one")
+    # beside the training itself a CPU has no cores to spare: workers only get in its way
+    if workers < 0: workers = 0 if device.type == "cpu" else None
+    return InpaintDataLoaders.from_folder(
+        named_data(settings.data), settings.masks, settings.size, settings.bs,
+        valid=_fraction(settings.valid), seed=settings.seed, augment=settings.augment,
+        steps=-(-steps//epochs) if steps else None, invert=settings.invert,
+        num_workers=workers, device=device)
+
+
+def _fraction(valid):
+    "A fraction or a folder, as it is written in a flag; None where nothing is"
+    try: return float(valid) if valid else None
+    except ValueError: return valid
+
+
+def _callbacks(settings, folder, about):
+    "What every run has besides its method"
+    cbs = [ChannelsLast(), StepTimes(folder/"step.json"), History(folder/"metrics.csv"),
+           Checkpoint(folder/"checkpoint.pt", settings.resume)]
+    if settings.bf16: cbs.append(BFloat16())
+    if settings.ema: cbs.append(EMA(settings.ema))
+    if settings.wandb != "disabled":
+        from .callback.tracking import WandbTracking  # takes a second to import
+        mode = None if settings.wandb == "auto" else settings.wandb
+        cbs.append(WandbTracking(settings.project, mode, about, about["recipe"], folder,
+                                 settings.log_model))
+    return cbs
+
+
+def _fit(learn, settings, folder):
+    "One cycle, after which the model is saved; after Ctrl-C as well"
+    weights, checkpoint = folder/"model.safetensors", folder/"checkpoint.pt"
+    try: learn.fit_one_cycle(settings.epochs, settings.lr)
+    except FloatingPointError as error:
+        raise Diverged(f"{error}. {checkpoint} is as it was after the last whole epoch; "
+                       "a smaller --lr may help.") from error
+    except KeyboardInterrupt:
+        save_model(learn, weights)
+        epoch = getattr(learn, "epoch", 0)  # before the first one begins, there is none
+        how = (f"--resume goes on after epoch {epoch - 1}" if epoch else
+               "without a whole epoch nothing to resume")
+        stands = f"the model as it stands in epoch {epoch} is in {weights}"
+        raise KeyboardInterrupt(f"{stands}; {how}") from None
+    save_model(learn, weights)

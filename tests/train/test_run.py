@@ -1,0 +1,173 @@
+import csv
+import json
+from dataclasses import fields
+
+import pytest
+from fastai.callback.core import Callback
+
+from fastinpaint.core.errors import Diverged, InputError
+from fastinpaint.models.lama import lama
+from fastinpaint.models.load import load_model
+from fastinpaint.train import run
+from fastinpaint.train.callback import tracking
+from fastinpaint.train.losses import PixelMSE
+from fastinpaint.train.run import check_settings, train_recipe
+from fastinpaint.train.settings import Settings
+
+TINY = dict(size=32, bs=2, epochs=1, steps=2, width=2, blocks=1, device="cpu", workers=0,
+            valid=".25", autoencoder="none")
+
+
+@pytest.fixture
+def train(photos, tmp_path):
+    "Trains a tiny LaMa under the name `mine`; returns its Learner"
+    def train(cbs=(), loss=None, chosen=None, model=lama, **kwargs):
+        settings = Settings(**(TINY | dict(data=str(photos), out=str(tmp_path)) | kwargs))
+        return train_recipe("mine", settings, model, cbs, loss, chosen)
+    return train
+
+
+class StopAt(Callback):
+    "Raises `error` in the second batch of an epoch"
+    order = 5
+
+    def __init__(self, epoch, error): self.at, self.error = (epoch, 1), error
+
+    def after_loss(self):
+        if not self.training or (self.epoch, self.iter) != self.at: return
+        self.weights = {k: v.clone() for k, v in self.model.state_dict().items()}
+        raise self.error
+
+
+# settings
+
+def test_settings_json_holds_the_recipe_its_settings_and_what_it_chose(train, tmp_path):
+    train(chosen=dict(network="vgg"))
+    found = json.loads((tmp_path/"mine/settings.json").read_text())
+    expected = TINY | dict(recipe="mine", network="vgg", lr=3e-3, resume=False)
+    assert found.items() >= expected.items()
+    assert found.keys() == {"recipe", "network", *(f.name for f in fields(Settings))}
+
+
+def other(value): return value + 1 if isinstance(value, int | float) else value + "x"
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Settings)])
+def test_a_run_is_resumed_with_its_own_settings(tmp_path, name):
+    settings = {f.name: f.default for f in fields(Settings)} | {"recipe": "mine"}
+    (tmp_path/"settings.json").write_text(json.dumps(settings))
+    check_settings(tmp_path/"settings.json", settings)
+    changed = settings | {name: other(settings[name])}
+    if name in {"out", "device", "workers", "wandb", "project", "resume"}:
+        return check_settings(tmp_path/"settings.json", changed)
+    with pytest.raises(InputError, match=f"{name}={settings[name]!r}, now {changed[name]!r}"):
+        check_settings(tmp_path/"settings.json", changed)
+
+
+def test_a_run_with_other_settings_is_not_resumed(train):
+    train()
+    with pytest.raises(InputError, match="size=32, now 40"): train(size=40, resume=True)
+
+
+def test_settings_that_are_not_compared_do_not_count(tmp_path):
+    check_settings(tmp_path/"settings.json", dict(size=32))  # no run to compare with
+    (tmp_path/"settings.json").write_text(json.dumps(dict(size=32, bs=2)))
+    check_settings(tmp_path/"settings.json", dict(size=32, out="elsewhere"))
+    with pytest.raises(InputError, match="steps=None, now 5"):
+        check_settings(tmp_path/"settings.json", dict(steps=5))
+
+
+# data and model
+
+@pytest.mark.parametrize("steps, epochs, batches", [(5, 2, 3), (4, 2, 2), (0, 1, 3)])
+def test_steps_are_spread_over_epochs(train, steps, epochs, batches):
+    assert len(train(steps=steps, epochs=epochs).dls.train) == batches
+
+
+def test_a_run_has_an_epoch(train, tmp_path):
+    with pytest.raises(InputError, match="--epochs 0"): train(epochs=0)
+    assert not (tmp_path/"mine").exists()
+
+
+def test_validation_is_a_fraction_a_folder_or_a_tenth(train, photos, tmp_path):
+    assert len(train(valid=".5").dls.valid_ds) == 4
+    assert len(train(valid="").dls.valid_ds) == 1
+    (tmp_path/"held").mkdir()
+    for i in range(3): (tmp_path/f"held/{i}.png").write_bytes((photos/f"{i}.png").read_bytes())
+    learn = train(valid=str(tmp_path/"held"))
+    assert (len(learn.dls.train_ds), len(learn.dls.valid_ds)) == (8, 3)
+
+
+@pytest.mark.parametrize("settings, expected", [
+    ({}, dict(masks="train", size=32, bs=2, seed=42, augment=True, invert=False, num_workers=0)),
+    (dict(masks="thin", size=40, bs=3, seed=7, augment=False, invert=True, workers=2),
+     dict(masks="thin", size=40, bs=3, seed=7, augment=False, invert=True, num_workers=2)),
+    (dict(workers=-1), dict(num_workers=0))])  # a CPU trains faster without others beside it
+def test_the_data_is_loaded_as_the_settings_say(train, photos, monkeypatch, settings, expected):
+    given = {}
+    def stop(data, masks, size, bs, **kwargs):
+        given.update(kwargs, data=data, masks=masks, size=size, bs=bs)
+        raise InterruptedError
+    monkeypatch.setattr(run.InpaintDataLoaders, "from_folder", stop)
+    with pytest.raises(InterruptedError): train(**settings)
+    assert given.items() >= expected.items() and given["data"] == photos
+
+
+def test_the_learning_rate_is_the_settings_own(train):
+    slow, fast = (train(lr=lr).opt.hypers[0]["lr"] for lr in (1e-4, 1e-2))
+    assert fast == pytest.approx(100*slow)
+
+
+@pytest.mark.parametrize("settings, expected", [
+    ({}, dict(linear=True, prefill=True, autoencoder=None)),
+    (dict(plain=True, prefill=False), dict(linear=False, prefill=False, autoencoder=None)),
+    (dict(autoencoder="a.pt"), dict(linear=True, prefill=True, autoencoder="a.pt"))])
+def test_the_model_is_made_as_the_settings_say(train, settings, expected):
+    def model(**given):
+        assert given == dict(width=2, blocks=1) | expected
+        return lama(**given | dict(autoencoder=None))
+    train(model=model, **settings)
+
+
+@pytest.mark.parametrize("loss, name", [(None, "train_pixel_l1"), (PixelMSE(), "train_pixel_mse")])
+def test_the_loss_is_l1_unless_another_is_given(train, tmp_path, loss, name):
+    train(loss=loss)
+    assert name in next(csv.DictReader((tmp_path/"mine/metrics.csv").open()))
+
+
+@pytest.mark.parametrize("mode, modes", [
+    ("auto", [None]), ("offline", ["offline"]), ("disabled", [])])
+def test_weights_and_biases_are_given_the_run(train, tmp_path, monkeypatch, mode, modes):
+    given = []
+    class Tracking(Callback):
+        def __init__(self, *args): given.append(args)
+    monkeypatch.setattr(tracking, "WandbTracking", Tracking)
+    train(wandb=mode, log_model=True)
+    settings = json.loads((tmp_path/"mine/settings.json").read_text())
+    assert given == [("fastinpaint", m, settings, "mine", tmp_path/"mine", True) for m in modes]
+
+
+# the ends of a run
+
+@pytest.mark.parametrize("epoch, how", [
+    (0, "epoch 0 is in .*mine/model.safetensors; without a whole epoch nothing to resume"),
+    (1, "epoch 1 is in .*mine/model.safetensors; --resume goes on after epoch 0")])
+def test_an_interrupted_run_saves_the_model_and_can_go_on(train, tmp_path, same, epoch, how):
+    stop = StopAt(epoch, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt, match=how): train([stop], epochs=2, steps=4)
+    assert same(load_model(tmp_path/"mine/model.safetensors").state_dict(), stop.weights)
+    assert not (tmp_path/"mine/results.png").exists()
+
+
+def test_an_interrupted_run_saves_the_averaged_weights(train, tmp_path, same):
+    stop = StopAt(1, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt): train([stop], epochs=2, steps=8, lr=1e-2, ema=.999)
+    assert not same(load_model(tmp_path/"mine/model.safetensors").state_dict(), stop.weights)
+
+
+def test_a_diverged_run_saves_no_model_and_names_the_checkpoint(train, tmp_path):
+    stop = StopAt(1, FloatingPointError("pixel_l1 is nan"))
+    with pytest.raises(Diverged, match="pixel_l1 is nan. .*mine/checkpoint.pt is .* smaller --lr"):
+        train([stop], epochs=2, steps=4)
+    assert (tmp_path/"mine/checkpoint.pt").is_file()
+    assert not (tmp_path/"mine/model.safetensors").exists()
