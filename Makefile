@@ -21,7 +21,7 @@ $(WEIGHTS): $(INSTALLED)
 	@touch $@
 
 demo: $(WEIGHTS)
-	@$(PY) -m fastinpaint.tools.demo
+	@.venv/bin/fastinpaint demo
 
 test: $(WEIGHTS)
 	@$(PY) -m ruff check .
@@ -31,7 +31,7 @@ lint: $(INSTALLED)
 	@$(PY) -m ruff check .
 
 bench: $(INSTALLED)
-	@$(PY) -m fastinpaint.tools.bench --width 8 --size 256
+	@.venv/bin/fastinpaint bench --width 8 --size 256
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -2,12 +2,14 @@
 
 `image` `[B, 3, H, W]` in [0, 1], `mask` `[B, 1, H, W]`, 1 in the hole.
 
-What `image` holds inside the hole does not matter; what they give outside of it, neither. All but the first two come from
-libraries of the extra `eval` (`pip install fastinpaint[eval]`), without which they raise ImportError.
+The values of `image` inside the hole and those of the result outside of it do not matter. All but the first
+two come from libraries of the extra `eval` (`pip install fastinpaint[eval]`); without them they raise
+MissingPackage.
 """
 import numpy as np
 import torch
 
+from ..core.errors import MissingPackage
 from ..models.prefill import smooth_fill
 
 
@@ -18,9 +20,11 @@ def mean_colour(image, mask):
 
 
 def each_image(fill):
-    "A fill of one photograph, uint8 `[H, W, 3]` and bool `[H, W]` to uint8 or float in [0, 1], as a fill of batches"
+    "The fill of batches by a fill of one photograph: uint8 `[H, W, 3]`, bool `[H, W]` to uint8 or float in [0, 1]"
     def batched(image, mask):
-        filled = [fill(x, m[0] > .5) for x, m in zip(_bytes(image*(1 - mask)), mask.cpu().numpy(), strict=True)]
+        pairs = zip(_bytes(image*(1 - mask)), mask.cpu().numpy(), strict=True)
+        try: filled = [fill(x, m[0] > .5) for x, m in pairs]
+        except ImportError as e: raise MissingPackage(f"{e}; pip install fastinpaint[eval]") from e
         return torch.stack([_tensor(x) for x in filled]).to(image.device)
     batched.__doc__, batched.__name__ = fill.__doc__, fill.__name__
     return batched

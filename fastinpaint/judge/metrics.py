@@ -6,26 +6,20 @@ Each is a fastai `Metric`, to be passed to a Learner, and also works without one
     psnr.update(pred, image, mask)      # as often as there are batches; then read psnr.value, and psnr.reset()
 
 Images without a hole are left out, since nothing was predicted in them. Values are over all images of the set, summed
-over the processes of a distributed run (so there every process has to ask for `value`). A value that cannot be had
-shows as "n/a" and computes as NaN.
+over the processes of a distributed run (so there every process has to ask for `value`). A value that
+cannot be computed shows as "n/a" and is NaN in arithmetic.
 """
-
 from functools import cache
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from fastai.learner import Metric
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
 
+from ..core.errors import InputError
 from ..models.net import composite
-from ..models.pretrained import WeightsMissing, efflite0, inception_features, lpips_net
-
-__all__ = ["FDEffLite0", "FID", "HoleL1", "InpaintMetric", "KIDEffLite0", "LPIPS", "NA", "PSNR", "SSIM",
-           "default_metrics"]
+from ..models.pretrained import WeightsMissing, lpips_net
 
 
 class _NotAvailable(float):
@@ -37,7 +31,7 @@ class _NotAvailable(float):
 
 
 NA = _NotAvailable("nan")
-torch.serialization.add_safe_globals([_NotAvailable])  # so that a checkpoint with a table of metrics can be read back
+torch.serialization.add_safe_globals([_NotAvailable])  # checkpoints hold a table of metrics
 _print_once = cache(print)
 
 
@@ -54,7 +48,7 @@ class InpaintMetric(Metric):
     def update(self, pred: Tensor, image: Tensor, mask: Tensor):
         """Take in a batch: `pred` and `image` [B,3,H,W], `image` in [0, 1], `mask` [B,1,H,W], 1 = hole.
 
-        ValueError for other shapes and for images too small for the metric."""
+        Raises ValueError for other shapes, and InputError for images too small for the metric."""
         self._check(pred, image, mask)
         self.device = pred.device
         # plain float32 tensors, also inside autocast: half precision moves the third digit of these metrics
@@ -84,10 +78,11 @@ class InpaintMetric(Metric):
     def _check(self, pred, image, mask):
         b, _, h, w = image.shape if image.ndim == 4 else (0, 0, 0, 0)
         if not (tuple(pred.shape) == tuple(image.shape) == (b, 3, h, w) and tuple(mask.shape) == (b, 1, h, w)):
-            raise ValueError(f"{self.name} takes prediction and image [B,3,H,W] and mask [B,1,H,W], got "
-                             f"{list(pred.shape)}, {list(image.shape)} and {list(mask.shape)}")
+            raise ValueError(f"{self.name} takes prediction and image [B,3,H,W] and mask [B,1,H,W], "
+                             f"got {list(pred.shape)}, {list(image.shape)} and {list(mask.shape)}")
         if min(h, w) < self.min_size:
-            raise ValueError(f"{self.name} needs images of at least {self.min_size} pixels a side, got {h} x {w}")
+            raise InputError(f"{self.name} needs images of at least {self.min_size} pixels a side, "
+                             f"got {h} x {w}")
 
 
 class HoleL1(InpaintMetric):
@@ -116,11 +111,11 @@ class SSIM(InpaintMetric):
 
 
 class NetworkMetric(InpaintMetric):
-    'A metric that needs a pretrained network, looked up with the first batch; "n/a", said once, where it is missing'
+    'A metric that needs a pretrained network, loaded with the first batch; "n/a" where it is missing'
     net, missing = None, False
 
     def load(self) -> nn.Module:
-        "The network; `WeightsMissing` where it cannot be had"
+        "The network. Raises WeightsMissing where its weights cannot be found"
         raise NotImplementedError
 
     def compare(self, filled: Tensor, image: Tensor) -> tuple:
@@ -154,85 +149,6 @@ class LPIPS(NetworkMetric):
     def load(self): return lpips_net(self.trunk)
 
     def compare(self, filled, image): return self.net(filled, image, normalize=True).sum(), len(filled)
-
-
-class FeatureDistance(NetworkMetric):
-    "A distance between the features of composites and of photographs, both rounded to 8 bits, as files are"
-    def reset(self):
-        super().reset()
-        if self.net is not None: self.net.reset()
-
-    def compare(self, filled, image):
-        self.net.update(_to_bytes(image), real=True)
-        self.net.update(_to_bytes(filled), real=False)
-        return 0., len(filled)
-
-
-class FrechetDistance(FeatureDistance):
-    """Fréchet distance between the features of composites and of photographs (Heusel et al. 2017), in float64.
-
-    Needs two images for a value, and more images than features for one that can be compared with others: the fewer the
-    images, the larger the distance."""
-
-    def features(self) -> nn.Module:
-        "uint8 [B,3,H,W] to features [B, num_features]; `WeightsMissing` where the network cannot be had"
-        raise NotImplementedError
-
-    def load(self): return FrechetInceptionDistance(self.features())
-
-    @property
-    def value(self) -> float:
-        _, count = self._sums()
-        if count < 2: return NA
-        return max(0., self.net.compute().item())  # rounding takes equal sets a little below 0
-
-
-class FID(FrechetDistance):
-    "Fréchet distance on the 2048 pooled features of Inception v3 (torchmetrics): what the literature calls FID"
-    name = "fid"
-
-    def features(self): return inception_features()
-
-
-class FDEffLite0(FrechetDistance):
-    "Fréchet distance on the 1280 pooled features of EfficientNet-Lite0: no FID, and not to be compared with one"
-    name = "fd_efflite0"
-
-    def features(self): return _EffLite0Features()
-
-
-class KIDEffLite0(FeatureDistance):
-    """Kernel distance (Binkowski et al. 2018) on the features of EfficientNet-Lite0, mean over 50 random halves of the set.
-
-    Unbiased, so that sets of different sizes compare; it may be a little below 0. Needs four images for a value."""
-    name = "kid_efflite0"
-
-    def load(self): return KernelInceptionDistance(_EffLite0Features(), subsets=50)
-
-    @property
-    def value(self) -> float:
-        _, count = self._sums()
-        if count < 4: return NA
-        self.net.subset_size = int(count) // 2
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return self.net.compute()[0].item()
-
-
-class _EffLite0Features(nn.Module):
-    "uint8 [B,3,H,W], resized to 224 x 224 and scaled as that network was trained, to features [B,1280]"
-    num_features = 1280
-
-    def __init__(self):
-        super().__init__()
-        self.model = efflite0()
-
-    def forward(self, images):
-        images = F.interpolate(images.float(), size=(224, 224), mode="bilinear", antialias=True)
-        return self.model((images - 127) / 128)
-
-
-def _to_bytes(image: Tensor) -> Tensor: return (image * 255).round().to(torch.uint8)
 
 
 def default_metrics() -> list:

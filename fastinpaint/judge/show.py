@@ -1,7 +1,6 @@
 "Pictures of batches, results and latent damage"
 import matplotlib.pyplot as plt
 import torch
-from fastai.learner import Learner
 from fastcore.basics import patch
 
 from ..core.device import evaluating
@@ -26,7 +25,8 @@ def show_rows(columns, max_n=4, height=2.2):
     images = {title: x[:max_n].detach().float().clamp(0, 1).cpu() for title, x in columns.items()}
     h, w = next(iter(images.values())).shape[-2:]
     rows = min(max_n, len(next(iter(images.values()))))
-    fig, axes = plt.subplots(rows, len(images), figsize=(len(images)*height*w/h, rows*height + .3), squeeze=False)
+    figsize = len(images)*height*w/h, rows*height + .3
+    fig, axes = plt.subplots(rows, len(images), figsize=figsize, squeeze=False)
     for j, (title, x) in enumerate(images.items()):
         axes[0, j].set_title(title, fontsize=10)
         for i in range(rows):
@@ -37,7 +37,7 @@ def show_rows(columns, max_n=4, height=2.2):
 
 
 def batch_columns(masked, mask, image, *_, pred=None):
-    "What one looks at in a batch: the model's input, where the hole is, what was put there, and the original"
+    "Columns of a batch for `show_rows`: masked input, outlined hole, the composite of `pred` if given, original"
     columns = {"masked input": masked, "hole": outlined(image, mask)}
     if pred is not None: columns["result"] = composite(pred, image, mask)
     return columns | {"original": image}
@@ -65,17 +65,14 @@ def show_latent_damage(learn, max_n=4):
     return show_rows({"masked input": masked, "original": image, "decoded difference": damage}, max_n)
 
 
-Learner.show_latent_damage = show_latent_damage
-
-
 def latent_damage(model, image, masked):
-    "Eq. 4.1 of the thesis: the decoded difference `D[E(image) - E(masked)]`, `[B, 3, H, W]`, with the plain encoder on both"
+    "The decoded difference `D[E(image) - E(masked)]` `[B, 3, H, W]` of thesis Eq. 4.1, by the plain encoder"
     h, w = image.shape[-2:]
     return model.decode(model.encode(image) - model.encode(masked))[..., :h, :w]
 
 
 def results_figure(learn, max_n=4):
-    "The first validation images and what the model makes of them, as `Learner.show_results` draws them"
+    "The first validation images and their fills, drawn as by `Learner.show_results`; returns the figure"
     batch = learn.dls.valid.one_batch()
     with learn.no_bar(): pred, _ = learn.get_preds(dl=[batch])
     return learn.dls.valid.show_results(batch, pred, max_n=max_n)
