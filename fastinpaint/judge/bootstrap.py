@@ -6,13 +6,15 @@ RESAMPLES = 1000
 
 
 def bootstrap(values, weights, resamples=RESAMPLES, seed=0):
-    """Mean of `values` `[n]` weighted by `weights` `[n]`, with its 95 % percentile interval; a dict of value, low, high.
+    """Mean of `values` `[n]` weighted by `weights` `[n]`: dict of value, low and high.
 
-    Each resample draws n values, together with their weights, with replacement.
+    low and high bound the 95 % percentile interval of a bootstrap. Each resample draws n values,
+    together with their weights, with replacement; one value is its own interval.
     """
     def mean(v, w, axis): return (v*w).sum(axis)/w.sum(axis)
     value = low = high = mean(values, weights, -1)
     if len(values) > 1:
-        low, high = stats.bootstrap((values, weights), mean, paired=True, vectorized=True, method="percentile",
-                                    n_resamples=resamples, rng=np.random.default_rng(seed)).confidence_interval
+        low, high = stats.bootstrap(
+            (values, weights), mean, paired=True, vectorized=True, method="percentile",
+            n_resamples=resamples, rng=np.random.default_rng(seed)).confidence_interval
     return dict(value=float(value), low=float(low), high=float(high))

@@ -18,10 +18,10 @@ class Card:
     metrics: dict      # mask set (and "all") → metric → value, low and high
     by_area: dict      # share of hole → the same
     drift: float
-    seconds: dict      # part of the evaluation → mean seconds an image: reading, filling, each metric
+    seconds: dict      # part of the evaluation (reading, filling, each metric) → mean of an image
     environment: dict
     notes: list = field(default_factory=list)
-    images: list = field(default_factory=list)  # set, name, share, drift and paired metrics of each
+    images: list = field(default_factory=list)  # set, name, share, drift and metrics of each
 
     def save(self, folder):
         "Write `card.json` and `card.md` to `folder`, each replaced whole or not at all"
@@ -34,11 +34,12 @@ class Card:
     def markdown(self):
         "The card as a page"
         spent = ", ".join(f"{part} {1000*s:.1f}" for part, s in self.seconds.items())
-        about = dict(model=self.model, data=self.data, rules=self.rules, environment=self.environment)
+        about = {k: getattr(self, k) for k in ("model", "data", "rules", "environment")}
         return "\n".join([
             f"# {self.model['name']}", "",
-            f"{self.data['images']} photographs, {self.rules['size']}; holes: {', '.join(self.data['masks'])}, "
-            f"seed {self.rules['seed']}. Brackets are bootstrap 95 % intervals.", "",
+            f"{self.data['images']} photographs, {self.rules['size']}; "
+            f"holes: {', '.join(self.data['masks'])}, seed {self.rules['seed']}. "
+            "Brackets are bootstrap 95 % intervals.", "",
             *_table("mask set", self.metrics), "", *_table("share of hole", self.by_area), "",
             f"Known pixels moved by {self.drift:.5f} on average (of 1) before compositing.", "",
             f"Milliseconds an image on {self.environment['device']}: {spent}.", "",
@@ -47,8 +48,9 @@ class Card:
 
 
 def _table(title, groups):
-    "Lines of a table of `groups`: name → metric → value and interval, with the metrics of the first"
-    rows = [{title: name} | {k: _cell(v) for k, v in found.items()} for name, found in groups.items()]
+    "Lines of a table of `groups` (name → metric → value), with the metrics of the first group"
+    rows = [{title: name} | {k: _cell(v) for k, v in found.items()}
+            for name, found in groups.items()]
     return markdown_table(pd.DataFrame(rows, columns=[*rows[0]] if rows else [title]).fillna(""))
 
 

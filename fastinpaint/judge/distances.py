@@ -1,7 +1,8 @@
-"""Distances between a set of fills and their photographs, in the features of a pretrained network.
+"""Distances between a set of fills and their photographs, by features of a pretrained network.
 
 Like all metrics they are updated batch by batch. They say nothing of a single image.
 """
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,11 +12,11 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from ..models.pretrained import efflite0, inception_features
 from .metrics import NA, NetworkMetric
 
-SMALL = 2048  # images below which a Fréchet distance depends more on their number than on the fills
+SMALL = 2048  # images below which a Fréchet distance depends mostly on their number
 
 
 class FeatureDistance(NetworkMetric):
-    "A distance between the features of composites and of photographs, both rounded to 8 bits, as files are"
+    "A distance between features of composites and of photographs, both rounded to 8 bits"
     def reset(self):
         super().reset()
         if self.net is not None: self.net.reset()
@@ -27,13 +28,13 @@ class FeatureDistance(NetworkMetric):
 
 
 class FrechetDistance(FeatureDistance):
-    """Fréchet distance between the features of composites and of photographs (Heusel et al. 2017), in float64.
+    """Fréchet distance (Heusel et al. 2017) between composites and photographs, in float64.
 
-    Needs two images for a value, and more images than features for one that can be compared with others: the fewer the
-    images, the larger the distance."""
+    Needs two images for a value, and more images than features for one that can be compared with
+    others: the fewer the images, the larger the distance."""
 
     def features(self) -> nn.Module:
-        "uint8 [B,3,H,W] to features [B, num_features]. Raises WeightsMissing without the network's weights"
+        "uint8 [B,3,H,W] to features [B, num_features]. Raises WeightsMissing without weights"
         raise NotImplementedError
 
     def load(self): return FrechetInceptionDistance(self.features())
@@ -46,23 +47,24 @@ class FrechetDistance(FeatureDistance):
 
 
 class FID(FrechetDistance):
-    "Fréchet distance on the 2048 pooled features of Inception v3 (torchmetrics): what the literature calls FID"
+    "Fréchet distance on the 2048 pooled features of Inception v3, as in the literature"
     name = "fid"
 
     def features(self): return inception_features()
 
 
 class FDEffLite0(FrechetDistance):
-    "Fréchet distance on the 1280 pooled features of EfficientNet-Lite0: no FID, and not to be compared with one"
+    "Fréchet distance on the 1280 pooled features of EfficientNet-Lite0; not comparable with FID"
     name = "fd_efflite0"
 
     def features(self): return _EffLite0Features()
 
 
 class KIDEffLite0(FeatureDistance):
-    """Kernel distance (Binkowski et al. 2018) on the features of EfficientNet-Lite0, mean over 50 random halves of the set.
+    """Kernel distance (Binkowski et al. 2018) on EfficientNet-Lite0, mean over 50 random halves.
 
-    Unbiased, so that sets of different sizes compare; it may be a little below 0. Needs four images for a value."""
+    Unbiased, so that sets of different sizes compare; it may lie below 0. Needs four images.
+    """
     name = "kid_efflite0"
 
     def load(self): return KernelInceptionDistance(_EffLite0Features(), subsets=50)
@@ -78,7 +80,7 @@ class KIDEffLite0(FeatureDistance):
 
 
 class _EffLite0Features(nn.Module):
-    "uint8 [B,3,H,W], resized to 224 x 224 and scaled as that network was trained, to features [B,1280]"
+    "uint8 [B,3,H,W] at 224 x 224, scaled as that network was trained, to features [B,1280]"
     num_features = 1280
 
     def __init__(self):
@@ -111,15 +113,15 @@ class SetDistances:
             self.odd = None
 
     def values(self):
-        "Set → distance → value, None where there is none"
-        return {name: {m.name: dict(value=None if (v := m.value) != v else float(v)) for m in found}
-                for name, found in self.sets.items()}
+        "Set → distance → dict of its value, None where there is none"
+        def found(value): return dict(value=None if np.isnan(value) else float(value))
+        return {name: {m.name: found(m.value) for m in of} for name, of in self.sets.items()}
 
     def notes(self):
         "What a reader of the values has to know"
         count = int(self.halves.count)
-        yield (f"Two halves of the photographs themselves, {count} against {count}, have a fd_efflite0 of "
-               f"{self.halves.value:.4f}.")
+        yield (f"Two halves of the photographs themselves, {count} against {count}, "
+               f"have a fd_efflite0 of {self.halves.value:.4f}.")
         if max(fd.count for _, fd, _ in self.sets.values()) < SMALL:
             yield (f"Below {SMALL} images prefer KID, which does not depend on their number, "
                    "to Fréchet distances.")

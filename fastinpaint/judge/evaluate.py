@@ -1,7 +1,7 @@
 """One evaluation protocol for models, baselines and the results of other systems.
 
-Fills are rounded to 8 bits and composited, as in a saved PNG, before anything is measured. Folders that
-another system filled are measured by the same code; the photographs and holes are those of `protocol`.
+Fills are rounded to 8 bits and composited, as in a saved PNG, before anything is measured. Folders
+that another system filled are measured by the same code.
 """
 import hashlib
 import platform
@@ -24,34 +24,36 @@ from .distances import SetDistances
 from .metrics import LPIPS, PSNR, SSIM, HoleL1
 from .protocol import SETS, holes, read_items, to_tensor
 
+FILES = "8 bits, composited"
 AREAS = (0., .1, .2, .3, .4, .5, 1.)  # bounds of the groups by share of hole
 PAIRED = HoleL1, PSNR, SSIM, LPIPS    # metrics that compare a fill with its photograph
 PACKAGES = "fastinpaint", "torch", "torchvision", "torchmetrics", "lpips", "pillow", "numpy"
 
 
-def evaluate(model, photos, masks=SETS, size=256, seed=42, device="cpu", limit=None, frechet=True, name=None):
+def evaluate(model, photos, masks=SETS, size=256, seed=42, device="cpu", limit=None,
+             frechet=True, name=None):
     """Judge `model` on the folder `photos` with every mask set in `masks`; returns a `Card`.
 
-    `model`: a Learner, an `InpaintNet`, the file of one, the name of a baseline, or any `fill(image, mask)`
-    of `[B, 3, H, W]` in [0, 1] and `[B, 1, H, W]` (1 = hole, where the image is 0). `masks`: presets, folders
-    of masks matched by stem, or "pool:FOLDER". `limit`: take only the first photographs, so many. Raises
-    InputError for no model, no photographs, and fills of another shape, out of range or not finite.
+    `model`: a Learner, an `InpaintNet`, the file of one, the name of a baseline, or any
+    `fill(image, mask)` of `[B, 3, H, W]` in [0, 1], 0 in the hole, and `[B, 1, H, W]`, 1 = hole.
+    `masks`: presets, folders of masks matched by stem, or "pool:FOLDER". `limit`: photographs to
+    take. Raises InputError for no model and for fills of another shape, out of range or not finite.
     """
     fill, about = _fill_of(model, device)
     if name: about["name"] = name
     items = holes(photos, masks, size, seed, limit)
-    rules = dict(size=f"central square resized to {size} px, bicubic", seed=seed, files="8 bits, composited",
+    rules = dict(size=f"central square resized to {size} px, bicubic", seed=seed, files=FILES,
                  holes="a function of photograph name, mask set and seed")
     return make_card(items, about, rules, device, fill, frechet)
 
 
 def evaluate_files(images, masks, filled, invert=False, frechet=True, name=None):
-    """Judge a folder of photographs that some system has `filled`, matched by file stem; returns a `Card`.
+    """Judge photographs that some system has `filled`, matched by file stem; returns a `Card`.
 
     Raises InputError, naming both sides, where names or sizes of the three folders do not match.
     """
     items = read_items(images, masks, filled, invert)
-    rules = dict(size="as in the files", seed=None, files="8 bits, composited", holes=str(masks))
+    rules = dict(size="as in the files", seed=None, files=FILES, holes=str(masks))
     return make_card(items, dict(name=name or str(filled)), rules, "cpu", None, frechet)
 
 
@@ -62,11 +64,12 @@ def make_card(items, about, rules, device, fill=None, frechet=True):
     for item in items:
         image, mask = item.tensors()
         clock.end("reading")
-        filled = item.filled is not None
-        pred = to_tensor(item.filled) if filled else _checked(fill, image, mask, device, item.name)
+        if item.filled is not None: pred = to_tensor(item.filled)
+        else: pred = _checked(fill, image, mask, device, item.name)
         clock.end("filling")
         pred = (pred.clamp(0, 1)*255).round()/255
-        row = dict(set=item.set, name=item.name, share=float(mask.mean()), drift=_drift(pred, image, 1 - mask))
+        drift = _drift(pred, image, 1 - mask)
+        row = dict(set=item.set, name=item.name, share=float(mask.mean()), drift=drift)
         rows.append(row | _measured(pred, image, mask, clock))
         if distances:
             distances.update(item.set, pred, image, mask)
@@ -78,12 +81,13 @@ def make_card(items, about, rules, device, fill=None, frechet=True):
                 masks={name: h.hexdigest() for name, h in sets.items()})
     metrics = {name: _summary([r for r in rows if r["set"] == name]) for name in sets}
     if len(sets) > 1: metrics["all"] = _summary(rows)
-    notes = ["No published table uses this protocol (photographs, size, holes), so none is set beside it."]
+    notes = ["No published table uses this protocol (photographs, size, holes), "
+             "so none is set beside it."]
     if distances:
         for name, found in distances.values().items(): metrics[name] |= found
         notes += distances.notes()
-    return Card(about, data, rules, metrics, _by_area(rows), float(np.mean([r["drift"] for r in rows])),
-                {part: total/len(rows) for part, total in clock.totals.items()}, _environment(device),
+    drift, seconds = float(np.mean([r["drift"] for r in rows])), clock.means(len(rows))
+    return Card(about, data, rules, metrics, _by_area(rows), drift, seconds, _environment(device),
                 notes, rows)
 
 
@@ -95,6 +99,8 @@ class _Clock:
         now = time.perf_counter()
         self.totals[part], self.last = self.totals.get(part, 0.) + now - self.last, now
 
+    def means(self, images): return {part: total/images for part, total in self.totals.items()}
+
 
 def _drift(pred, image, known):
     "Mean absolute change of the known pixels before compositing, in [0, 1]"
@@ -102,7 +108,7 @@ def _drift(pred, image, known):
 
 
 def _measured(pred, image, mask, clock):
-    "Each paired metric of one image; None without a hole, without weights, and for too small an image"
+    "Each paired metric of one image; None without hole or weights, and for too small an image"
     found = {}
     for make in PAIRED:
         metric = make()
@@ -114,18 +120,20 @@ def _measured(pred, image, mask, clock):
 
 
 def _summary(rows):
-    "Means over images with bootstrap 95 % intervals; hole L1 weighs images by their hole, as in training"
+    "Means over images with bootstrap 95 % intervals; hole L1 weighs images by their hole"
     found = {}
     for name in (make.name for make in PAIRED):
-        kept = [(r[name], r["share"] if name == "hole_l1" else 1.) for r in rows if r[name] is not None]
+        kept = [(r[name], r["share"] if name == "hole_l1" else 1.)
+                for r in rows if r[name] is not None]
         found[name] = bootstrap(*np.array(kept).T) if kept else dict(value=None)
     return found
 
 
 def _by_area(rows):
     "The same for each group by share of hole that has images, with their number"
-    groups = {f"{a:.0%}–{b:.0%}": [r for r in rows if a < r["share"] <= b] for a, b in pairwise(AREAS)}
-    return {name: dict(n=dict(value=len(found))) | _summary(found) for name, found in groups.items() if found}
+    groups = {f"{low:.0%}–{high:.0%}": [r for r in rows if low < r["share"] <= high]
+              for low, high in pairwise(AREAS)}
+    return {k: dict(n=dict(value=len(v))) | _summary(v) for k, v in groups.items() if v}
 
 
 def _checked(fill, image, mask, device, name):
@@ -155,7 +163,8 @@ def _fill_of(model, device):
                      parameters=sum(p.numel() for p in model.parameters()))
         return _fill_by(model.to(device)), about
     if not callable(model):
-        raise InputError(f"no model, file, baseline or function: {model!r}; baselines are {', '.join(BASELINES)}")
+        raise InputError(f"no model, file, baseline or function: {model!r}; "
+                         f"baselines are {', '.join(BASELINES)}")
     return model, dict(name=getattr(model, "__name__", type(model).__name__))
 
 
@@ -170,5 +179,6 @@ def _environment(device):
         try: return version(package)
         except PackageNotFoundError: return None
     gpu = torch.device(device).type == "cuda"
-    machine = torch.cuda.get_device_name(device) if gpu else f"CPU, {torch.get_num_threads()} threads"
-    return dict(device=machine, python=platform.python_version(), **{p: found(p) for p in PACKAGES})
+    threads, packages = torch.get_num_threads(), {p: found(p) for p in PACKAGES}
+    machine = torch.cuda.get_device_name(device) if gpu else f"CPU, {threads} threads"
+    return dict(device=machine, python=platform.python_version(), **packages)

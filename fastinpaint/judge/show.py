@@ -18,11 +18,11 @@ def outlined(image, mask):
 
 
 def show_rows(columns, max_n=4, height=2.2):
-    """Draw a dict of title → images `[B, 3, H, W]` in [0, 1] as columns, one row per image, at their true aspect.
+    """Draw a dict of title → images `[B, 3, H, W]` in [0, 1] as columns, a row for each image.
 
     Returns the matplotlib figure.
     """
-    images = {title: x[:max_n].detach().float().clamp(0, 1).cpu() for title, x in columns.items()}
+    images = {k: x[:max_n].detach().float().clamp(0, 1).cpu() for k, x in columns.items()}
     h, w = next(iter(images.values())).shape[-2:]
     rows = min(max_n, len(next(iter(images.values()))))
     figsize = len(images)*height*w/h, rows*height + .3
@@ -37,7 +37,7 @@ def show_rows(columns, max_n=4, height=2.2):
 
 
 def batch_columns(masked, mask, image, *_, pred=None):
-    "Columns of a batch for `show_rows`: masked input, outlined hole, the composite of `pred` if given, original"
+    "Masked input, outlined hole, the composite of `pred` if given, and original, by title"
     columns = {"masked input": masked, "hole": outlined(image, mask)}
     if pred is not None: columns["result"] = composite(pred, image, mask)
     return columns | {"original": image}
@@ -51,28 +51,34 @@ def show_batch(self: InpaintDL, b=None, max_n=4, **kwargs):
 
 @patch
 def show_results(self: InpaintDL, b, out, max_n=4, **kwargs):
-    "Masked input, outlined hole, result and original of a batch, side by side; returns the figure"
+    "Masked input, outlined hole, result and original side by side; returns the figure"
     return show_rows(batch_columns(*b, pred=out.to(b[0].device)), max_n)
 
 
 def show_latent_damage(learn, max_n=4):
-    """What a hole does to the features (thesis, Eq. 4.1 and Fig. 4.4): `D[E(image) - E(masked)]`, next to the images.
+    """What a hole does to the features (thesis, Eq. 4.1 and Fig. 4.4), beside the images.
 
-    Where the last column departs from grey outside the hole, the mask damaged features there as well. Returns the figure.
+    Where the last column departs from grey outside the hole, the mask damaged features there too.
     """
     masked, mask, image, _ = learn.dls.valid.one_batch()
-    with evaluating(learn.model), torch.no_grad(): damage = latent_damage(learn.model, image, masked)
-    return show_rows({"masked input": masked, "original": image, "decoded difference": damage}, max_n)
+    with evaluating(learn.model): return damage_figure(learn.model, image, masked, max_n)
+
+
+def damage_figure(model, image, masked, max_n=4, height=2.2):
+    "The figure of `latent_damage` beside the images"
+    with torch.no_grad(): damage = latent_damage(model, image, masked)
+    columns = {"masked input": masked, "original": image, "decoded difference": damage}
+    return show_rows(columns, max_n, height)
 
 
 def latent_damage(model, image, masked):
-    "The decoded difference `D[E(image) - E(masked)]` `[B, 3, H, W]` of thesis Eq. 4.1, by the plain encoder"
+    "Decoded difference `D[E(image) - E(masked)]` `[B, 3, H, W]` of thesis Eq. 4.1, plain encoder"
     h, w = image.shape[-2:]
     return model.decode(model.encode(image) - model.encode(masked))[..., :h, :w]
 
 
 def results_figure(learn, max_n=4):
-    "The first validation images and their fills, drawn as by `Learner.show_results`; returns the figure"
+    "The first validation images and their fills, drawn by `show_results`; returns the figure"
     batch = learn.dls.valid.one_batch()
     with learn.no_bar(): pred, _ = learn.get_preds(dl=[batch])
     return learn.dls.valid.show_results(batch, pred, max_n=max_n)

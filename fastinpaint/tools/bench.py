@@ -1,4 +1,4 @@
-"Seconds per training step of recipes in turn, what each loss costs, and whether the data keeps up"
+"Seconds per training step of recipes in turn, the cost of each loss, and the supply of data"
 import statistics
 import time
 from functools import partial
@@ -56,7 +56,7 @@ class RepeatBatch:
 
 
 class StepSeconds(Callback):
-    "Seconds of each training step, from its batch to the end of the optimizer's step, in `seconds`"
+    "Seconds of each training step, from its batch to the end of the optimizer's step"
     order = -20  # before any other callback
 
     def __init__(self): self.seconds = []
@@ -71,7 +71,7 @@ class StepSeconds(Callback):
 
 
 def step_times(methods, batch, rounds, steps, bf16=False, **sizes):
-    "Seconds of `rounds`×`steps` training steps of each of `methods`, in turn, on one `batch`: name → list"
+    "Seconds of `rounds`×`steps` steps of each of `methods` (name → list), in turn, on one `batch`"
     dls = DataLoaders(RepeatBatch(batch, steps), RepeatBatch(batch, 0), device=batch[0].device)
     timers, learners = {name: StepSeconds() for name in methods}, {}
     for name, method in methods.items():
@@ -98,7 +98,7 @@ def images_per_second(dls):
 
 
 def main(settings: BenchSettings):
-    "Print the median step of each method, the supply of data, and the ratio of the last method to the first"
+    "Print the step of each method, the supply of data, and the ratio of the last to the first"
     s, device = settings, choose_device(settings.device)
     methods = adversarial_methods(s.perceptual) if s.gan else METHODS
     baseline, *_, ours = methods
@@ -108,8 +108,9 @@ def main(settings: BenchSettings):
     supply, batch = images_per_second(dls), dls.train.one_batch()
     times = step_times(methods, batch, s.rounds, s.steps, s.bf16, width=s.width, blocks=s.blocks)
     medians = {name: statistics.median(t) for name, t in times.items()}
-    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, width {s.width}, "
-          f"{s.size} px, batch {s.bs}{', bf16' if s.bf16 else ''}: {s.rounds}×{s.steps} steps each, in turn")
+    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, "
+          f"width {s.width}, {s.size} px, batch {s.bs}{', bf16' if s.bf16 else ''}: "
+          f"{s.rounds}×{s.steps} steps each, in turn")
     for name, t in times.items():
         print(f"{name:30} {medians[name]:8.4f} s/step (min {min(t):.4f}, max {max(t):.4f}), "
               f"{s.bs/medians[name]:.1f} images/s")

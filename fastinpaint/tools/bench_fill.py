@@ -16,7 +16,7 @@ HEADER = f"{'side':>6} {'seconds':>9} {'s/Mpx':>8} {'MiB':>8} {'MiB/Mpx':>8}"
 
 
 def measured(side, share, model, device, precision, strategy):
-    "Seconds of filling a square hole of this `share` of the image, and MiB that this adds to the process"
+    "Seconds of filling a hole of this `share` of the image, and MiB that this adds to the process"
     image = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     hole, start = np.zeros((side, side), bool), round(side*(1 - share**.5)/2)
     hole[start:side - start, start:side - start] = True
@@ -36,13 +36,15 @@ def _peak(gpu):
 
 
 def main(settings: BenchFillSettings):
-    "Print a line for each side; each is measured in a process of its own, as peak memory never falls"
+    "Print a line for each side, each measured in a process of its own, as peaks never fall"
     about = vars(settings) | {}
     sides, alone = about.pop("sides"), about.pop("alone")
     if alone: return print(json.dumps(measured(alone, **about)))
-    print(f"{', '.join(f'{k} {v}' for k, v in about.items())}, {torch.get_num_threads()} threads\n{HEADER}")
+    shown = ", ".join(f"{k} {v}" for k, v in about.items())
+    print(f"{shown}, {torch.get_num_threads()} threads\n{HEADER}")
     for side in map(int, sides.split(",")):
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             seconds, mib = process.submit(measured, side, **about).result()
         pixels = side**2/1e6
-        print(f"{side:6} {seconds:9.2f} {seconds/pixels:8.2f} {mib:8.0f} {mib/pixels:8.0f}", flush=True)
+        print(f"{side:6} {seconds:9.2f} {seconds/pixels:8.2f} {mib:8.0f} {mib/pixels:8.0f}",
+              flush=True)

@@ -32,7 +32,7 @@ def ours(net, bf16=False):
 
 
 def random_lama(width, blocks):
-    "A LaMa of the published layout with random weights; BatchNorm keeps its features at a usual size"
+    "A LaMa of the published layout with random weights, its features normalised"
     net = lama(width, blocks, linear=False, prefill=False, autoencoder=None)
     for m in net.modules():
         if isinstance(m, nn.BatchNorm2d): m.momentum = 1.
@@ -55,7 +55,7 @@ def run_times(runs, masked, mask, rounds):
 
 
 def main(settings: BenchSpeedSettings):
-    "Print seconds of each run, how many times as fast it is as the naive one, and how far it is from it"
+    "Print seconds of each run, its speed relative to the naive one, and how far it differs"
     s, device, size = settings, choose_device(settings.device), settings.size
     set_seed(0)
     torch.set_num_threads(s.threads)
@@ -68,10 +68,11 @@ def main(settings: BenchSpeedSettings):
     if s.bf16: runs["bf16"] = ours(faster(net, winograd=False), bf16=True)
     if s.compile: runs["compiled"] = ours(torch.compile(fast))
     expected, times = runs["naive"](masked, mask), run_times(runs, masked, mask, s.rounds)
-    print(f"torch {torch.__version__}, {device}, {s.threads} threads, width {s.width}, {size} px: "
-          f"{s.rounds} runs each, in turn")
+    print(f"torch {torch.__version__}, {device}, {s.threads} threads, width {s.width}, "
+          f"{size} px: {s.rounds} runs each, in turn")
     for name, t in times.items():
         median, least = (f(times["naive"])/f(t) for f in (statistics.median, min))
         off = (runs[name](masked, mask) - expected).abs().max()/(expected.max() - expected.min())
-        print(f"{name:10} {statistics.median(t):8.4f} s (min {min(t):.4f}), {median:.2f} times as fast "
-              f"(of minima: {least:.2f}), largest difference {off:.1e} of the range")
+        print(f"{name:10} {statistics.median(t):8.4f} s (min {min(t):.4f}), "
+              f"{median:.2f} times as fast (of minima: {least:.2f}), "
+              f"largest difference {off:.1e} of the range")

@@ -27,9 +27,23 @@ PRESETS = {"smoke": dict(size=64, bs=4, steps=6, epochs=2, blocks=1),
            "cpu": dict(size=128, bs=8, steps=3000, epochs=5, blocks=5),
            "gpu": dict(size=256, bs=16, steps=50_000, epochs=20, width=64, bf16=True)}
 
+# texts of the report
+RESULTS = ("Means over seeds ± standard deviation, over all mask sets; lower hole L1 and LPIPS and "
+           "higher PSNR and SSIM are better. Changes are from row (1), lama_l1; beside them the "
+           "thesis' (Table 5.1: other data).")
+BY_SET = ("Means over seeds ± standard deviation; last, the difference from row (1) over all sets "
+          "with its 95 % interval over photographs.")
+EQUAL_TIME = ("Validation metrics of the last epoch within {:.1f} minutes, the fastest run's time. "
+              "Slower rows are then amid their learning-rate schedule; --minutes trains every row "
+              "to the end of its own.")
+SAME_HOLES = ("From above: the worst, the median and the best photograph of the set {} by mean "
+              "LPIPS: {}.")
+DAMAGE = "What a hole does to the latent (thesis, Eq. 4.1): the encoder of "
+RATES = "Learning rates: validation LPIPS of a short run"
+
 
 def judged(model, path, about, **protocol):
-    "The card of `model` as a dict, from `path` if it is there and was made by the same `protocol`"
+    "The card of `model` as a dict, from `path` if it was made by the same `protocol`"
     if path.is_file():
         card = json.loads(path.read_text())
         if card["model"].get("protocol") == about: return card
@@ -39,7 +53,7 @@ def judged(model, path, about, **protocol):
 
 
 def untrained_rows(folder, about, protocol):
-    "A row for each fill that needs no training; those whose package is missing are named and left out"
+    "A row for each fill that needs no training and whose package is installed"
     for name in UNTRAINED:
         path = folder/"baselines"/name/"card.json"
         try: yield tables.Row(name, [judged(name, path, about, **protocol)], [])
@@ -50,13 +64,13 @@ def train(name, run, **flags):
     "Recipe `name` in the folder `run`. What is finished is kept, what was interrupted goes on"
     folder = run/name
     if (folder/"finished").is_file(): return check_settings(folder/"settings.json", flags)
-    recipe, resume = import_module(f"fastinpaint.recipes.{name}"), (folder/"checkpoint.pt").is_file()
-    recipe.main(out=str(run), resume=resume, **flags)
+    recipe = import_module(f"fastinpaint.recipes.{name}")
+    recipe.main(out=str(run), resume=(folder/"checkpoint.pt").is_file(), **flags)
     (folder/"finished").touch()
 
 
 def steps_in(minutes, name, folder, flags):
-    "Training steps of row `name` in so many `minutes`, by the median parts of a step in a short run"
+    "Training steps of row `name` in `minutes`, by the median parts of a step in a short run"
     short = dict(epochs=1, steps=TIMED_STEPS, seed=TUNING_SEED, wandb="disabled")
     train(name, folder/"timing", **flags | short)
     parts = json.loads((folder/"timing"/name/"step.json").read_text())
@@ -64,15 +78,15 @@ def steps_in(minutes, name, folder, flags):
 
 
 def tried_rates(name, folder, rates, flags):
-    """Validation LPIPS of row `name` (hole L1 without LPIPS) by learning rate, after a fifth of the steps.
+    """Validation LPIPS (else hole L1) of row `name` by learning rate, after a fifth of the steps.
 
-    The runs have a seed that the ladder does not have, and never see photographs that the ladder is
-    judged on: where there is `train/`, they are validated on a tenth of it.
+    The runs have a seed that the ladder does not have, and never see photographs that the ladder
+    is judged on: where there is `train/`, they are validated on a tenth of it.
     """
     photos, found = named_data(flags["data"]), {}
     if (photos/"train").is_dir(): photos = photos/"train"
     short = flags | dict(data=str(photos), valid=".1", epochs=1, steps=-(-flags["steps"]//5),
-                         seed=TUNING_SEED, wandb="disabled")  # the group is for the ladder's runs
+                         seed=TUNING_SEED, wandb="disabled")
     for rate in rates:
         run = folder/"tuning"/f"{rate:g}"
         try: train(name, run, **short | dict(lr=rate))
@@ -99,7 +113,8 @@ def trained_row(name, runs, flags, about, protocol):
 def learning_rates(text):
     "The numbers in `text`, by comma. Raises InputError for anything else"
     try: return [float(rate) for rate in text.split(",") if rate]
-    except ValueError: raise InputError(f"--lr is a number or several by comma, not {text!r}") from None
+    except ValueError as e:
+        raise InputError(f"--lr is a number or several by comma, not {text!r}") from e
 
 
 def report_parts(rows, fills, photos, sets, flags, limit, tried):
@@ -110,35 +125,28 @@ def report_parts(rows, fills, photos, sets, flags, limit, tried):
     picked = [items[name] for name in picks.values()]
     shown = {k: v for k, v in fills.items() if k not in ("mean_colour", "navier_stokes")}
     parts = [
-        ("Results", "Means over seeds ± standard deviation, over all mask sets; lower hole L1 and LPIPS and "
-         "higher PSNR and SSIM are better. Changes are from row (1), lama_l1; beside them the thesis' "
-         "(Table 5.1: other data)."),
-        ("", tables.results_table(rows, tables.group_of(sets))),
-        ("LPIPS by mask set", "Means over seeds ± standard deviation; last, the difference from row (1) over "
-         "all sets with its 95 % interval over photographs."),
-        ("", tables.sets_table(rows)),
-        ("At equal time", f"Validation metrics of the last epoch within {budget/60:.1f} minutes, the fastest "
-         "run's time. Slower rows are then amid their learning-rate schedule; --minutes trains every row to "
-         "the end of its own."),
-        ("", equal), ("Milliseconds of a training step", tables.step_table(rows)),
+        ("Results", RESULTS), ("", tables.results_table(rows, tables.group_of(sets))),
+        ("LPIPS by mask set", BY_SET), ("", tables.sets_table(rows)),
+        ("At equal time", EQUAL_TIME.format(budget/60)), ("", equal),
+        ("Milliseconds of a training step", tables.step_table(rows)),
         ("Training", figures.curves(rows)),
-        ("The same holes", "From above: the worst, the median and the best photograph of the set "
-         f"{sets[-1]} by mean LPIPS: {', '.join(picks.values())}."),
+        ("The same holes", SAME_HOLES.format(sets[-1], ", ".join(picks.values()))),
         ("", figures.grid(picked, shown))]
-    damaged = next((n for n in ("latent_control", "mask_control", "lama_l1") if n in fills), None)
-    if damaged: parts.append((f"What a hole does to the latent (thesis, Eq. 4.1): the encoder of {damaged}",
-                              figures.damage_figure(fills[damaged], picked)))
-    if tried: parts.append(("Learning rates: validation LPIPS of a short run", tables.rates_table(tried)))
-    return [*parts, ("Settings", tables.settings_table({**flags, **rows[-1].cards[0]["environment"]}))]
+    for name in [n for n in ("latent_control", "mask_control", "lama_l1") if n in fills][:1]:
+        parts.append((DAMAGE + name, figures.latent_damage(fills[name], picked)))
+    if tried: parts.append((RATES, tables.rates_table(tried)))
+    settings = {**flags, **rows[-1].cards[0]["environment"]}
+    return [*parts, ("Settings", tables.settings_table(settings))]
 
 
 def rows_asked(settings):
-    "Names of the rows to train. Raises InputError for settings that do not exist or do not go together"
+    "Names of the rows to train. Raises InputError for settings that do not exist or fit together"
     s = settings
-    if s.preset not in PRESETS: raise InputError(f"--preset is one of {', '.join(PRESETS)}, not {s.preset!r}")
+    if s.preset not in PRESETS:
+        raise InputError(f"--preset is one of {', '.join(PRESETS)}, not {s.preset!r}")
     names = s.rows.split(",") if s.rows else [*LADDER, *(FULL if s.full else ())]
-    if unknown := [n for n in names if n not in (*LADDER, *FULL)]:
-        raise InputError(f"no rows {', '.join(unknown)}; there are {', '.join((*LADDER, *FULL))}")
+    if unknown := [n for n in names if n not in LADDER + FULL]:
+        raise InputError(f"no rows {', '.join(unknown)}; there are {', '.join(LADDER + FULL)}")
     if s.steps and s.minutes: raise InputError("--steps or --minutes, not both")
     return names
 
@@ -146,8 +154,8 @@ def rows_asked(settings):
 def main(settings: CompareSettings):
     "Train the rows, judge them and write `report.md` and `report.html` to `settings.out`"
     s, names, rates = settings, rows_asked(settings), learning_rates(settings.lr)
-    flags = PRESETS[s.preset] | dict(data=s.data, device=s.device, wandb=s.wandb, project=s.project,
-                                     autoencoder=s.autoencoder)
+    flags = {k: getattr(s, k) for k in ("data", "device", "wandb", "project", "autoencoder")}
+    flags = PRESETS[s.preset] | flags
     if s.steps: flags["steps"] = s.steps
     if not s.prefill: flags["prefill"] = False
     folder, photos, sets = Path(s.out), named_data(s.data), s.masks.split(",")
@@ -163,7 +171,8 @@ def main(settings: CompareSettings):
         own = flags | ({"steps": steps_in(s.minutes, name, folder, flags)} if s.minutes else {})
         taken[name] = own["steps"]
         if len(rates) > 1: tried[name] = tried_rates(name, folder, rates, own)
-        if rates: own["lr"] = min(tried[name], key=tried[name].get) if name in tried else rates[0]
+        if name in tried: own["lr"] = min(tried[name], key=tried[name].get)
+        elif rates: own["lr"] = rates[0]
         runs = [folder/f"seed{seed}" for seed in range(s.seeds)]
         rows.append(trained_row(name, runs, own, about, protocol))
         fills[name] = load_model(folder/"seed0"/name/"model.safetensors")
@@ -171,7 +180,8 @@ def main(settings: CompareSettings):
     if s.minutes:
         steps = ", ".join(f"{name} {n}" for name, n in taken.items())
         flags |= {"minutes": s.minutes, "steps": steps}
-    paths = report.write(folder, title, report_parts(rows, fills, photos, sets, flags, s.limit, tried))
+    parts = report_parts(rows, fills, photos, sets, flags, s.limit, tried)
+    paths = report.write(folder, title, parts)
     results = tables.results_table(rows, tables.group_of(sets))
     log_table(title, [*results.columns], results.to_numpy().tolist(), s.project, s.wandb, folder)
     print(*paths, sep="\n")

@@ -1,4 +1,4 @@
-"The first run of a newcomer: train, compare with three simple fills on new photographs, and show them"
+"The first run of a newcomer: train, compare with three simple fills, and show them"
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +14,7 @@ from .settings import DemoSettings
 
 
 def compare(dl, fills):
-    "Metrics on all of `dl` for a dict of name → `fill(image, mask)`, and the fills of the first batch"
+    "Metrics of each of `fills` (name → `fill(image, mask)`) on all of `dl`, and its first batch"
     rows, first = {}, {}
     for name, fill in fills.items():
         metrics = [HoleL1(), SSIM(), LPIPS()]
@@ -37,16 +37,18 @@ def main(settings: DemoSettings):
         image, mask = image.to(device), mask.to(device)
         return model(image*(1 - mask), mask).cpu()
 
-    # the encoder is given the smooth fill: the step from it to latent_control is what was learned
+    # the encoder sees the smooth fill: the step from it to latent_control is what was learned
     fills = {"mean colour": mean_colour, "smooth fill": smooth_fill, "Telea (OpenCV)": telea,
              "latent_control": ours}
     table, filled = compare(learn.dls.valid, fills)
     masked, mask, image, _ = learn.dls.valid.one_batch()
     file = Path(settings.out)/"latent_control/results.png"
-    picture = {"masked input": masked, "hole": outlined(image, mask)} | filled | {"original": image}
+    known = {"masked input": masked, "hole": outlined(image, mask)}
+    picture = known | filled | {"original": image}
     show_rows(picture, max_n=8, height=1.8).savefig(file, dpi=110)
     print(f"\n{len(learn.dls.valid_ds)} photographs never trained on "
           "(hole L1 and LPIPS: lower is better, SSIM: higher)\n")
-    print(pd.DataFrame(table).T.to_string(float_format="{:.4f}".format, na_rep="n/a", col_space=9))
+    printed = pd.DataFrame(table).T.rename("{:16}".format)
+    print(printed.to_string(float_format="{:.4f}".format, na_rep="n/a", col_space=9))
     print(f"\nOpen {file}: each row is one photograph, its hole, the fills and the original.")
     return table

@@ -3,7 +3,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from fastinpaint.judge.protocol import Item
-from fastinpaint.judge.show import latent_damage, outlined, show_rows
+from fastinpaint.judge.show import damage_figure, outlined, show_rows
 from fastinpaint.models.net import composite
 
 from .tables import METRICS
@@ -43,13 +43,10 @@ def grid(items: list[Item], fills):
     return show_rows(columns | {"original": image}, max_n=len(items), height=1.6)
 
 
-def damage_figure(model, items):
-    "Eq. 4.1 of the thesis for these photographs, with the plain encoder of `model`"
+def latent_damage(model, items):
+    "Eq. 4.1 of the thesis for these photographs, by the encoder of `model`"
     image, mask = stacked(items)
-    masked = image*(1 - mask)
-    with torch.no_grad(): damage = latent_damage(model, image, masked)
-    columns = {"masked input": masked, "original": image, "decoded difference": damage}
-    return show_rows(columns, len(items), 1.6)
+    return damage_figure(model, image, image*(1 - mask), len(items), 1.6)
 
 
 def stacked(items):

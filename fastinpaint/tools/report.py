@@ -31,7 +31,7 @@ td,th{padding:.2em .7em;text-align:left}img{max-width:100%}</style>
 
 
 def write(folder, title, parts):
-    """`report.md` with its pictures beside it, and `report.html`, in `folder`; returns their paths.
+    """Write `report.md`, its pictures beside it, and `report.html` to `folder`; returns both paths.
 
     `parts`: pairs of a heading ("" for none) and text, a DataFrame or a matplotlib figure.
     """

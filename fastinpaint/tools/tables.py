@@ -31,7 +31,7 @@ class Row:
 
 
 def read_history(path):
-    "The DataFrame of a `metrics.csv`, with `seconds` from the start of training to each epoch's end"
+    "The DataFrame of a `metrics.csv`, with `seconds` from the start to the end of each epoch"
     history = pd.read_csv(path)  # reads n/a as NaN
     return history.assign(seconds=history["time"].map(_seconds).cumsum())
 
@@ -59,7 +59,8 @@ def results_table(rows, group):
     base = next((r for r in rows if r.name == BASE), Row(BASE, [], []))
     lines = []
     for row in rows:
-        line = {"method": row.name} | {title: spread(row.values(m, group)) for m, title in METRICS.items()}
+        line = {"method": row.name}
+        line |= {title: spread(row.values(m, group)) for m, title in METRICS.items()}
         line["minutes"] = f"{statistics.mean(row.seconds())/60:.1f}" if row.histories else "–"
         changes = {what: (row.values(m, group), base.values(m, group))
                    for what, m in (("LPIPS", "lpips"), ("SSIM", "ssim"))}
@@ -75,8 +76,8 @@ def results_table(rows, group):
 def sets_table(rows):
     """LPIPS by mask set, mean over seeds, and the difference from the baseline over all sets.
 
-    Its 95 % interval is a bootstrap over photographs, each the mean of its holes and seeds: it says
-    what other photographs would change, while ± over seeds says what another start would.
+    Its 95 % interval is a bootstrap over photographs, each the mean of its holes and seeds: it
+    says what other photographs would change, while ± over seeds says what another start would.
     """
     sets = [name for name in rows[0].cards[0]["metrics"] if name != "all"]
     base = next((_by_photograph(r) for r in rows if r.name == BASE), pd.Series(dtype=float))
@@ -99,14 +100,15 @@ def _by_photograph(row):
 
 
 def equal_time_table(rows):
-    "Seconds of the fastest run, and every row's validation metrics of the last epoch within them"
+    "Seconds of the fastest run, and validation metrics of every row's last epoch within them"
     trained = [r for r in rows if r.histories]
     budget = min(s for r in trained for s in r.seconds())
     names = [m for m in METRICS if m in trained[0].histories[0]]
     lines = []
     for row in trained:
         last = pd.concat([h[h["seconds"] <= budget].tail(1) for h in row.histories])
-        lines.append({"method": row.name} | {METRICS[m]: spread([*last[m].dropna()]) for m in names})
+        line = {METRICS[m]: spread([*last[m].dropna()]) for m in names}
+        lines.append({"method": row.name} | line)
     return budget, pd.DataFrame(lines)
 
 
@@ -122,7 +124,7 @@ def step_table(rows):
 
 
 def rates_table(tried):
-    "Metric of every row at every learning rate, the best one marked. `tried`: row → {rate: value}"
+    "Metric of every row at every learning rate, the best marked. `tried`: row → {rate: value}"
     return pd.DataFrame([{"method": name} | {
         f"{rate:g}": f"{v:.4f}" + " ✓"*(v == min(values.values())) for rate, v in values.items()}
         for name, values in tried.items()])
@@ -141,5 +143,5 @@ def chosen_images(rows, mask_set):
     images = pd.DataFrame([image for row in rows if row.histories for card in row.cards
                            for image in card["images"] if image["set"] == mask_set])
     values = images["lpips"].astype(float).fillna(images["hole_l1"])
-    ranked = [*values.groupby(images["name"]).sum().sort_values(ascending=False, kind="stable").index]
+    ranked = values.groupby(images["name"]).sum().sort_values(ascending=False, kind="stable").index
     return {"worst": ranked[0], "median": ranked[len(ranked)//2], "best": ranked[-1]}
