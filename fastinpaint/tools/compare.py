@@ -5,6 +5,8 @@ import os
 from importlib import import_module
 from pathlib import Path
 
+import pandas as pd
+
 from fastinpaint.core.device import choose_device
 from fastinpaint.core.errors import Diverged, InputError, MissingPackage
 from fastinpaint.data.photos import named_data
@@ -135,13 +137,12 @@ def report_parts(rows, fills, photos, sets, flags, limit, tried):
     for name in [n for n in ("latent_control", "mask_control", "lama_l1") if n in fills][:1]:
         parts.append((DAMAGE + name, figures.latent_damage(fills[name], picked)))
     if tried: parts.append((RATES, tables.rates_table(tried)))
-    settings = {**flags, **rows[-1].cards[0]["environment"]}
-    return [*parts, ("Settings", tables.settings_table(settings))]
+    settings = sorted({**flags, **rows[-1].cards[0]["environment"]}.items())
+    return [*parts, ("Settings", pd.DataFrame(settings, columns=["flag", "value"], dtype=object))]
 
 
-def rows_asked(settings):
-    "Names of the rows to train. Raises InputError for settings that do not exist or fit together"
-    s = settings
+def rows_asked(s):
+    "Names of the rows to train by the settings `s`. Raises InputError where these do not fit together"
     if s.preset not in PRESETS:
         raise InputError(f"--preset is one of {', '.join(PRESETS)}, not {s.preset!r}")
     names = s.rows.split(",") if s.rows else [*LADDER, *(FULL if s.full else ())]
@@ -151,13 +152,19 @@ def rows_asked(settings):
     return names
 
 
+def recipe_flags(s):
+    "Flags of the recipes of all rows by the settings `s`"
+    names = "data", "device", "wandb", "project", "autoencoder"
+    flags = PRESETS[s.preset] | {name: getattr(s, name) for name in names}
+    if s.steps: flags["steps"] = s.steps
+    if not s.prefill: flags["prefill"] = False
+    return flags
+
+
 def main(settings: CompareSettings):
     "Train the rows, judge them and write `report.md` and `report.html` to `settings.out`"
     s, names, rates = settings, rows_asked(settings), learning_rates(settings.lr)
-    flags = {k: getattr(s, k) for k in ("data", "device", "wandb", "project", "autoencoder")}
-    flags = PRESETS[s.preset] | flags
-    if s.steps: flags["steps"] = s.steps
-    if not s.prefill: flags["prefill"] = False
+    flags = recipe_flags(s)
     folder, photos, sets = Path(s.out), named_data(s.data), s.masks.split(",")
     if (photos/"valid").is_dir(): photos = photos/"valid"
     os.environ.setdefault("WANDB_RUN_GROUP", f"compare-{s.preset}")

@@ -59,15 +59,12 @@ def results_table(rows, group):
     base = next((r for r in rows if r.name == BASE), Row(BASE, [], []))
     lines = []
     for row in rows:
-        line = {"method": row.name}
+        line, seconds, thesis = {"method": row.name}, row.seconds(), THESIS.get(row.name)
         line |= {title: spread(row.values(m, group)) for m, title in METRICS.items()}
-        line["minutes"] = f"{statistics.mean(row.seconds())/60:.1f}" if row.histories else "–"
-        changes = {what: (row.values(m, group), base.values(m, group))
-                   for what, m in (("LPIPS", "lpips"), ("SSIM", "ssim"))}
-        changes["time"] = row.seconds(), base.seconds()
-        for i, (what, ours) in enumerate(changes.items()):
+        line["minutes"] = f"{statistics.mean(seconds)/60:.1f}" if seconds else "–"
+        changes = [(METRICS[m], row.values(m, group), base.values(m, group)) for m in ("lpips", "ssim")]
+        for i, (what, *ours) in enumerate([*changes, ("time", seconds, base.seconds())]):
             line[f"{what} from (1)"] = relative(*map(statistics.mean, ours)) if all(ours) else "–"
-            thesis = THESIS.get(row.name)
             line[f"thesis, {what}"] = relative(thesis[i], THESIS[BASE][i]) if thesis else "–"
         lines.append(line)
     return pd.DataFrame(lines)
@@ -115,11 +112,9 @@ def equal_time_table(rows):
 def step_table(rows):
     "Milliseconds of a training step by part, mean over seeds of each run's median"
     lines = []
-    for row in rows:
-        if row.parts:
-            found = 1000*pd.DataFrame(row.parts)[[*PARTS]].mean()
-            line = {"method": row.name, **found, "step": found.sum()}
-            lines.append({k: v if k == "method" else f"{v:.0f}" for k, v in line.items()})
+    for row in (r for r in rows if r.parts):
+        found = 1000*pd.DataFrame(row.parts, columns=PARTS).mean()
+        lines.append([row.name, *(f"{ms:.0f}" for ms in (*found, found.sum()))])
     return pd.DataFrame(lines, columns=["method", *PARTS, "step"])
 
 
@@ -128,11 +123,6 @@ def rates_table(tried):
     return pd.DataFrame([{"method": name} | {
         f"{rate:g}": f"{v:.4f}" + " ✓"*(v == min(values.values())) for rate, v in values.items()}
         for name, values in tried.items()])
-
-
-def settings_table(settings):
-    "The dict `settings` by name"
-    return pd.DataFrame(sorted(settings.items()), columns=["flag", "value"], dtype=object)
 
 
 def chosen_images(rows, mask_set):
