@@ -82,6 +82,28 @@ def test_distances_between_sets(photos):
     assert any("4 against 4" in note for note in card.notes) and any("prefer KID" in note for note in card.notes)
 
 
+def grey(folder, **pictures):
+    "A folder of uint8 grey pictures by stem"
+    folder.mkdir()
+    for stem, pixels in pictures.items(): Image.fromarray(pixels).convert("RGB").save(folder/f"{stem}.png")
+    return folder
+
+
+def test_images_are_grouped_by_share_of_hole_and_drift_is_that_of_known_pixels(tmp_path):
+    shares = dict(none=0, quarter=.25, half=.5, all=1)
+    masks = {stem: np.zeros((20, 20), np.uint8) for stem in shares}
+    for stem, share in shares.items(): masks[stem][:round(20*share)] = 255
+    same = {stem: np.full((20, 20), 100, np.uint8) for stem in shares}
+    filled = {stem: np.where(masks[stem] > 0, 0, 151).astype(np.uint8) for stem in shares}
+    card = evaluate_files(grey(tmp_path/"images", **same), grey(tmp_path/"masks", **masks),
+                          grey(tmp_path/"filled", **filled), frechet=False)
+    groups = {name: found["n"]["value"] for name, found in card.by_area.items()}
+    assert groups == {"20%–30%": 1, "40%–50%": 1, "50%–100%": 1}
+    assert all(found["hole_l1"]["value"] == pytest.approx(100/255) for found in card.by_area.values())
+    assert {r["name"]: r["drift"] for r in card.images} == pytest.approx(dict(none=.2, quarter=.2, half=.2, all=0))
+    assert card.drift == pytest.approx(.15)
+
+
 # what cannot be judged
 
 @pytest.mark.parametrize("fill, message", [
