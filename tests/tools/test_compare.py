@@ -101,3 +101,10 @@ def test_finished_runs_are_not_passed_off_as_those_of_other_settings(ladder):
                                             (dict(lr="fast"), "--lr is a number or several by comma, not 'fast'")])
 def test_what_is_unknown_is_named(ladder, wrong, message):
     with pytest.raises(InputError, match=message): ladder(**wrong)
+
+
+def test_cards_of_another_protocol_are_not_kept(ladder):
+    for limit in 3, 2:
+        folder = ladder(rows="latent_control", seeds=1, limit=limit)
+        card = json.loads((folder/"baselines/smooth_fill/card.json").read_text())
+        assert card["data"]["images"] == len(card["images"]) == limit
