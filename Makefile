@@ -27,7 +27,7 @@ $(OLDEST): $(INSTALLED)
 	@touch $@
 
 demo: $(WEIGHTS)
-	@$(PY) -m fastinpaint.tools.demo
+	@.venv/bin/fastinpaint demo
 
 test: $(WEIGHTS) $(OLDEST)
 	@$(PY) -m ruff check .
@@ -37,7 +37,7 @@ lint: $(INSTALLED)
 	@$(PY) -m ruff check .
 
 bench: $(INSTALLED)
-	@$(PY) -m fastinpaint.tools.bench --width 8 --size 256
+	@.venv/bin/fastinpaint bench --width 8 --size 256
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

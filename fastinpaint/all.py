@@ -10,9 +10,10 @@ from .data.holes import PRESETS
 from .data.loaders import InpaintDataLoaders, inpaint_block
 from .data.named import named_data
 from .fill.inpainter import Inpainter
+from .judge.distances import FID, FDEffLite0
 from .judge.evaluate import evaluate, evaluate_files
-from .judge.metrics import FID, LPIPS, PSNR, SSIM, FDEffLite0, HoleL1, default_metrics
-from .judge.protocol import export as export_photos
+from .judge.metrics import LPIPS, PSNR, SSIM, HoleL1, default_metrics
+from .judge.protocol import export_photos
 from .judge.show import latent_damage, results_figure, show_latent_damage
 from .models.context_encoder import context_encoder
 from .models.discriminator import PatchGAN, load_discriminator

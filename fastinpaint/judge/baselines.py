@@ -2,31 +2,36 @@
 
 `image` `[B, 3, H, W]` in [0, 1], `mask` `[B, 1, H, W]`, 1 in the hole.
 
-What `image` holds inside the hole does not matter; what they give outside of it, neither. All but the first two come from
-libraries of the extra `eval` (`pip install fastinpaint[eval]`), without which they raise ImportError.
+The values of `image` inside the hole and those of the result outside of it do not matter. All but
+the first two need the extra `eval` (`pip install fastinpaint[eval]`), or raise MissingPackage.
 """
 import numpy as np
 import torch
 
+from ..core.errors import MissingPackage
 from ..models.prefill import smooth_fill
 
 
 def mean_colour(image, mask):
     "The mean colour of what is known; black where nothing is"
-    known = 1 - mask
-    return ((image*known).sum((2, 3), keepdim=True)/known.sum((2, 3), keepdim=True).clamp_min(1)).expand_as(image)
+    known, sides = 1 - mask, dict(dim=(2, 3), keepdim=True)
+    return ((image*known).sum(**sides)/known.sum(**sides).clamp_min(1)).expand_as(image)
 
 
 def each_image(fill):
-    "A fill of one photograph, uint8 `[H, W, 3]` and bool `[H, W]` to uint8 or float in [0, 1], as a fill of batches"
+    "Makes a fill of uint8 `[H, W, 3]` and bool `[H, W]`, to uint8 or [0, 1], one of batches"
     def batched(image, mask):
-        filled = [fill(x, m[0] > .5) for x, m in zip(_bytes(image*(1 - mask)), mask.cpu().numpy(), strict=True)]
+        pairs = zip(_bytes(image*(1 - mask)), mask.cpu().numpy(), strict=True)
+        try: filled = [fill(x, m[0] > .5) for x, m in pairs]
+        except ImportError as e:
+            raise MissingPackage(f"{e}; pip install fastinpaint[eval]") from e
         return torch.stack([_tensor(x) for x in filled]).to(image.device)
     batched.__doc__, batched.__name__ = fill.__doc__, fill.__name__
     return batched
 
 
-def _bytes(image): return (image.permute(0, 2, 3, 1).clamp(0, 1)*255).round().byte().cpu().numpy()
+def _bytes(image):
+    return (image.permute(0, 2, 3, 1).clamp(0, 1)*255).round().byte().cpu().numpy()
 
 
 def _tensor(x):
@@ -62,4 +67,5 @@ def patchmatch(image, hole):
     return inpaint_pyramid(image, hole, seed=0)
 
 
-BASELINES = {f.__name__: f for f in (mean_colour, smooth_fill, telea, navier_stokes, biharmonic, patchmatch)}
+FILLS = mean_colour, smooth_fill, telea, navier_stokes, biharmonic, patchmatch
+BASELINES = {fill.__name__: fill for fill in FILLS}

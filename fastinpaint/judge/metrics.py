@@ -1,31 +1,25 @@
 """Metrics on composites: the prediction inside the hole, the photograph outside it.
 
-Each is a fastai `Metric`, to be passed to a Learner, and also works without one, to measure any other method:
+Each is a fastai `Metric` for a Learner, and also works without one, to measure any other method:
 
     psnr = PSNR()
-    psnr.update(pred, image, mask)      # as often as there are batches; then read psnr.value, and psnr.reset()
+    psnr.update(pred, image, mask)  # for each batch; then read psnr.value, and psnr.reset()
 
-Images without a hole are left out, since nothing was predicted in them. Values are over all images of the set, summed
-over the processes of a distributed run (so there every process has to ask for `value`). A value that cannot be had
-shows as "n/a" and computes as NaN.
+Images without a hole are left out, since nothing was predicted in them. Values are over all images
+of the set in all processes of a distributed run, where every process has to read `value`. One that
+cannot be computed shows as "n/a" and is NaN in arithmetic.
 """
-
 from functools import cache
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from fastai.learner import Metric
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
 
+from ..core.errors import InputError
 from ..models.net import composite
-from ..models.pretrained import WeightsMissing, efflite0, inception_features, lpips_net
-
-__all__ = ["FDEffLite0", "FID", "HoleL1", "InpaintMetric", "KIDEffLite0", "LPIPS", "NA", "PSNR", "SSIM",
-           "default_metrics"]
+from ..models.pretrained import WeightsMissing, lpips_net
 
 
 class _NotAvailable(float):
@@ -37,7 +31,7 @@ class _NotAvailable(float):
 
 
 NA = _NotAvailable("nan")
-torch.serialization.add_safe_globals([_NotAvailable])  # so that a checkpoint with a table of metrics can be read back
+torch.serialization.add_safe_globals([_NotAvailable])  # checkpoints hold a table of metrics
 _print_once = cache(print)
 
 
@@ -52,16 +46,16 @@ class InpaintMetric(Metric):
     def accumulate(self, learn): self.update(learn.pred, *learn.yb)
 
     def update(self, pred: Tensor, image: Tensor, mask: Tensor):
-        """Take in a batch: `pred` and `image` [B,3,H,W], `image` in [0, 1], `mask` [B,1,H,W], 1 = hole.
+        """Add a batch: `pred` and `image` [B,3,H,W] in [0, 1], `mask` [B,1,H,W], 1 = hole.
 
-        ValueError for other shapes and for images too small for the metric."""
+        Raises ValueError for other shapes, InputError for images too small for the metric."""
         self._check(pred, image, mask)
         self.device = pred.device
-        # plain float32 tensors, also inside autocast: half precision moves the third digit of these metrics
+        # in float32 also inside autocast: half precision moves the third digit of these metrics
         with torch.no_grad(), torch.autocast(pred.device.type, enabled=False):
             holed = mask.as_subclass(Tensor).flatten(1).any(1)
             if not holed.any(): return
-            pred, image, mask = (tensor.as_subclass(Tensor)[holed].float() for tensor in (pred, image, mask))
+            pred, image, mask = (x.as_subclass(Tensor)[holed].float() for x in (pred, image, mask))
             total, count = self.measure(composite(pred, image, mask), image, mask)
         self.total, self.count = self.total + float(total), self.count + float(count)
 
@@ -83,22 +77,25 @@ class InpaintMetric(Metric):
 
     def _check(self, pred, image, mask):
         b, _, h, w = image.shape if image.ndim == 4 else (0, 0, 0, 0)
-        if not (tuple(pred.shape) == tuple(image.shape) == (b, 3, h, w) and tuple(mask.shape) == (b, 1, h, w)):
-            raise ValueError(f"{self.name} takes prediction and image [B,3,H,W] and mask [B,1,H,W], got "
-                             f"{list(pred.shape)}, {list(image.shape)} and {list(mask.shape)}")
+        shapes = [list(x.shape) for x in (pred, image, mask)]
+        if shapes != [[b, 3, h, w], [b, 3, h, w], [b, 1, h, w]]:
+            raise ValueError(f"{self.name} takes prediction and image [B,3,H,W] and mask "
+                             "[B,1,H,W], got {}, {} and {}".format(*shapes))
         if min(h, w) < self.min_size:
-            raise ValueError(f"{self.name} needs images of at least {self.min_size} pixels a side, got {h} x {w}")
+            raise InputError(f"{self.name} needs images of at least {self.min_size} pixels "
+                             f"a side, got {h} x {w}")
 
 
 class HoleL1(InpaintMetric):
     "Mean absolute error over all hole pixels of the set and their three channels, in [0, 1]"
     name = "hole_l1"
 
-    def measure(self, filled, image, mask): return ((filled - image).abs() * mask).sum(), 3 * mask.sum()
+    def measure(self, filled, image, mask):
+        return ((filled - image).abs() * mask).sum(), 3 * mask.sum()
 
 
 class PSNR(InpaintMetric):
-    "Mean over images of the peak signal-to-noise ratio of the composite in dB; 100 for a perfect one"
+    "Mean over images of the peak signal-to-noise ratio of the composite in dB, 100 at most"
     name = "psnr"
 
     def measure(self, filled, image, mask):
@@ -107,20 +104,20 @@ class PSNR(InpaintMetric):
 
 
 class SSIM(InpaintMetric):
-    "Mean over images of the structural similarity of the composite (Wang et al. 2004: 11 x 11 window, sigma 1.5)"
+    "Mean structural similarity of composites (Wang et al. 2004: 11 x 11 window, sigma 1.5)"
     name, min_size = "ssim", 11
 
     def measure(self, filled, image, mask):
-        ssim = structural_similarity_index_measure(filled, image, data_range=1.0, reduction="none")
+        ssim = structural_similarity_index_measure(filled, image, data_range=1., reduction="none")
         return ssim.sum(), len(filled)
 
 
 class NetworkMetric(InpaintMetric):
-    'A metric that needs a pretrained network, looked up with the first batch; "n/a", said once, where it is missing'
+    'A metric by a pretrained network, loaded with the first batch; "n/a" where it is missing'
     net, missing = None, False
 
     def load(self) -> nn.Module:
-        "The network; `WeightsMissing` where it cannot be had"
+        "The network. Raises WeightsMissing where its weights cannot be found"
         raise NotImplementedError
 
     def compare(self, filled: Tensor, image: Tensor) -> tuple:
@@ -130,7 +127,7 @@ class NetworkMetric(InpaintMetric):
     def measure(self, filled, image, mask):
         if self.net is None and not self.missing: self._look_up()
         if self.missing: return 0., 0
-        if filled.device.type == "mps": filled, image = filled.cpu(), image.cpu()  # it has no float64
+        if filled.device.type == "mps": filled, image = filled.cpu(), image.cpu()  # has no float64
         self.net.to(filled.device)
         return self.compare(filled, image)
 
@@ -142,7 +139,7 @@ class NetworkMetric(InpaintMetric):
 
 
 class LPIPS(NetworkMetric):
-    "Mean over images of the learned perceptual distance (Zhang et al. 2018) on the trunk `net`, `alex` or `vgg`"
+    "Mean learned perceptual distance (Zhang et al. 2018) by the trunk `net`, `alex` or `vgg`"
     name = "lpips"
 
     def __init__(self, net: str = "alex"):
@@ -153,86 +150,8 @@ class LPIPS(NetworkMetric):
 
     def load(self): return lpips_net(self.trunk)
 
-    def compare(self, filled, image): return self.net(filled, image, normalize=True).sum(), len(filled)
-
-
-class FeatureDistance(NetworkMetric):
-    "A distance between the features of composites and of photographs, both rounded to 8 bits, as files are"
-    def reset(self):
-        super().reset()
-        if self.net is not None: self.net.reset()
-
     def compare(self, filled, image):
-        self.net.update(_to_bytes(image), real=True)
-        self.net.update(_to_bytes(filled), real=False)
-        return 0., len(filled)
-
-
-class FrechetDistance(FeatureDistance):
-    """Fréchet distance between the features of composites and of photographs (Heusel et al. 2017), in float64.
-
-    Needs two images for a value, and more images than features for one that can be compared with others: the fewer the
-    images, the larger the distance."""
-
-    def features(self) -> nn.Module:
-        "uint8 [B,3,H,W] to features [B, num_features]; `WeightsMissing` where the network cannot be had"
-        raise NotImplementedError
-
-    def load(self): return FrechetInceptionDistance(self.features())
-
-    @property
-    def value(self) -> float:
-        _, count = self._sums()
-        if count < 2: return NA
-        return max(0., self.net.compute().item())  # rounding takes equal sets a little below 0
-
-
-class FID(FrechetDistance):
-    "Fréchet distance on the 2048 pooled features of Inception v3 (torchmetrics): what the literature calls FID"
-    name = "fid"
-
-    def features(self): return inception_features()
-
-
-class FDEffLite0(FrechetDistance):
-    "Fréchet distance on the 1280 pooled features of EfficientNet-Lite0: no FID, and not to be compared with one"
-    name = "fd_efflite0"
-
-    def features(self): return _EffLite0Features()
-
-
-class KIDEffLite0(FeatureDistance):
-    """Kernel distance (Binkowski et al. 2018) on the features of EfficientNet-Lite0, mean over 50 random halves of the set.
-
-    Unbiased, so that sets of different sizes compare; it may be a little below 0. Needs four images for a value."""
-    name = "kid_efflite0"
-
-    def load(self): return KernelInceptionDistance(_EffLite0Features(), subsets=50)
-
-    @property
-    def value(self) -> float:
-        _, count = self._sums()
-        if count < 4: return NA
-        self.net.subset_size = int(count) // 2
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return self.net.compute()[0].item()
-
-
-class _EffLite0Features(nn.Module):
-    "uint8 [B,3,H,W], resized to 224 x 224 and scaled as that network was trained, to features [B,1280]"
-    num_features = 1280
-
-    def __init__(self):
-        super().__init__()
-        self.model = efflite0()
-
-    def forward(self, images):
-        images = F.interpolate(images.float(), size=(224, 224), mode="bilinear", antialias=True)
-        return self.model((images - 127) / 128)
-
-
-def _to_bytes(image: Tensor) -> Tensor: return (image * 255).round().to(torch.uint8)
+        return self.net(filled, image, normalize=True).sum(), len(filled)
 
 
 def default_metrics() -> list:

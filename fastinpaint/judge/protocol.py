@@ -1,7 +1,7 @@
-"""What is judged: photographs with their holes, drawn, exported, or read back with what another system put there.
+"""The photographs and holes of an evaluation: drawn, exported, or read back filled.
 
-Every photograph is cut to the central square and resized, as validation does, and every hole depends on the photograph's name,
-the mask set and the seed alone.
+Every photograph is cut to the central square and resized, as in validation. A hole depends on the
+photograph's name, the mask set and the seed alone.
 """
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..core.errors import InputError
 from ..data.holes import hole_rng
 from ..data.masks import mask_source, read_mask
 from ..data.photos import Skipped, central_square, find_images, open_photo, readable
@@ -19,7 +20,7 @@ SETS = "thin", "medium", "thick"
 
 @dataclass
 class Item:
-    "A photograph uint8 `[H, W, 3]` with its hole bool `[H, W]`, and what a system put there, if it has been filled already"
+    "Photograph and another system's fill uint8 `[H, W, 3]`, and hole bool `[H, W]`"
     set: str
     name: str
     image: np.ndarray
@@ -48,10 +49,10 @@ def holes(photos, masks=SETS, size=256, seed=42, limit=None):
             yield Item(str(mask_set), name, image, hole)
 
 
-def export(photos, folder, masks=SETS, size=256, seed=42, limit=None):
-    """Write the protocol's photographs and holes as PNG, for other systems: `folder/SET/images` and `folder/SET/masks`.
+def export_photos(photos, folder, masks=SETS, size=256, seed=42, limit=None):
+    """Write the protocol's photographs and holes as PNG, for other systems; returns their number.
 
-    Returns their number. Reading them back with `evaluate_files` gives the same pixels.
+    They go to `folder/SET/images` and `folder/SET/masks`. `evaluate_files` reads the same pixels.
     """
     count = 0
     for item in holes(photos, masks, size, seed, limit):
@@ -68,24 +69,27 @@ def _file_name(mask_set): return "".join(c if c.isalnum() else "_" for c in mask
 
 
 def read_items(images, masks, filled, invert=False):
-    "Items from three folders, matched by file stem"
+    "Items from three folders, by file stem. Raises InputError if names or sizes do not match"
     folders = {"images": _by_stem(images), "masks": _by_stem(masks), "filled": _by_stem(filled)}
     stems = set().union(*folders.values())
-    missing = [f"{Path(where)} lacks {', '.join(sorted(stems - found.keys())[:5])}"
-               for where, found in zip((images, masks, filled), folders.values(), strict=True) if stems - found.keys()]
-    if missing: raise ValueError("the folders do not match by file stem: " + "; ".join(missing))
+    missing = [f"{Path(where)} lacks {', '.join(sorted(lacking)[:5])}"
+               for where, found in zip((images, masks, filled), folders.values(), strict=True)
+               if (lacking := stems - found.keys())]
+    if missing: raise InputError(f"the folders do not match by file stem: {'; '.join(missing)}")
     for stem in sorted(stems):
         files = [found[stem] for found in folders.values()]
-        image, hole, fill = np.asarray(open_photo(files[0])), read_mask(files[1], invert), np.asarray(open_photo(files[2]))
-        if not image.shape[:2] == hole.shape == fill.shape[:2]:
-            sizes = ", ".join(f"{f} {x.shape[1]}x{x.shape[0]}" for f, x in zip(files, (image, hole, fill), strict=True))
-            raise ValueError(f"image, mask and fill must be of one size: {sizes}")
-        yield Item(Path(masks).name, stem, image, hole, fill)
+        image, fill = (np.asarray(open_photo(files[i])) for i in (0, 2))
+        arrays = image, read_mask(files[1], invert), fill
+        if len({x.shape[:2] for x in arrays}) > 1:
+            sizes = (f"{file} {x.shape[1]}x{x.shape[0]}"
+                     for file, x in zip(files, arrays, strict=True))
+            raise InputError(f"image, mask and fill must be of one size: {', '.join(sizes)}")
+        yield Item(Path(masks).name, stem, *arrays)
 
 
 def _by_stem(folder):
     found = {}
     for file in find_images(folder):
-        if (stem := Path(file).stem) in found: raise ValueError(f"two files of one stem: {found[stem]} and {file}")
-        found[stem] = file
+        if file != found.setdefault(Path(file).stem, file):
+            raise InputError(f"two files of one stem: {found[Path(file).stem]} and {file}")
     return found

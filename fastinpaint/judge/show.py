@@ -1,7 +1,6 @@
 "Pictures of batches, results and latent damage"
 import matplotlib.pyplot as plt
 import torch
-from fastai.learner import Learner
 from fastcore.basics import patch
 
 from ..core.device import evaluating
@@ -19,14 +18,15 @@ def outlined(image, mask):
 
 
 def show_rows(columns, max_n=4, height=2.2):
-    """Draw a dict of title → images `[B, 3, H, W]` in [0, 1] as columns, one row per image, at their true aspect.
+    """Draw a dict of title → images `[B, 3, H, W]` in [0, 1] as columns, a row for each image.
 
     Returns the matplotlib figure.
     """
-    images = {title: x[:max_n].detach().float().clamp(0, 1).cpu() for title, x in columns.items()}
+    images = {k: x[:max_n].detach().float().clamp(0, 1).cpu() for k, x in columns.items()}
     h, w = next(iter(images.values())).shape[-2:]
     rows = min(max_n, len(next(iter(images.values()))))
-    fig, axes = plt.subplots(rows, len(images), figsize=(len(images)*height*w/h, rows*height + .3), squeeze=False)
+    figsize = len(images)*height*w/h, rows*height + .3
+    fig, axes = plt.subplots(rows, len(images), figsize=figsize, squeeze=False)
     for j, (title, x) in enumerate(images.items()):
         axes[0, j].set_title(title, fontsize=10)
         for i in range(rows):
@@ -37,7 +37,7 @@ def show_rows(columns, max_n=4, height=2.2):
 
 
 def batch_columns(masked, mask, image, *_, pred=None):
-    "What one looks at in a batch: the model's input, where the hole is, what was put there, and the original"
+    "Masked input, outlined hole, the composite of `pred` if given, and original, by title"
     columns = {"masked input": masked, "hole": outlined(image, mask)}
     if pred is not None: columns["result"] = composite(pred, image, mask)
     return columns | {"original": image}
@@ -51,31 +51,34 @@ def show_batch(self: InpaintDL, b=None, max_n=4, **kwargs):
 
 @patch
 def show_results(self: InpaintDL, b, out, max_n=4, **kwargs):
-    "Masked input, outlined hole, result and original of a batch, side by side; returns the figure"
+    "Masked input, outlined hole, result and original side by side; returns the figure"
     return show_rows(batch_columns(*b, pred=out.to(b[0].device)), max_n)
 
 
 def show_latent_damage(learn, max_n=4):
-    """What a hole does to the features (thesis, Eq. 4.1 and Fig. 4.4): `D[E(image) - E(masked)]`, next to the images.
+    """What a hole does to the features (thesis, Eq. 4.1 and Fig. 4.4), beside the images.
 
-    Where the last column departs from grey outside the hole, the mask damaged features there as well. Returns the figure.
+    Where the last column departs from grey outside the hole, the mask damaged features there too.
     """
     masked, mask, image, _ = learn.dls.valid.one_batch()
-    with evaluating(learn.model), torch.no_grad(): damage = latent_damage(learn.model, image, masked)
-    return show_rows({"masked input": masked, "original": image, "decoded difference": damage}, max_n)
+    with evaluating(learn.model): return damage_figure(learn.model, image, masked, max_n)
 
 
-Learner.show_latent_damage = show_latent_damage
+def damage_figure(model, image, masked, max_n=4, height=2.2):
+    "The figure of `latent_damage` beside the images"
+    with torch.no_grad(): damage = latent_damage(model, image, masked)
+    columns = {"masked input": masked, "original": image, "decoded difference": damage}
+    return show_rows(columns, max_n, height)
 
 
 def latent_damage(model, image, masked):
-    "Eq. 4.1 of the thesis: the decoded difference `D[E(image) - E(masked)]`, `[B, 3, H, W]`, with the plain encoder on both"
+    "Decoded difference `D[E(image) - E(masked)]` `[B, 3, H, W]` of thesis Eq. 4.1, plain encoder"
     h, w = image.shape[-2:]
     return model.decode(model.encode(image) - model.encode(masked))[..., :h, :w]
 
 
 def results_figure(learn, max_n=4):
-    "The first validation images and what the model makes of them, as `Learner.show_results` draws them"
+    "The first validation images and their fills, drawn by `show_results`; returns the figure"
     batch = learn.dls.valid.one_batch()
     with learn.no_bar(): pred, _ = learn.get_preds(dl=[batch])
     return learn.dls.valid.show_results(batch, pred, max_n=max_n)

@@ -1,31 +1,49 @@
-"Seconds per training step of recipes, interleaved in one run; what each loss costs; and whether the data keeps up"
+"Seconds per training step of recipes in turn, the cost of each loss, and the supply of data"
 import statistics
 import time
+from functools import partial
 
 import torch
 from fastai.callback.channelslast import ChannelsLast
+from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
+from fastai.data.core import DataLoaders
 from fastai.torch_core import set_seed
 
-from fastinpaint.all import *
 from fastinpaint.core.device import choose_device
+from fastinpaint.data.loaders import InpaintDataLoaders
+from fastinpaint.data.photos import named_data
+from fastinpaint.models.lama import lama
+from fastinpaint.models.pretrained import perceptual_network
+from fastinpaint.train.callback.adversarial import AdversarialTraining
+from fastinpaint.train.callback.freeze import FreezeSchedule
+from fastinpaint.train.callback.latent import LatentLoss
+from fastinpaint.train.callback.precision import BFloat16
+from fastinpaint.train.learner import inpaint_learner
+from fastinpaint.train.losses import InpaintLoss, Perceptual, PixelL1
+
+from .settings import BenchSettings
 
 # name → model, loss, callbacks
 METHODS = {"lama_l1": lambda: (lama, PixelL1(), []),
-           "latent_control": lambda: (partial(lama, control=True), PixelL1(), [FreezeSchedule(), LatentLoss()])}
+           "latent_control": lambda: (partial(lama, control=True), PixelL1(),
+                                      [FreezeSchedule(), LatentLoss()])}
 
 
 def adversarial_methods(perceptual):
     "The recipes of Table 5.2, and the first of them without one of its losses at a time"
     network, name = perceptual_network(perceptual)
     pixel, terms = PixelL1(10., missing=0.), [Perceptual(network)] if network else []
-    found = {"lama": lambda: (lama, InpaintLoss(pixel, *terms), [AdversarialTraining()])}
-    if terms: found[f"  without perceptual ({name})"] = lambda: (lama, InpaintLoss(pixel), [AdversarialTraining()])
-    found["  without R1"] = lambda: (lama, InpaintLoss(pixel, *terms), [AdversarialTraining(r1=0.)])
+    def full(model=lama, cbs=(), **gan):
+        return model, InpaintLoss(pixel, *terms), [*cbs, AdversarialTraining(**gan)]
+    found = {"lama": full}
+    if terms:
+        found[f"  without perceptual ({name})"] = lambda: (
+            lama, InpaintLoss(pixel), [AdversarialTraining()])
+    found["  without R1"] = lambda: full(r1=0.)
     found["  without discriminator"] = lambda: (lama, InpaintLoss(pixel, *terms), [])
-    control = [FreezeSchedule(), LatentLoss(1e-4, pixel=True)]
-    found["latent_control_gan"] = lambda: (
-        partial(lama, control=True), InpaintLoss(pixel, *terms), [*control, AdversarialTraining()])
+    found["latent_control_gan"] = lambda: full(
+        partial(lama, control=True), [FreezeSchedule(), LatentLoss(1e-4, pixel=True)])
     return found
 
 
@@ -37,9 +55,9 @@ class RepeatBatch:
     def __iter__(self): return iter([self.batch]*self.n)
 
 
-class StepTimes(Callback):
-    "Seconds of each training step, from its batch to the end of the optimizer's step, appended to `seconds`"
-    order = -20  # before whatever else a batch brings
+class StepSeconds(Callback):
+    "Seconds of each training step, from its batch to the end of the optimizer's step"
+    order = -20  # before any other callback
 
     def __init__(self): self.seconds = []
 
@@ -53,13 +71,14 @@ class StepTimes(Callback):
 
 
 def step_times(methods, batch, rounds, steps, bf16=False, **sizes):
-    "Seconds of `rounds`×`steps` training steps of each of `methods` (name → list), in turn, on one `batch`"
+    "Seconds of `rounds`×`steps` steps of each of `methods` (name → list), in turn, on one `batch`"
     dls = DataLoaders(RepeatBatch(batch, steps), RepeatBatch(batch, 0), device=batch[0].device)
-    timers, learners = {name: StepTimes() for name in methods}, {}
+    timers, learners = {name: StepSeconds() for name in methods}, {}
     for name, method in methods.items():
         model, loss, cbs = method()
-        learners[name] = inpaint_learner(dls, model(**sizes, autoencoder=None), loss, metrics=[],
-                                         cbs=[*cbs, ChannelsLast(), timers[name], *([BFloat16()] if bf16 else [])])
+        cbs += [ChannelsLast(), timers[name], *([BFloat16()] if bf16 else [])]
+        model = model(**sizes, autoencoder=None)
+        learners[name] = inpaint_learner(dls, model, loss, metrics=[], cbs=cbs)
         learners[name].remove_cb(ProgressCallback)
     for r in range(rounds + 1):
         for name, learn in learners.items():
@@ -78,34 +97,23 @@ def images_per_second(dls):
     return n/(time.perf_counter() - start)
 
 
-@call_parse
-def main(
-    width: int = 8,        # Channels of the first stage
-    size: int = 256,       # Side of the images in pixels
-    bs: int = 8,           # Batch size
-    blocks: int = 9,       # Residual blocks of the refiner
-    rounds: int = 5,       # Times that each recipe has its turn, after one to warm up
-    steps: int = 4,        # Training steps in a turn
-    workers: int = 2,      # Data loading processes
-    data: str = "sample",  # Photographs, as for the recipes
-    device: str = "auto",  # auto, cpu, cuda …
-    bf16: store_true = False,  # bfloat16 autocast
-    gan: store_true = False,   # Compare `latent_control_gan` with `lama` instead, and say what each loss costs
-    perceptual: str = "auto",  # With --gan: perceptual network, as for the recipes
-):
-    "Compare the training step of `latent_control` with that of `lama_l1`: same size, width and batch"
-    methods = adversarial_methods(perceptual) if gan else METHODS
-    baseline, ours = ("lama", "latent_control_gan") if gan else ("lama_l1", "latent_control")
+def main(settings: BenchSettings):
+    "Print the step of each method, the supply of data, and the ratio of the last to the first"
+    s, device = settings, choose_device(settings.device)
+    methods = adversarial_methods(s.perceptual) if s.gan else METHODS
+    baseline, *_, ours = methods
     set_seed(0)
-    device = choose_device(device)
-    dls = InpaintDataLoaders.from_folder(named_data(data), size=size, bs=bs, steps=41, num_workers=workers, device=device)
-    supply = images_per_second(dls)
-    times = step_times(methods, dls.train.one_batch(), rounds, steps, bf16, width=width, blocks=blocks)
+    dls = InpaintDataLoaders.from_folder(named_data(s.data), size=s.size, bs=s.bs, steps=41,
+                                         num_workers=s.workers, device=device)
+    supply, batch = images_per_second(dls), dls.train.one_batch()
+    times = step_times(methods, batch, s.rounds, s.steps, s.bf16, width=s.width, blocks=s.blocks)
     medians = {name: statistics.median(t) for name, t in times.items()}
-    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, width {width}, {size} px, batch {bs}"
-          f"{', bf16' if bf16 else ''}: {rounds}×{steps} steps each, in turn")
+    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, "
+          f"width {s.width}, {s.size} px, batch {s.bs}{', bf16' if s.bf16 else ''}: "
+          f"{s.rounds}×{s.steps} steps each, in turn")
     for name, t in times.items():
-        print(f"{name:30} {medians[name]:8.4f} s/step (min {min(t):.4f}, max {max(t):.4f}), {bs/medians[name]:.1f} images/s")
-    demand = bs/medians[ours]
-    print(f"{'data alone':30} {supply:8.1f} images/s with {workers} workers, {supply/demand:.1f} times what {ours} takes")
+        print(f"{name:30} {medians[name]:8.4f} s/step (min {min(t):.4f}, max {max(t):.4f}), "
+              f"{s.bs/medians[name]:.1f} images/s")
+    print(f"{'data alone':30} {supply:8.1f} images/s with {s.workers} workers, "
+          f"{supply*medians[ours]/s.bs:.1f} times what {ours} takes")
     print(f"{ours} / {baseline} step ratio: {medians[ours]/medians[baseline]:.3f}")

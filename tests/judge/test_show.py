@@ -2,7 +2,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from fastinpaint.judge.show import latent_damage, outlined, results_figure, show_rows
+from fastinpaint.judge.show import latent_damage, outlined, results_figure, show_latent_damage, show_rows
 from fastinpaint.train.callback.freeze import FreezeSchedule
 from fastinpaint.train.callback.latent import LatentLoss
 
@@ -70,7 +70,7 @@ def test_latent_damage_is_the_decoded_difference(tiny_learner):
     learn = tiny_learner(FreezeSchedule(), LatentLoss(), control=True)
     learn.fit(1)
     learn.model.train()
-    fig = learn.show_latent_damage(max_n=2)
+    fig = show_latent_damage(learn, max_n=2)
     assert titles(fig) == ["masked input", "original", "decoded difference"] and len(fig.axes) == 2*3
     assert all(m.training for m in learn.model.modules())
     model, image = learn.model.eval(), torch.rand(1, 3, 21, 30)

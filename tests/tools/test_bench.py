@@ -3,6 +3,9 @@ import pytest
 import torch
 
 from fastinpaint.tools.bench import METHODS, adversarial_methods, images_per_second, main, step_times
+from fastinpaint.tools.settings import BenchSettings
+
+TINY = dict(width=2, size=32, bs=2, blocks=1, rounds=1, steps=1, workers=0, device="cpu")
 
 
 @pytest.mark.parametrize("methods", [METHODS, adversarial_methods("none")])
@@ -14,18 +17,18 @@ def test_every_step_of_every_method_is_timed_but_the_warm_up(methods):
 
 
 def test_the_last_line_is_the_ratio(capsys, photos):
-    main(width=2, size=32, bs=2, blocks=1, rounds=1, steps=1, workers=0, data=str(photos), device="cpu")
+    main(BenchSettings(data=str(photos), **TINY))
     *_, data, last = capsys.readouterr().out.strip().splitlines()
     assert last.startswith("latent_control / lama_l1 step ratio: ") and float(last.split()[-1]) > 0
     assert data.startswith("data alone")
 
 
 def test_with_gan_the_adversarial_recipes_are_compared(capsys, photos):
-    main(width=2, size=32, bs=2, blocks=1, rounds=1, steps=1, workers=0, data=str(photos), device="cpu", gan=True,
-         perceptual="none")
+    main(BenchSettings(data=str(photos), gan=True, perceptual="none", **TINY))
     lines = capsys.readouterr().out.strip().splitlines()
     assert lines[-1].startswith("latent_control_gan / lama step ratio: ")
-    assert [line[2:].split("  ")[0] for line in lines if line.startswith("  without")] == ["without R1", "without discriminator"]
+    parts = [line[2:].split("  ")[0] for line in lines if line.startswith("  without")]
+    assert parts == ["without R1", "without discriminator"]
 
 
 def test_the_supply_counts_images_after_the_first_batch():

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fastinpaint.tools.bench_speed import main, naive, run_times
+from fastinpaint.tools.settings import BenchSpeedSettings
 
 
 def test_every_run_but_the_warm_up_is_timed_in_turn():
@@ -24,8 +25,8 @@ def test_the_naive_run_calls_every_batchnorm(tiny_lama):
 
 
 @pytest.mark.parametrize("width", [8, 2])
-def test_every_line_tells_a_ratio_and_a_difference_below_a_thousandth(capsys, width):
-    main(width=width, size=32, blocks=1, rounds=2, device="cpu", threads=1)
+def test_every_line_has_a_ratio_and_a_difference_below_a_thousandth(capsys, width):
+    main(BenchSpeedSettings(width=width, size=32, blocks=1, rounds=2, device="cpu", threads=1))
     first, *lines = capsys.readouterr().out.strip().splitlines()
     assert f"width {width}, 32 px" in first and [line.split()[0] for line in lines] == ["naive", "faster"]
     assert all(float(re.search(r"largest difference (\S+) of", line)[1]) < 1e-3 for line in lines)

@@ -3,7 +3,9 @@ import shutil
 
 import pytest
 
+from fastinpaint.core.errors import Diverged, InputError
 from fastinpaint.tools import compare
+from fastinpaint.tools.settings import CompareSettings
 
 
 @pytest.fixture
@@ -14,8 +16,9 @@ def ladder(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "UNTRAINED", ("smooth_fill",))
 
     def run(**kwargs):
-        compare.main(**(dict(preset="smoke", seeds=2, rows="lama_l1,latent_control", data=str(photos), masks="thick",
-                             autoencoder="none", out=str(tmp_path/"compare"), device="cpu", limit=3) | kwargs))
+        given = dict(preset="smoke", seeds=2, rows="lama_l1,latent_control", data=str(photos),
+                     masks="thick", autoencoder="none", out=str(tmp_path/"compare"), device="cpu", limit=3)
+        compare.main(CompareSettings(**given | kwargs))
         return tmp_path/"compare"
     return run
 
@@ -71,18 +74,19 @@ def test_a_loss_that_is_no_number_loses(ladder, monkeypatch, capsys):
     train = compare.train
 
     def diverging(name, run, **flags):
-        if flags["lr"] == 10.: raise SystemExit("training stopped")
+        if flags["lr"] == 10.: raise Diverged("training stopped")
         train(name, run, **flags)
     monkeypatch.setattr(compare, "train", diverging)
     folder = ladder(lr="10,1e-3", rows="latent_control", seeds=1)
     assert settings(folder, "seed0/latent_control")[0]["lr"] == .001
-    assert "latent_control at 10: training stopped" in capsys.readouterr().out and "| inf |" in (folder/"report.md").read_text()
+    assert "latent_control at 10: training stopped" in capsys.readouterr().out
+    assert "| inf |" in (folder/"report.md").read_text()
 
 
 def test_interrupted_while_rates_are_tried_it_stops(ladder, monkeypatch):
-    def interrupted(*args, **kwargs): raise SystemExit(130)
+    def interrupted(*args, **kwargs): raise KeyboardInterrupt
     monkeypatch.setattr(compare, "train", interrupted)
-    with pytest.raises(SystemExit, match="130"): ladder(lr="1e-3,1e-2")
+    with pytest.raises(KeyboardInterrupt): ladder(lr="1e-3,1e-2")
 
 
 def test_finished_runs_are_not_passed_off_as_those_of_other_settings(ladder):
@@ -96,4 +100,11 @@ def test_finished_runs_are_not_passed_off_as_those_of_other_settings(ladder):
                                             (dict(steps=3, minutes=1), "--steps or --minutes"),
                                             (dict(lr="fast"), "--lr is a number or several by comma, not 'fast'")])
 def test_what_is_unknown_is_named(ladder, wrong, message):
-    with pytest.raises(SystemExit, match=message): ladder(**wrong)
+    with pytest.raises(InputError, match=message): ladder(**wrong)
+
+
+def test_cards_of_another_protocol_are_not_kept(ladder):
+    for limit in 3, 2:
+        folder = ladder(rows="latent_control", seeds=1, limit=limit)
+        card = json.loads((folder/"baselines/smooth_fill/card.json").read_text())
+        assert card["data"]["images"] == len(card["images"]) == limit

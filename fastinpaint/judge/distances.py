@@ -1,0 +1,127 @@
+"""Distances between a set of fills and their photographs, by features of a pretrained network.
+
+Like all metrics they are updated batch by batch. They say nothing of a single image.
+"""
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from ..models.pretrained import efflite0, inception_features
+from .metrics import NA, NetworkMetric
+
+SMALL = 2048  # images below which a Fréchet distance depends mostly on their number
+
+
+class FeatureDistance(NetworkMetric):
+    "A distance between features of composites and of photographs, both rounded to 8 bits"
+    def reset(self):
+        super().reset()
+        if self.net is not None: self.net.reset()
+
+    def compare(self, filled, image):
+        self.net.update(_to_bytes(image), real=True)
+        self.net.update(_to_bytes(filled), real=False)
+        return 0., len(filled)
+
+
+class FrechetDistance(FeatureDistance):
+    """Fréchet distance (Heusel et al. 2017) between composites and photographs, in float64.
+
+    Needs two images for a value, and more images than features for one that can be compared with
+    others: the fewer the images, the larger the distance."""
+
+    def features(self) -> nn.Module:
+        "uint8 [B,3,H,W] to features [B, num_features]. Raises WeightsMissing without weights"
+        raise NotImplementedError
+
+    def load(self): return FrechetInceptionDistance(self.features())
+
+    @property
+    def value(self) -> float:
+        _, count = self._sums()
+        if count < 2: return NA
+        return max(0., self.net.compute().item())  # rounding takes equal sets a little below 0
+
+
+class FID(FrechetDistance):
+    "Fréchet distance on the 2048 pooled features of Inception v3, as in the literature"
+    name = "fid"
+
+    def features(self): return inception_features()
+
+
+class FDEffLite0(FrechetDistance):
+    "Fréchet distance on the 1280 pooled features of EfficientNet-Lite0; not comparable with FID"
+    name = "fd_efflite0"
+
+    def features(self): return _EffLite0Features()
+
+
+class KIDEffLite0(FeatureDistance):
+    """Kernel distance (Binkowski et al. 2018) on EfficientNet-Lite0, mean over 50 random halves.
+
+    Unbiased, so that sets of different sizes compare; it may lie below 0. Needs four images.
+    """
+    name = "kid_efflite0"
+
+    def load(self): return KernelInceptionDistance(_EffLite0Features(), subsets=50)
+
+    @property
+    def value(self) -> float:
+        _, count = self._sums()
+        if count < 4: return NA
+        self.net.subset_size = int(count) // 2
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return self.net.compute()[0].item()
+
+
+class _EffLite0Features(nn.Module):
+    "uint8 [B,3,H,W] at 224 x 224, scaled as that network was trained, to features [B,1280]"
+    num_features = 1280
+
+    def __init__(self):
+        super().__init__()
+        self.model = efflite0()
+
+    def forward(self, images):
+        images = F.interpolate(images.float(), size=(224, 224), mode="bilinear", antialias=True)
+        return self.model((images - 127) / 128)
+
+
+def _to_bytes(image: Tensor) -> Tensor: return (image * 255).round().to(torch.uint8)
+
+
+class SetDistances:
+    "FID (where its weights are), fd_efflite0 and kid_efflite0 of every mask set"
+    def __init__(self): self.sets, self.halves, self.odd = {}, FDEffLite0(), None
+
+    def update(self, name, pred, image, mask):
+        "Add one fill `pred` `[1, 3, H, W]` of `image` to the set `name`"
+        if name not in self.sets: self.sets[name] = FID(), FDEffLite0(), KIDEffLite0()
+        if name == next(iter(self.sets)): self._compare_halves(image)
+        for metric in self.sets[name]: metric.update(pred, image, mask)
+
+    def _compare_halves(self, image):
+        "Every second photograph against the one before it"
+        if self.odd is None or self.odd.shape != image.shape: self.odd = image
+        else:
+            self.halves.update(self.odd, image, torch.ones_like(image[:, :1]))
+            self.odd = None
+
+    def values(self):
+        "Set → distance → dict of its value, None where there is none"
+        def found(value): return dict(value=None if np.isnan(value) else float(value))
+        return {name: {m.name: found(m.value) for m in of} for name, of in self.sets.items()}
+
+    def notes(self):
+        "What a reader of the values has to know"
+        count = int(self.halves.count)
+        yield (f"Two halves of the photographs themselves, {count} against {count}, "
+               f"have a fd_efflite0 of {self.halves.value:.4f}.")
+        if max(fd.count for _, fd, _ in self.sets.values()) < SMALL:
+            yield (f"Below {SMALL} images prefer KID, which does not depend on their number, "
+                   "to Fréchet distances.")

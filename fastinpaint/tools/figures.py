@@ -1,0 +1,55 @@
+"Figures of a comparison: training curves, the same holes filled by every row, latent damage"
+import matplotlib.pyplot as plt
+import torch
+
+from fastinpaint.judge.protocol import Item
+from fastinpaint.judge.show import damage_figure, outlined, show_rows
+from fastinpaint.models.net import composite
+
+from .tables import METRICS
+
+
+def curves(rows):
+    """Validation LPIPS and hole L1 against epochs and against minutes, a line for each seed.
+
+    Cut at twice the value in which the best run ends.
+    """
+    trained = [r for r in rows if r.histories]
+    fig, axes = plt.subplots(2, 2, figsize=(11, 7))
+    for (left, right), metric in zip(axes, ("lpips", "hole_l1"), strict=True):
+        for colour, row in enumerate(trained):
+            for i, history in enumerate(row.histories):
+                style = dict(color=f"C{colour}", label=row.name if i == 0 else None, lw=1)
+                left.plot(history["epoch"] + 1, history[metric], **style)
+                right.plot(history["seconds"]/60, history[metric], **style)
+        ends = [end for r in trained for h in r.histories if (end := h[metric].iat[-1]) == end]
+        for axis in left, right:
+            axis.set_ylabel(METRICS[metric])
+            if ends: axis.set_ylim(.9*min(ends), 2*min(ends))
+    axes[1, 0].set_xlabel("epochs of equally many steps")
+    axes[1, 1].set_xlabel("minutes of training")
+    axes[0, 0].legend(fontsize=8)
+    fig.tight_layout()
+    return fig
+
+
+def grid(items: list[Item], fills):
+    "The same holes filled by every row: dict of name → `fill(image, mask)`"
+    image, mask = stacked(items)
+    columns = {"hole": outlined(image, mask)}
+    with torch.no_grad():
+        for name, fill in fills.items():
+            columns[name] = composite(fill(image*(1 - mask), mask), image, mask)
+    return show_rows(columns | {"original": image}, max_n=len(items), height=1.6)
+
+
+def latent_damage(model, items):
+    "Eq. 4.1 of the thesis for these photographs, by the encoder of `model`"
+    image, mask = stacked(items)
+    return damage_figure(model, image, image*(1 - mask), len(items), 1.6)
+
+
+def stacked(items):
+    "Images `[B, 3, H, W]` in [0, 1] and masks `[B, 1, H, W]`"
+    images, masks = zip(*(item.tensors() for item in items), strict=True)
+    return torch.cat(images), torch.cat(masks)

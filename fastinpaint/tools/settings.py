@@ -1,0 +1,113 @@
+"Settings of the tools, a class for each command"
+from dataclasses import dataclass
+
+from ..core.settings import flag, setting
+from ..train.settings import Settings
+
+
+@dataclass(kw_only=True)
+class EvaluateSettings:
+    """Write an evaluation card of a model, a baseline, or a folder filled by another system.
+
+    It has hole L1, PSNR, SSIM, LPIPS and distances between sets, by mask set and by share of hole.
+    """
+    model: str = flag(
+        "", "sample, a saved model, a LaMa checkpoint, or a baseline: mean_colour, telea …")
+    data: str = flag("sample", "Photographs: a folder, or sample (its valid/), pets, imagenette")
+    masks: str = flag(
+        "thin,medium,thick",
+        "Mask sets by comma: presets, folders, pool:FOLDER; with --filled, one folder")
+    size: int = flag(256, "Side of the square crops in pixels")
+    seed: int = flag(42, "Of the holes")
+    limit: int = flag(0, "Photographs to take, 0 for all")
+    out: str = flag("runs/evaluation", "Folder for card.json and card.md")
+    export_masks: str = flag(
+        "", "Write photographs and holes as PNG to this folder, for other systems, and stop")
+    images: str = flag("", "With --filled: the photographs")
+    filled: str = flag("", "Photographs that another system has filled, matched by file stem")
+    invert: bool = flag(False, "With --filled: in mask files, 0 or black is the hole")
+    no_frechet: bool = flag(False, "Skip the distances between sets")
+    device: str = flag("auto", "auto, cpu, cuda …")
+
+
+@dataclass(kw_only=True)
+class CompareSettings:
+    """Train the rows of the ladder alike, judge them by one protocol, and report.
+
+    Writes report.md and report.html. Started again, it keeps what is finished.
+    """
+    preset: str = flag(
+        "cpu", "smoke (minutes), cpu (128 px, width 8; overnight), gpu (256 px, width 64, bf16)")
+    seeds: int = flag(3, "Runs of every row")
+    full: bool = flag(False, "The rows of Table 5.2 as well")
+    rows: str = flag("", "Only these rows, by comma")
+    data: str = flag("sample", "Photographs with train/ and valid/, as for the recipes")
+    masks: str = flag("thin,medium,thick", "Mask sets of the evaluation, by comma")
+    steps: int = flag(0, "Training steps of a row; 0: the preset's")
+    minutes: float = flag(0., "Minutes of training steps of every row, in place of equal steps")
+    prefill: bool = flag(True, "Give encoders a smooth fill, or the thesis' black hole")
+    lr: str = flag(
+        "", "Highest learning rate, or several by comma, of which each row takes its best")
+    autoencoder: str = flag(
+        "sample", "Where encoders and decoders start; at width 64 a file of the autoencoder recipe")
+    limit: int = flag(0, "Photographs to judge on, 0 for all")
+    out: str = flag("runs/compare", "Folder of the report and of all runs")
+    device: str = flag("auto", "auto, cpu, cuda …")
+    wandb: str = flag("disabled", "W&B: disabled, offline, online, or auto; all runs in one group")
+    project: str = setting("fastinpaint", "W&B project")
+
+
+@dataclass(kw_only=True)
+class DemoSettings(Settings):
+    "Train `latent_control` on the sample photographs and compare it with untrained fills"
+    out: str = flag("runs/demo", "Folder of the run, which goes to OUT/latent_control")
+    # a refiner of five blocks takes more steps in the same minutes than the published nine
+    blocks: int = flag(5, "Residual blocks of the refiner")
+    steps: int = flag(2800, "Training steps in all")
+
+
+@dataclass(kw_only=True)
+class BenchSettings:
+    "Compare the training step of `latent_control` with that of `lama_l1`, all else alike"
+    width: int = flag(8, "Channels of the first stage")
+    size: int = flag(256, "Side of the images in pixels")
+    bs: int = flag(8, "Batch size")
+    blocks: int = flag(9, "Residual blocks of the refiner")
+    rounds: int = flag(5, "Times that each recipe has its turn, after one to warm up")
+    steps: int = flag(4, "Training steps in a turn")
+    workers: int = flag(2, "Data loading processes")
+    data: str = flag("sample", "Photographs, as for the recipes")
+    device: str = flag("auto", "auto, cpu, cuda …")
+    bf16: bool = flag(False, "bfloat16 autocast")
+    gan: bool = flag(
+        False, "Compare `latent_control_gan` with `lama` instead, and show what each loss costs")
+    perceptual: str = flag("auto", "With --gan: perceptual network, as for the recipes")
+
+
+@dataclass(kw_only=True)
+class BenchFillSettings:
+    "Fill photographs of growing sizes: time and memory should grow no faster than pixels"
+    share: float = flag(.1, "Share of hole, a square in the middle")
+    model: str = flag("sample", "As for `Inpainter`")
+    device: str = flag("auto", "auto, cpu, cuda …")
+    precision: str = flag("fp32", "fp32 or bf16")
+    strategy: str = flag("auto", "auto, whole, crop, tiles or resize")
+    sides: str = flag("512,1024,2048,4096", "Sides of the photographs in pixels")
+    alone: int = flag(0, "Measure this side in this process and print JSON")
+
+
+@dataclass(kw_only=True)
+class BenchSpeedSettings:
+    "Compare a network run naively with what `faster` makes of it: one image, batch 1"
+    width: int = flag(8, "8: the sample model; else a LaMa of that width with random weights")
+    size: int = flag(512, "Side of the image in pixels")
+    blocks: int = flag(9, "Residual blocks, of random weights")
+    rounds: int = flag(20, "Runs of each")
+    device: str = flag("auto", "auto, cpu, cuda …")
+    threads: int = flag(2, "CPU threads")
+    bf16: bool = flag(False, "Time the faster network in bfloat16 autocast too")
+    compile: bool = flag(False, "Time it by torch.compile too (needs a C++ compiler, and minutes)")
+
+
+TOOLS = dict(evaluate=EvaluateSettings, compare=CompareSettings, demo=DemoSettings,
+             bench=BenchSettings, bench_fill=BenchFillSettings, bench_speed=BenchSpeedSettings)
