@@ -66,7 +66,7 @@ class FeatureMatching(Term):
 class Perceptual(Term):
     """Sum over the feature maps of `network` of the squared distance between prediction and image (LaMa, § 3.2).
 
-    `network(image)` takes RGB `[B, 3, H, W]` in [0, 1] and gives a list of features; see `pretrained.perceptual_network`.
+    `network(image)` takes RGB `[B, 3, H, W]` in [0, 1] and gives a list of features; see `perceptual.perceptual_network`.
     """
     name = "perceptual"
 

@@ -17,7 +17,7 @@ from ..data.loaders import InpaintDataLoaders
 from ..data.photos import named_data
 from ..judge.show import results_figure
 from ..models.load import save_model
-from ..models.pretrained import perceptual_network
+from ..models.perceptual import perceptual_network
 from .callback.checkpoint import Checkpoint, History
 from .callback.ema import EMA
 from .callback.precision import BFloat16
@@ -95,7 +95,7 @@ recipe_flags = delegates(train_recipe, but=["loss", "chosen"])  # gives a recipe
 def full_loss(perceptual):
     """LaMa's losses on images besides the adversarial ones: L1 on known pixels and the perceptual term, with its weights.
 
-    `perceptual` as for `pretrained.perceptual_network`. Returns the loss, and for settings.json what was asked for and found.
+    `perceptual` as for `perceptual.perceptual_network`. Returns the loss, and for settings.json what was asked for and found.
     """
     network, name = perceptual_network(perceptual)
     terms = [PixelL1(10., known=1., missing=0.), *([Perceptual(network)] if network else [])]

@@ -427,7 +427,7 @@ def test_named_data(tmp_path, monkeypatch):
     monkeypatch.setenv("FASTAI_HOME", str(tmp_path))
     monkeypatch.setattr(photos, "fastai_path", lambda _: tmp_path)
     monkeypatch.setattr(photos.urllib.request, "urlopen", lambda *_, **__: time.sleep(60))  # a network that never answers
-    monkeypatch.setattr(photos, "unreachable", partial(photos.unreachable, seconds=0.2))
+    monkeypatch.setattr("fastinpaint.core.download.TIMEOUT", .2)
     start = time.monotonic()
     with pytest.raises(ConnectionError, match="cannot download pets.*no answer.*--data path/to/photos"): named_data("pets")
     assert time.monotonic() - start < 5

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fastinpaint import recipes
 from fastinpaint.fill.inpainter import Inpainter
-from fastinpaint.models import pretrained
+from fastinpaint.models import perceptual
 from fastinpaint.models.load import load_model
 from fastinpaint.models.pretrained import WeightsMissing
 from fastinpaint.models.weights import read_weights
@@ -106,7 +106,7 @@ def test_an_autoencoder_of_another_width_is_refused(train, autoencoder, tmp_path
 @pytest.mark.parametrize("name", ADVERSARIAL)
 def test_a_perceptual_network_is_never_random(train, tmp_path, monkeypatch, name, capsys):
     def missing(*args): raise WeightsMissing("run `make weights`")
-    for maker in "_imagenet_resnet", "_vgg_stages": monkeypatch.setattr(pretrained, maker, missing)
+    for maker in "_imagenet_resnet", "_UnitStages": monkeypatch.setattr(perceptual, maker, missing)
     with pytest.raises(WeightsMissing, match="make weights"): train(name, tmp_path, autoencoder="none", perceptual="vgg")
     folder = train(name, tmp_path, autoencoder="none", perceptual="auto")
     assert json.loads((folder/"settings.json").read_text())["perceptual_network"] == "none"
@@ -149,7 +149,7 @@ def test_ctrl_c_saves_the_model_and_resuming_finishes_the_run(train, tmp_path, p
     output, errors = process.communicate()
     assert process.returncode == 130, errors
     assert "--resume" in output and not (folder/"results.png").exists()
-    assert load_model(folder/"model.safetensors").config["control"]
+    assert load_model(folder/"model.safetensors").config["control"] == "mask"
     train("latent_control", tmp_path, **settings, resume=True)
     assert [row["epoch"] for row in csv.DictReader((folder/"metrics.csv").open())] == ["0", "1", "2"]
     assert (folder/"results.png").is_file()
