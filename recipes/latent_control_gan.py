@@ -15,4 +15,4 @@ def main(
     loss, chosen = full_loss(perceptual)
     chosen |= dict(r1_every=r1_every, lr_d=lr_d)
     cbs = [FreezeSchedule(), LatentLoss(1e-4, pixel=True), AdversarialTraining(r1_every=r1_every, lr=lr_d)]
-    return train_recipe("latent_control_gan", partial(lama, control=True), cbs, loss, chosen, lr=lr, **kwargs)
+    return train_recipe("latent_control_gan", partial(lama, control="mask"), cbs, loss, chosen, lr=lr, **kwargs)

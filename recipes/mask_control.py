@@ -6,4 +6,4 @@ from fastinpaint.all import *
 @recipe_flags
 def main(**kwargs):
     "Table 5.1 (2): L1 in pixels through a frozen decoder, mask control on a frozen encoder"
-    return train_recipe("mask_control", partial(lama, control=True), [FreezeSchedule()], **kwargs)
+    return train_recipe("mask_control", partial(lama, control="mask"), [FreezeSchedule()], **kwargs)

@@ -118,7 +118,7 @@ def test_without_gradio_the_page_says_what_to_install(cli, monkeypatch):
 
 def test_export_and_page_are_given_what_was_asked_for(cli, monkeypatch):
     calls = []
-    export, page = SimpleNamespace(export=lambda *o: calls.append(o)), SimpleNamespace(launch=lambda **o: calls.append(o))
+    export, page = SimpleNamespace(export_model=lambda *o: calls.append(o)), SimpleNamespace(launch=lambda **o: calls.append(o))
     monkeypatch.setitem(sys.modules, "fastinpaint.serve.export", export)
     monkeypatch.setitem(sys.modules, "fastinpaint.serve.app", page)
     assert cli("export", "sample", "-o", "a.onnx").stdout == "a.onnx\n"

@@ -14,7 +14,6 @@ from scipy.ndimage import distance_transform_edt
 from ..core.device import choose_device, memory_at_hand
 from ..data.masks import hole_of, read_mask
 from ..data.pictures import open_picture, reading
-from ..models.faster import faster
 from ..models.load import read_model
 from . import strategies
 
@@ -40,7 +39,7 @@ class Inpainter:
         else: self.device = next(model.parameters()).device if device == "auto" else choose_device(device)
         self.model, self.precision, self.strategy = model, precision, strategy
         # the copy that fills; half precision is no place for Winograd's sums
-        self.net = faster(model, winograd=self.device.type == "cpu" and precision == "fp32").to(self.device)
+        self.net = model.folded(winograd=self.device.type == "cpu" and precision == "fp32").to(self.device)
 
     def __call__(self, image, mask, invert=False, dilate=0, feather=0, refine=False, strategy=None):
         """`image` with the hole of `mask` filled, a `PIL.Image` of its mode and size (16-bit colours: a uint16 array).

@@ -3,6 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..core.errors import InputError
+from .folded import copied
 from .net import InpaintNet
 from .prefill import smooth_fill
 
@@ -50,6 +52,8 @@ class FilledHole(nn.Module):
     def forward(self, encoder, masked, mask):
         image, hole = masked/(1 - mask).clamp_min(.5), mask > .5
         return encoder(smooth_fill(image, hole.to(image)) if self.smooth else torch.where(hole, self.colour, image))
+
+    def folded_with(self, encoder): return copied(self)
 
 
 class Encoder(nn.Module):
@@ -108,9 +112,9 @@ def context_encoder(width=8, size=128, prefill=False):
     the image to a map of 4 to 7 pixels a side (128 px: five stages of 1, 1, 2, 4 and 8 times `width` channels); each channel's
     map passes a fully-connected layer of its own, and a 1×1 convolution mixes the channels; as many stages lead up to the whole
     image. The encoder is told of the hole by the mean colour in it, or with `prefill` sees a smooth fill there.
-    Raises ValueError for a `width` below 1 or a `size` below 8.
+    Raises InputError for a `width` below 1 or a `size` below 8.
     """
-    if width < 1 or size < 2*SMALLEST_MAP: raise ValueError(f"no Context Encoder of {width=}, {size=}: at least 1 and 8")
+    if width < 1 or size < 2*SMALLEST_MAP: raise InputError(f"no Context Encoder of {width=}, {size=}: at least 1 and 8")
     sizes = [size]
     while sizes[-1] >= 2*SMALLEST_MAP: sizes.append(sizes[-1]//2)
     *sizes, n = sizes

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..kernels import zero_conv_merge
+from .folded import FoldedAlphaChannel, FoldedMaskControl, copied, folded, frozen, widened
 
 
 class AlphaChannel(nn.Module):
@@ -23,6 +24,14 @@ class AlphaChannel(nn.Module):
         y = first.act(first.bn(F.conv2d(x, torch.cat([first.conv.weight, self.weight], dim=1))))
         y = first.add_linear(y, image)
         return rest(y if self.linear is None else y + F.conv2d(mask, self.linear))
+
+    def folded_with(self, encoder):
+        "Equal to this in eval mode, for inference with `encoder.folded()`"
+        stage = encoder.stages[0]
+        first = copied(stage)
+        first.conv = widened(stage.conv, self.weight)
+        if stage.linear is not None: first.linear = widened(stage.linear, self.linear)
+        return FoldedAlphaChannel(first.folded().to(memory_format=torch.channels_last))
 
 
 class ZeroConv(nn.Module):
@@ -59,6 +68,23 @@ class MaskControl(nn.Module):
             guide = mask_stage(guide)
             latent = zero_conv(stage(latent), guide)
         return latent
+
+    @torch.no_grad()
+    def folded_with(self, encoder):
+        "Equal to this in eval mode, for inference with `encoder.folded()`; what no mask changes is computed here, once"
+        weight, *weights = [zero_conv.weight for zero_conv in self.zero_convs]
+        known, step = two_levels(*copied(self.mask_stages[0]), None)
+        first = encoder.stages[0].folded()
+        if first.linear is None:
+            first.linear = nn.utils.skip_init(nn.Conv2d, 3, len(weight), 1, device=weight.device, dtype=weight.dtype)
+            for p in first.linear.parameters(): p.zero_()
+        first.linear = widened(first.linear, F.conv2d(step.view(1, -1, 1, 1), weight).view(-1, 1, 1, 1))
+        first.linear.bias += weight.flatten(1) @ known
+        conv, *rest = self.mask_stages[1]
+        second = copied(conv)  # of mask and ones
+        second.weight = frozen(torch.einsum("ocij,lc->olij", conv.weight, torch.stack([step, known])))
+        mask_stages = folded(nn.ModuleList([nn.Sequential(second, *rest), *self.mask_stages[2:]]))
+        return FoldedMaskControl(first.to(memory_format=torch.channels_last), mask_stages, weights)
 
 
 def two_levels(conv, bn, act, mask):

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..core.errors import InputError
 from .published import read_public
 
 MOST_CHANNELS = 512
@@ -19,7 +20,7 @@ class PatchGAN(nn.Module):
     """
     def __init__(self, width=64, layers=4):
         super().__init__()
-        if width < 1 or layers < 1: raise ValueError(f"no PatchGAN of {width=}, {layers=}")
+        if width < 1 or layers < 1: raise InputError(f"no PatchGAN of {width=}, {layers=}")
         channels = [min(width*2**i, MOST_CHANNELS) for i in range(layers)]
         channels.append(min(channels[-1]*2, MOST_CHANNELS))
         self.stages = nn.ModuleList([nn.Sequential(patch_conv(3, width, 2), nn.LeakyReLU(.2))])
@@ -41,19 +42,19 @@ def patch_conv(n_in, n_out, stride): return nn.Conv2d(n_in, n_out, 4, stride, pa
 def load_discriminator(path):
     """The discriminator in a published LaMa checkpoint (`.ckpt`, state dict, safetensors), to fine-tune with.
 
-    Width and layers are read off the weights. Raises FileNotFoundError, and ValueError where the file holds none, or one of
+    Width and layers are read off the weights. Raises MissingFile, and InputError where the file holds none, or one of
     another architecture.
     """
     part = re.compile(r"(?:.*\.)?discriminator\.(model\d+\..*)")
     public = {m[1]: v for k, v in read_public(Path(path)).items() if (m := part.fullmatch(k))}
-    if "model0.0.weight" not in public: raise ValueError(f"{path} holds no PatchGAN (no key like discriminator.model0.0.weight)")
+    if "model0.0.weight" not in public: raise InputError(f"{path} holds no PatchGAN (no key like discriminator.model0.0.weight)")
     last = max(int(re.match(r"model(\d+)", k)[1]) for k in public)
     model = PatchGAN(public["model0.0.weight"].shape[0], max(last - 1, 1))
     names = {k: f"model{last}.0.{k.split('.')[1]}" if k.startswith("head") else re.sub(r"stages\.(\d+)", r"model\1", k)
              for k in model.state_dict()}
     wrong = [f"{public[theirs].shape} {theirs}" if theirs in public else f"no {theirs}"
              for ours, theirs in names.items() if theirs not in public or public[theirs].shape != model.state_dict()[ours].shape]
-    if wrong: raise ValueError(f"{path} is a discriminator of another shape: {', '.join(map(str, wrong[:3]))}")
+    if wrong: raise InputError(f"{path} is a discriminator of another shape: {', '.join(map(str, wrong[:3]))}")
     model.load_state_dict({ours: public[theirs] for ours, theirs in names.items()})
     return model
 

@@ -2,6 +2,9 @@
 import torch
 from torch import nn
 
+from .folded import Convs, FoldedFFC, FoldedFFCBlock, copied, folded, frozen, fused, gain_and_bias
+from .winograd import WIDE, Winograd
+
 
 class FourierUnit(nn.Module):
     """A 1×1 convolution of the spectrum: every output pixel depends on every input pixel.
@@ -24,6 +27,12 @@ class FourierUnit(nn.Module):
             parts = parts.view(b, c, 2, h, w//2 + 1).permute(0, 1, 3, 4, 2).contiguous()
             y = torch.fft.irfft2(torch.view_as_complex(parts), s=(h, w), norm="ortho")
         return y.to(x.dtype)
+
+    def folded(self, winograd=False):
+        "Equal to this in eval mode, for inference only: BatchNorm is part of the convolution"
+        new = copied(self)
+        new.conv, new.bn = fused(self.conv, self.bn), nn.Identity()
+        return new
 
 
 class SpectralTransform(nn.Module):
@@ -61,6 +70,17 @@ class FFC(nn.Module):
         y = torch.cat([self.to_local(x), self.local_to_global(loc) + self.spectral(glob)], dim=1)
         return self.act(self.bn(y))
 
+    @torch.no_grad()
+    def folded(self, winograd=False):
+        "Equal to this in eval mode, for inference only; `winograd` speeds up wide ones on a CPU"
+        gain, bias = gain_and_bias(self.bn)
+        local, glob = gain.view(-1, 1, 1, 1).split(self.split)
+        wide = winograd and sum(self.split) >= WIDE
+        convs = (Winograd if wide else Convs)(self.to_local.weight*local, self.local_to_global.weight*glob)
+        spectral = folded(self.spectral)
+        spectral.expand.weight = frozen(self.spectral.expand.weight*glob)
+        return FoldedFFC(convs, spectral, bias, copied(self.act))
+
 
 class FFCBlock(nn.Module):
     """Residual block of two FFCs.
@@ -74,3 +94,6 @@ class FFCBlock(nn.Module):
         if signed: nn.init.zeros_(self.conv2.bn.weight)
 
     def forward(self, x): return x + self.conv2(self.conv1(x))
+
+    def folded(self, winograd=False):
+        return FoldedFFCBlock(folded(self.conv1, winograd), folded(self.conv2, winograd))

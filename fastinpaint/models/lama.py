@@ -5,21 +5,24 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..core.errors import InputError
 from .control import AlphaChannel, MaskControl
 from .ffc import FFCBlock
+from .folded import FoldedConvBlock, FoldedUpBlock, PixelBlocks, copied, folded, fused, gain_and_bias
 from .net import InpaintNet
 from .weights import read_weights
 
 LOCAL_SHARE = 4  # one channel in four is local, as in every published LaMa
+CONDITIONERS = {"alpha": AlphaChannel, "mask": MaskControl, None: None}
 SAMPLE_AUTOENCODER = Path(__file__).parent/"autoencoder.safetensors"
 
 
 def conv_bn(x, conv, bn):
     "`bn(conv(x))`; with fixed statistics as one convolution, which spares a pass over the largest features there are"
     if bn.training: return bn(conv(x))
-    scale = bn.weight*torch.rsqrt(bn.running_var + bn.eps)
+    gain, bias = gain_and_bias(bn)
     x = F.pad(x, [conv.padding[0]]*4, mode="reflect")
-    return F.conv2d(x, conv.weight*scale.view(-1, 1, 1, 1), bn.bias - bn.running_mean*scale, conv.stride)
+    return F.conv2d(x, conv.weight*gain.view(-1, 1, 1, 1), bias, conv.stride)
 
 
 class ConvBlock(nn.Module):
@@ -39,6 +42,9 @@ class ConvBlock(nn.Module):
 
     def add_linear(self, y, x): return y if self.linear is None else y + self.linear(x)
 
+    def folded(self, winograd=False):
+        return FoldedConvBlock(fused(self.conv, self.bn), self.linear and copied(self.linear))
+
 
 class UpBlock(nn.Module):
     "Transposed convolution that doubles the size, BatchNorm, ReLU; with `linear` plus a linear path, as in `ConvBlock`"
@@ -53,6 +59,9 @@ class UpBlock(nn.Module):
         y = self.act(self.bn(self.conv(x)))
         return y if self.linear is None else y + self.linear(x)
 
+    def folded(self, winograd=False):
+        return FoldedUpBlock(fused(self.conv, self.bn), self.linear and copied(self.linear))
+
 
 class Encoder(nn.Module):
     """RGB image `[B, 3, H, W]` in [0, 1] to a latent `[B, width·2^depth, H/2^depth, W/2^depth]`.
@@ -66,6 +75,10 @@ class Encoder(nn.Module):
         self.stages.extend(ConvBlock(width*2**i, width*2**(i + 1), 3, stride=2, linear=linear) for i in range(depth))
 
     def forward(self, x): return self.stages(x)
+
+    def folded(self, winograd=False):
+        "Equal to this in eval mode, for inference only; its channels lie last in memory"
+        return copied(self, folded).to(memory_format=torch.channels_last)
 
 
 class Refiner(nn.Module):
@@ -101,21 +114,30 @@ class Decoder(nn.Module):
         image = self.head(self.stages(latent))
         return image if self.linear else image.sigmoid()
 
+    def folded(self, winograd=False):
+        "Equal to this in eval mode, for inference only; its channels lie last in memory"
+        new = copied(self, folded)
+        new.head = PixelBlocks(self.head)
+        return new.to(memory_format=torch.channels_last)
 
-def lama(width=8, blocks=9, depth=3, control=False, delta=False, linear=True, prefill=True, autoencoder="sample"):
+
+def lama(width=8, blocks=9, depth=3, control="alpha", delta=False, linear=True, prefill=True, autoencoder="sample"):
     """LaMa with `width` channels in its first stage, `blocks` residual blocks and `depth` halvings of the size.
 
-    `control`: False tells the encoder about the mask through a fourth input channel, True through mask control, None not
-    at all (an autoencoder). `delta` adds a skip connection around the refiner. `linear` adds linear paths and signed
+    `control` is how the encoder learns about the mask: "alpha" through a fourth input channel (once False), "mask" through
+    mask control (once True), None not at all (an autoencoder). `delta` adds a skip connection around the refiner. `linear` adds linear paths and signed
     residual blocks; `prefill` gives the encoder a smooth fill in place of a black hole. The published checkpoints have
     neither, and width 64.
     `autoencoder` is where encoder and decoder start from: "sample" (bundled, width 8), a file of the `autoencoder`
-    recipe, or None for random weights. Raises ValueError where that file holds another architecture.
+    recipe, or None for random weights. Raises InputError for other arguments, or where that file holds another architecture.
     """
-    if width < 1 or blocks < 0 or depth < 1: raise ValueError(f"no LaMa of {width=}, {blocks=}, {depth=}")
+    if width < 1 or blocks < 0 or depth < 1:
+        raise InputError(f"no LaMa of {width=}, {blocks=}, {depth=}")
+    if control not in CONDITIONERS:
+        raise InputError(f'no LaMa of {control=}: expected "alpha" (once False), "mask" (once True) or None')
     config = dict(width=width, blocks=blocks, depth=depth, control=control, delta=delta, linear=linear, prefill=prefill)
     channels = width*2**depth
-    conditioner = {False: AlphaChannel, True: MaskControl}[control](width, depth, linear) if control is not None else None
+    conditioner = control and CONDITIONERS[control](width, depth, linear)
     model = InpaintNet(Encoder(width, depth, linear), Refiner(channels, blocks, delta, signed=linear),
                       Decoder(width, depth, linear), conditioner, prefill, config)
     if autoencoder is not None: load_autoencoder(model, autoencoder)
@@ -125,13 +147,13 @@ def lama(width=8, blocks=9, depth=3, control=False, delta=False, linear=True, pr
 def load_autoencoder(model, path):
     """Copy encoder and decoder of the autoencoder file `path` ("sample": the bundled one) into `model`.
 
-    Raises ValueError where the file holds another width, depth or kind than the model.
+    Raises InputError where the file holds another width, depth or kind than the model.
     """
     state, config = read_weights(SAMPLE_AUTOENCODER if path == "sample" else path)
     shape = "width", "depth", "linear"
     theirs, ours = ([f"{k}={c.get(k)}" for k in shape] for c in (config, model.config))
     if theirs != ours:
-        raise ValueError(f"the autoencoder {path} was made with {', '.join(theirs)}, this model with {', '.join(ours)}: "
+        raise InputError(f"the autoencoder {path} was made with {', '.join(theirs)}, this model with {', '.join(ours)}: "
                          "build the model to match, or pass autoencoder=None to start from random weights")
     for part in "encoder", "decoder":
         module = getattr(model, part)

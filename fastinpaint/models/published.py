@@ -4,9 +4,11 @@ import re
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from ..core.errors import InputError, MissingFile
 from .lama import lama
 
 # Ours → public, inside one layer. Where several public tensors stand, ours is their concatenation along `dim`:
@@ -28,20 +30,20 @@ def load_lama(path):
 
     `path`: a Lightning `.ckpt`, a saved state dict (also one taken from a TorchScript model), or safetensors. Nothing in
     the file is executed: tensors are read with `weights_only=True`, Python objects beside them become inert
-    placeholders. The architecture is read off the weights. Raises FileNotFoundError, and ValueError where the file
+    placeholders. The architecture is read off the weights. Raises MissingFile, and InputError where the file
     holds no LaMa generator.
     """
     public = generator_state(read_public(path))
     layers = {int(m[1]) for k in public if (m := re.match(r"model\.(\d+)\.", k))}
     split = [i for i in sorted(layers) if f"model.{i}.ffc.convl2g.weight" in public]
-    if not split: raise ValueError(f"{path} holds no LaMa generator (no key like generator.model.4.ffc.convl2g.weight)")
+    if not split: raise InputError(f"{path} holds no LaMa generator (no key like generator.model.4.ffc.convl2g.weight)")
     depth, blocks = split[0] - 1, sum(f"model.{i}.conv1.ffc.convl2l.weight" in public for i in layers)
     width, channels, *_ = public["model.1.ffc.convl2l.weight"].shape
-    control = False if channels == 4 else True if "mask_encoder.0.weight" in public else None
+    control = "alpha" if channels == 4 else "mask" if "mask_encoder.0.weight" in public else None
     model = lama(width, blocks, depth, control, linear=False, prefill=False, autoencoder=None)
     state = {name: public_tensor(public, name, depth, blocks) for name in model.state_dict()}
     wrong = [k for k, v in model.state_dict().items() if state[k] is None or state[k].shape != v.shape]
-    if wrong: raise ValueError(f"{path} is no LaMa of the published layout: {', '.join(wrong[:5])} missing or of another shape")
+    if wrong: raise InputError(f"{path} is no LaMa of the published layout: {', '.join(wrong[:5])} missing or of another shape")
     model.load_state_dict(state)
     return model.eval()
 
@@ -52,17 +54,20 @@ class Placeholder:
 
 
 def read_public(path):
-    "All tensors of a checkpoint file, name → tensor, read without executing anything in it"
+    """All tensors of a checkpoint file, name → tensor, read without executing anything in it.
+
+    Raises MissingFile, and InputError where it cannot be read.
+    """
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"no checkpoint at {path.absolute()}")
-    if path.suffix == ".safetensors": return load_file(path)
+    if not path.is_file(): raise MissingFile(f"no checkpoint at {path.absolute()}")
     try:
+        if path.suffix == ".safetensors": return load_file(path)
         with safe_globals([(Placeholder, name) for name in get_unsafe_globals_in_checkpoint(path)]):
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as e:
-        raise ValueError(f"{path} cannot be read as tensors: it is damaged, or made of other things. Of a TorchScript file, "
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as e:
+        raise InputError(f"{path} cannot be read as tensors: it is damaged, or made of other things. Of a TorchScript file, "
                          "save the state first: torch.save(torch.jit.load(file).state_dict(), 'state.pt')") from e
-    if not isinstance(state, dict): raise ValueError(f"{path} holds a {type(state).__name__}, not a state dict")
+    if not isinstance(state, dict): raise InputError(f"{path} holds a {type(state).__name__}, not a state dict")
     return state.get("state_dict", state)
 
 

@@ -5,13 +5,14 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from ..core.errors import InputError, MissingFile
 from ..core.files import replacing
 
 FORMAT = "fastinpaint-1"
 
 
 def write_weights(path, state, config):
-    """Write `state` (name → tensor) and `config` (whatever JSON holds) to `path`, atomically.
+    """Write `state` (name → tensor) and `config` (a JSON object) to `path`, atomically.
 
     The config travels in the file's header, so that the two never part; `path` with the suffix `.json` repeats it for readers.
     """
@@ -23,14 +24,14 @@ def write_weights(path, state, config):
 
 
 def read_weights(path):
-    "The `(state, config)` that `write_weights` wrote. Raises FileNotFoundError, or ValueError if it is some other file."
+    "The `(state, config)` that `write_weights` wrote. Raises MissingFile, or InputError for any other file."
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"no weights file at {path.absolute()}")
+    if not path.is_file(): raise MissingFile(f"no weights file at {path.absolute()}")
     try:
         with safe_open(path, "pt") as f:
             meta = f.metadata() or {}
             state = {k: f.get_tensor(k) for k in f.keys()}
-    except SafetensorError as e: raise ValueError(f"{path} is no complete safetensors file ({e})") from e
+    except SafetensorError as e: raise InputError(f"{path} is no complete safetensors file ({e})") from e
     if meta.get("format") != FORMAT:
-        raise ValueError(f"{path} was not written by fastinpaint (for LaMa's own checkpoints there is load_lama)")
+        raise InputError(f"{path} was not written by fastinpaint (for LaMa's own checkpoints there is load_lama)")
     return state, json.loads(meta["config"])

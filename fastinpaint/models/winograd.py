@@ -3,6 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .folded import frozen
+
 # Winograd's minimal filtering F(4×4, 3×3): data, kernel and output transforms (Lavin & Gray 2016, § 4.3)
 DATA = torch.tensor([[4., 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
                      [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]])
@@ -13,13 +15,15 @@ STRIP = 128  # rows of a map at a time, which bounds memory
 
 
 class Winograd(nn.Module):
-    "`faster.Convs` in a quarter of their multiplications: blocks of 6×6 pixels, transformed once for both, give 4×4"
-    def __init__(self, ffc):
+    """`folded.Convs` in a quarter of their multiplications, for four times the memory of their weights; not in half precision.
+
+    Blocks of 6×6 pixels, transformed once for both convolutions, give 4×4 pixels each.
+    """
+    def __init__(self, to_local, local_to_global):
         super().__init__()
-        weights = ffc.to_local.weight, ffc.local_to_global.weight
-        kernel = KERNEL.to(weights[0])
-        self.weights = nn.ParameterList(
-            nn.Parameter(torch.einsum("ui,vj,ocij->uvoc", kernel, kernel, w).flatten(0, 1).contiguous(), False) for w in weights)
+        kernel, weights = KERNEL.to(to_local), (to_local, local_to_global)
+        transformed = (torch.einsum("ui,vj,ocij->uvoc", kernel, kernel, w).flatten(0, 1) for w in weights)
+        self.weights = nn.ParameterList(frozen(w.contiguous()) for w in transformed)
         self.register_buffer("data", torch.kron(DATA, DATA).view(36, 1, 6, 6), persistent=False)
         self.register_buffer("output", torch.kron(OUTPUT, OUTPUT), persistent=False)
 

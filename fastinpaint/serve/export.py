@@ -13,8 +13,8 @@ from torch import nn
 from torch.export import Dim
 
 from ..core.device import evaluating
+from ..core.errors import InputError, MissingPackage
 from ..core.files import replacing
-from ..models.faster import faster
 from ..models.ffc import FourierUnit
 from ..models.lama import Encoder
 from ..models.load import model_file, read_model
@@ -42,22 +42,22 @@ H and W: any from {smallest} to {largest}. Checked against the model: {checked}.
 """
 
 
-def export(model, out, format="onnx"):
+def export_model(model, out, format="onnx"):
     """Write `model` to the file `out` for another runtime, and a card beside it; returns the path.
 
     `model` is as for `Inpainter`. `format` "onnx" needs `pip install fastinpaint[onnx]`, "torch" writes a `torch.export` program
     (`torch.export.load(out).module()(image, mask)`). Both take images of any height and width from 16 pixels to 8192, and give
-    what the model does, at three sizes, within a thousandth; else nothing is written. Raises ValueError for a network of
-    one fixed size, ImportError without the packages, RuntimeError where the check fails.
+    what the model does, at three sizes, within a thousandth; else nothing is written. Raises InputError for a network of
+    one fixed size or an unknown `format`, MissingPackage, and RuntimeError where the check fails.
     """
-    if format not in FORMATS: raise ValueError(f"no format {format!r}: expected {' or '.join(FORMATS)}")
+    if format not in EXPORTERS: raise InputError(f"no format {format!r}: expected {' or '.join(EXPORTERS)}")
     path, net = Path(out), read_model(model) if isinstance(model, str | Path) else model
     if not isinstance(net.encoder, Encoder):
-        raise ValueError(f"{type(net).__name__} has one fixed size, and cannot be exported for any: take a model of lama()")
-    network = Filled(net).cpu().eval()
+        raise InputError(f"{type(net).__name__} has one fixed size, and cannot be exported for any: take a model of lama()")
+    network = PortableNet(net).cpu().eval()
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), evaluating(net):
         file = Path(folder)/path.name
-        run = FORMATS[format](network, file)
+        run = EXPORTERS[format](network, file)
         errors = {f"{w}x{h}": _error(net, run, h, w) for h, w in CHECKED}
         if max(errors.values()) > TOLERANCE:
             raise RuntimeError(f"the exported model differs from the model by {max(errors.values()):.2g} of the largest value; "
@@ -67,11 +67,11 @@ def export(model, out, format="onnx"):
     return path
 
 
-class Filled(nn.Module):
+class PortableNet(nn.Module):
     "`(image, mask) → filled` of an `InpaintNet`, in operations that every runtime has and with no question about the size"
     def __init__(self, net):
         super().__init__()
-        self.net = faster(net, winograd=False)
+        self.net = net.folded(winograd=False)
         for module in list(self.net.modules()):
             for name, child in module.named_children():
                 if isinstance(child, FourierUnit): setattr(module, name, MatrixFourier(child))
@@ -188,7 +188,7 @@ def export_onnx(network, path):
     try:
         import onnxruntime
         import onnxscript  # noqa: F401 - torch's exporter needs it
-    except ImportError as e: raise ImportError(f"ONNX needs {e.name}: pip install 'fastinpaint[onnx]'") from e
+    except ImportError as e: raise MissingPackage(f"ONNX needs {e.name}: pip install 'fastinpaint[onnx]'") from e
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*axis name.*", UserWarning)  # image and mask share theirs, as they should
         program = torch.onnx.export(network, _example(*CHECKED[0]), dynamic_shapes=_sizes(), dynamo=True, verbose=False,
@@ -200,7 +200,7 @@ def export_onnx(network, path):
     return run
 
 
-FORMATS = dict(onnx=export_onnx, torch=export_program)
+EXPORTERS = dict(onnx=export_onnx, torch=export_program)
 
 
 def _card(path, model, net, errors):

@@ -12,7 +12,7 @@ from fastinpaint.core.device import choose_device
 
 # name → model, loss, callbacks
 METHODS = {"lama_l1": lambda: (lama, PixelL1(), []),
-           "latent_control": lambda: (partial(lama, control=True), PixelL1(), [FreezeSchedule(), LatentLoss()])}
+           "latent_control": lambda: (partial(lama, control="mask"), PixelL1(), [FreezeSchedule(), LatentLoss()])}
 
 
 def adversarial_methods(perceptual):
@@ -25,7 +25,7 @@ def adversarial_methods(perceptual):
     found["  without discriminator"] = lambda: (lama, InpaintLoss(pixel, *terms), [])
     control = [FreezeSchedule(), LatentLoss(1e-4, pixel=True)]
     found["latent_control_gan"] = lambda: (
-        partial(lama, control=True), InpaintLoss(pixel, *terms), [*control, AdversarialTraining()])
+        partial(lama, control="mask"), InpaintLoss(pixel, *terms), [*control, AdversarialTraining()])
     return found
 
 

@@ -1,4 +1,4 @@
-"Seconds to fill one image: the network run naively against what `faster` makes of it, interleaved in one run"
+"Seconds to fill one image: the network run naively against its folded form, interleaved in one run"
 import statistics
 import time
 from unittest.mock import patch
@@ -10,7 +10,6 @@ from torch import nn
 from fastinpaint.all import *
 from fastinpaint.core.device import choose_device
 from fastinpaint.models import lama as modules
-from fastinpaint.models.faster import faster
 
 
 def naive(net):
@@ -60,7 +59,7 @@ def main(
     bf16: store_true = False,     # Time ours in bfloat16 autocast too
     compile: store_true = False,  # Time ours through torch.compile too (needs a C++ compiler, and minutes)
 ):
-    "Compare a network run naively with what `faster` makes of it: one image, batch 1"
+    "Compare a network run naively with its folded form: one image, batch 1"
     set_seed(0)
     torch.set_num_threads(threads)
     device = choose_device(device)
@@ -68,9 +67,9 @@ def main(
     mask = torch.zeros(1, 1, size, size, device=device)
     mask[..., size//4:size//2, size//4:3*size//4] = 1
     masked = torch.rand(1, 3, size, size, device=device)*(1 - mask)
-    fast = faster(net)
+    fast = net.folded()
     runs = dict(naive=naive(net), faster=ours(fast))
-    if bf16: runs["bf16"] = ours(faster(net, winograd=False), bf16=True)
+    if bf16: runs["bf16"] = ours(net.folded(winograd=False), bf16=True)
     if compile: runs["compiled"] = ours(torch.compile(fast))
     expected, times = runs["naive"](masked, mask), run_times(runs, masked, mask, rounds)
     print(f"torch {torch.__version__}, {device}, {threads} threads, width {width}, {size} px: {rounds} runs each, in turn")

@@ -12,7 +12,7 @@ from .losses import InpaintLoss, PixelL1
 
 def inpaint_learner(
     dls,            # `InpaintDataLoaders`, or any that give xb = (masked, mask), yb = (image, mask)
-    model,          # `InpaintNet`, such as `lama(control=True)`
+    model,          # `InpaintNet`, such as `lama(control="mask")`
     loss=None,      # `InpaintLoss`, or one term of it; L1 in pixels by default
     metrics=None,   # hole L1, PSNR, SSIM and LPIPS by default
     cbs=None,       # what makes the method: `FreezeSchedule()`, `LatentLoss()`, …

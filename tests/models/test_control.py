@@ -21,19 +21,19 @@ def open_(model):
 
 @torch.no_grad()
 @both_kinds
-@pytest.mark.parametrize("control", [True, False])
+@pytest.mark.parametrize("control", ["mask", "alpha"])
 @pytest.mark.parametrize("training", [True, False])
 def test_at_first_the_encoder_equals_the_plain_one_to_the_bit(tiny_lama, batch, control, linear, training):
     model = tiny_lama(control=control, linear=linear, prefill=False).train(training)
     masked, mask = batch
     controlled, plain = model.encode(masked, mask), model.encode(masked)
-    if control: assert torch.equal(controlled, plain)
+    if control == "mask": assert torch.equal(controlled, plain)
     else: assert torch.allclose(controlled, plain, atol=1e-6)  # one convolution of four channels sums in another order
     assert plain.std() > 0
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("control", [True, False])
+@pytest.mark.parametrize("control", ["mask", "alpha"])
 def test_once_open_the_mask_reaches_the_latent(tiny_lama, batch, control):
     model = tiny_lama(control=control, prefill=False, width=8).eval()  # of two channels, ReLU may silence both
     masked, mask = batch
@@ -43,7 +43,7 @@ def test_once_open_the_mask_reaches_the_latent(tiny_lama, batch, control):
 
 
 def test_the_zero_convolutions_learn_first_then_the_mask_encoder(tiny_lama, batch):
-    model, upstream = tiny_lama(control=True), torch.randn(2, 16, 5, 5)
+    model, upstream = tiny_lama(control="mask"), torch.randn(2, 16, 5, 5)
     control = model.conditioner
 
     def gradients():
@@ -73,7 +73,7 @@ def plain_control(control, encoder, image, mask):
 def test_mask_control_is_the_thesis_whatever_way_it_is_computed(tiny_lama, batch, depth, hole, training):
     image, mask = (x[..., :32, :] for x in batch)
     mask = {"some": mask, "none": torch.zeros_like(mask), "all": torch.ones_like(mask)}[hole]
-    fast, plain = (tiny_lama(control=True, prefill=False, depth=depth, width=4).double().train(training) for _ in range(2))
+    fast, plain = (tiny_lama(control="mask", prefill=False, depth=depth, width=4).double().train(training) for _ in range(2))
     for model in fast, plain:
         torch.manual_seed(1)
         open_(model)
@@ -107,7 +107,7 @@ def test_the_alpha_channel_is_one_stage_of_four_channels(tiny_lama, linear):
 
 @torch.no_grad()
 def test_the_plain_encoder_stays_blind_to_the_mask(tiny_lama, batch):
-    for control in False, True:
+    for control in "alpha", "mask":
         model, image = tiny_lama(control=control).eval(), batch[0]
         before = model.encode(image)
         open_(model)

@@ -28,7 +28,7 @@ def batch(*size, n=1):
 @example(1, 1, 3, False)
 @example(1, 33, 1, False)
 def test_any_size_goes_in_and_the_same_comes_out(h, w, depth, linear):
-    model = lama(2, 1, depth, control=True, linear=linear, autoencoder=None)
+    model = lama(2, 1, depth, control="mask", linear=linear, autoencoder=None)
     masked, mask = batch(h, w)
     for training in True, False:
         pred = model.train(training)(masked, mask)
@@ -55,7 +55,7 @@ def test_the_latent_is_one_tensor_of_known_size(depth, width):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("control", [True, False])
+@pytest.mark.parametrize("control", ["mask", "alpha"])
 def test_a_prefilled_hole_is_all_that_prefill_changes(tiny_lama, control):
     (masked, mask), (on, off) = batch(33, 48), (tiny_lama(control=control, prefill=p).eval() for p in (True, False))
     assert torch.equal(on(masked, mask), off(smooth_fill(on.pad(masked), on.pad(mask)), on.pad(mask))[..., :33, :])
@@ -112,13 +112,13 @@ def test_training_without_pixel_losses_ends_at_the_latent(tiny_lama):
                                          ((1, 3, 32, 32), (1, 1, 32, 31)), ((1, 3, 32, 32), (1, 32, 32))])
 def test_wrong_shapes_are_named(tiny_lama, image, mask):
     wrong = image if len(image) == 3 or image[1] != 3 else mask
-    with pytest.raises(ValueError) as e: tiny_lama(control=True)(torch.zeros(image), torch.zeros(mask))
+    with pytest.raises(ValueError) as e: tiny_lama(control="mask")(torch.zeros(image), torch.zeros(mask))
     assert str(list(wrong)) in str(e.value)
 
 
-@pytest.mark.parametrize("wrong", [dict(width=0), dict(blocks=-1), dict(depth=0)])
+@pytest.mark.parametrize("wrong", [dict(width=0), dict(blocks=-1), dict(depth=0), dict(control=True), dict(control="both")])
 def test_impossible_architectures_are_refused(wrong):
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"): lama(**wrong)
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))!r}"): lama(**wrong)
 
 
 # the pretrained autoencoder
@@ -131,7 +131,7 @@ def autoencoder(tiny_lama, tmp_path):
     return model, save_model(model, tmp_path/"autoencoder.safetensors")
 
 
-@pytest.mark.parametrize("control", [False, True, None])
+@pytest.mark.parametrize("control", ["alpha", "mask", None])
 def test_encoder_and_decoder_start_from_the_autoencoder(autoencoder, tiny_lama, same, state_of, control):
     trained, path = autoencoder
     model = tiny_lama(seed=2, control=control, autoencoder=path)

@@ -31,7 +31,7 @@ def silence(model):
 
 @torch.no_grad()
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("width, depth, control, blocks", [(4, 3, None, 0), (3, 3, True, 1), (3, 1, False, 2), (8, 2, None, 0)])
+@pytest.mark.parametrize("width, depth, control, blocks", [(4, 3, None, 0), (3, 3, "mask", 1), (3, 1, "alpha", 2), (8, 2, None, 0)])
 def test_every_stage_starts_as_the_best_linear_code_of_the_one_before(images, width, depth, control, blocks, training):
     model = lama(width, blocks, depth, control, autoencoder=None).train(training)
     start_at_pca(model, images)

@@ -13,8 +13,8 @@ from fastinpaint.core.files import replacing
 from fastinpaint.models.load import load_model, save_model
 from fastinpaint.models.weights import read_weights, write_weights
 
-VARIANTS = [dict(), dict(control=True), dict(control=None, blocks=0), dict(control=True, delta=True), dict(linear=False),
-            dict(depth=2, width=3, blocks=2), dict(control=True, depth=1, width=4, linear=False)]
+VARIANTS = [dict(), dict(control="mask"), dict(control=None, blocks=0), dict(control="mask", delta=True), dict(linear=False),
+            dict(depth=2, width=3, blocks=2), dict(control="mask", depth=1, width=4, linear=False)]
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def test_a_saved_model_comes_back_whole(tiny_lama, tmp_path, variant):
 
 
 def test_the_config_stands_in_a_readable_file_beside_the_weights(tiny_lama, tmp_path):
-    model = tiny_lama(control=True)
+    model = tiny_lama(control="mask")
     save_model(model, tmp_path/"model.safetensors")
     assert json.loads((tmp_path/"model.json").read_text()) == model.config
 

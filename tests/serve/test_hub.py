@@ -39,7 +39,7 @@ class StandIn(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def saved(tiny_lama, tmp_path):
-    model = tiny_lama(control=True).eval()
+    model = tiny_lama(control="mask").eval()
     model.save_pretrained(tmp_path/"saved")
     return model, tmp_path/"saved"
 
@@ -60,7 +60,7 @@ def test_a_folder_is_safetensors_a_config_and_a_card(saved, same, state_of):
     assert sorted(p.name for p in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     assert json.loads((folder/"config.json").read_text()) == model.config
     text = (folder/"README.md").read_text()
-    assert "library_name: fastinpaint" in text and '"control": true' in text
+    assert "library_name: fastinpaint" in text and '"control": "mask"' in text
     again = InpaintNet.from_pretrained(folder)
     assert same(state_of(again), state_of(model)) and not again.training
 
@@ -103,7 +103,7 @@ def test_what_is_pushed(here, monkeypatch, tiny_lama, tmp_path):
         return f"{repo_id}/commit"
     monkeypatch.setattr(HfApi, "create_repo", lambda self, repo_id, **_: type("Repo", (), dict(repo_id=repo_id)))
     monkeypatch.setattr(HfApi, "upload_folder", upload)
-    model = tiny_lama(control=True)
+    model = tiny_lama(control="mask")
     assert model.push_to_hub("me/small", private=True) == "me/small/commit"
     for name, data in pushed.items(): (tmp_path/name).write_bytes(data)
     x, mask = torch.rand(1, 3, 16, 16), torch.zeros(1, 1, 16, 16)

@@ -8,7 +8,7 @@ from fastinpaint.train.losses import InpaintLoss, PixelMSE
 
 
 def test_it_fills_what_an_inpainter_fills(tiny_learner, tmp_path):
-    learn, rng = tiny_learner(control=True), np.random.default_rng(0)
+    learn, rng = tiny_learner(control="mask"), np.random.default_rng(0)
     image, mask = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8), rng.random((40, 48)) < .2
     pictures = Image.fromarray(image), Image.fromarray(mask)
     for picture, name in zip(pictures, ("photo.png", "mask.png"), strict=True): picture.save(tmp_path/name)
@@ -20,7 +20,7 @@ def test_it_fills_what_an_inpainter_fills(tiny_learner, tmp_path):
 
 
 def test_it_is_a_plain_learner_that_learns(tiny_learner):
-    learn = tiny_learner(control=True)
+    learn = tiny_learner(control="mask")
     assert type(learn) is Learner
     before = learn.validate()[0]
     learn.fit(8, 1e-2)
