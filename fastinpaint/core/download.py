@@ -11,7 +11,7 @@ TIMEOUT = 4  # seconds until a silent server counts as out of reach
 
 
 def unreachable(url: str) -> str | None:
-    "Why `url` gives no answer within `TIMEOUT`, or None; in a thread, as looking up a name has no timeout"
+    "Why `url` does not answer within `TIMEOUT`, or None"
     why = [f"no answer in {TIMEOUT} s"]
 
     def ask():
@@ -20,6 +20,8 @@ def unreachable(url: str) -> str | None:
             with urllib.request.urlopen(request, timeout=TIMEOUT): why[0] = None
         except (OSError, http.client.HTTPException) as e: why[0] = str(e) or type(e).__name__
 
+    # a thread, as the time-out of a socket covers neither the name look-up nor further
+    # addresses
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(TIMEOUT)
@@ -33,9 +35,9 @@ def hub_file(url: str) -> Path:
 
 
 def fetch(url: str) -> Path:
-    """The file of `url`, whose name ends in the start of its SHA-256, in torch hub's cache; downloaded if it is not there.
+    """The file of `url` in torch hub's cache, downloaded if it is not there.
 
-    Raises Unreachable where it cannot be had.
+    Its name ends in the start of its SHA-256. Raises Unreachable where it cannot be had.
     """
     path = hub_file(url)
     if not path.exists() and (why := _download(url, path)):

@@ -1,4 +1,4 @@
-"Fast Fourier convolution (Chi et al. 2020) as LaMa uses it: one branch sees a neighbourhood, the other the whole image"
+"Fast Fourier convolution (Chi et al. 2020) in LaMa: a branch for neighbourhoods, one for the whole"
 import torch
 from torch import nn
 
@@ -9,8 +9,9 @@ from .winograd import WIDE, Winograd
 class FourierUnit(nn.Module):
     """A 1×1 convolution of the spectrum: every output pixel depends on every input pixel.
 
-    `[B, C, h, w]` to the same shape. Real and imaginary parts are interleaved channel by channel. Runs in fp32
-    inside autocast, since half-precision FFTs want powers of two and bfloat16 ones do not exist.
+    `[B, C, h, w]` to the same shape. Real and imaginary parts are interleaved channel by
+    channel. Runs in fp32 inside autocast, since half-precision FFTs want powers of two and
+    bfloat16 ones do not exist.
     """
     def __init__(self, channels):
         super().__init__()
@@ -36,11 +37,12 @@ class FourierUnit(nn.Module):
 
 
 class SpectralTransform(nn.Module):
-    "Bottleneck around a `FourierUnit`: 1×1 to half the channels, plus its Fourier unit, 1×1 back. Keeps the shape."
+    "1×1 convolution to half the channels, plus its `FourierUnit`, 1×1 back. Keeps the shape."
     def __init__(self, channels):
         super().__init__()
         half = channels//2
-        self.reduce = nn.Sequential(nn.Conv2d(channels, half, 1, bias=False), nn.BatchNorm2d(half), nn.ReLU(inplace=True))
+        self.reduce = nn.Sequential(nn.Conv2d(channels, half, 1, bias=False), nn.BatchNorm2d(half),
+                                    nn.ReLU(inplace=True))
         self.fourier = FourierUnit(half)
         self.expand = nn.Conv2d(half, channels, 1, bias=False)
 
@@ -52,8 +54,9 @@ class SpectralTransform(nn.Module):
 class FFC(nn.Module):
     """Fast Fourier convolution with BatchNorm, `[B, C, h, w]` to the same shape.
 
-    The first `local` channels are LaMa's local part, the others its global part. A convolution of both makes the
-    new local part; the new global part is a convolution of the local one plus a spectral transform of the global one.
+    The first `local` channels are LaMa's local part, the others its global part. A convolution
+    of both makes the new local part; the new global part is a convolution of the local one
+    plus a spectral transform of the global one.
     """
     def __init__(self, channels, local, act=True):
         super().__init__()
@@ -75,8 +78,8 @@ class FFC(nn.Module):
         "Equal to this in eval mode, for inference only; `winograd` speeds up wide ones on a CPU"
         gain, bias = gain_and_bias(self.bn)
         local, glob = gain.view(-1, 1, 1, 1).split(self.split)
-        wide = winograd and sum(self.split) >= WIDE
-        convs = (Winograd if wide else Convs)(self.to_local.weight*local, self.local_to_global.weight*glob)
+        kind = Winograd if winograd and sum(self.split) >= WIDE else Convs
+        convs = kind(self.to_local.weight*local, self.local_to_global.weight*glob)
         spectral = folded(self.spectral)
         spectral.expand.weight = frozen(self.spectral.expand.weight*glob)
         return FoldedFFC(convs, spectral, bias, copied(self.act))
@@ -85,8 +88,9 @@ class FFC(nn.Module):
 class FFCBlock(nn.Module):
     """Residual block of two FFCs.
 
-    `signed=False` is LaMa's block, whose second FFC ends in a ReLU, so that a block only ever raises a feature.
-    `signed=True` leaves that ReLU out and starts as the identity (the last BatchNorm's gain is zero).
+    `signed=False` is LaMa's block, whose second FFC ends in a ReLU, so that a block only ever
+    raises a feature. `signed=True` leaves that ReLU out and starts as the identity (the last
+    BatchNorm's gain is zero).
     """
     def __init__(self, channels, local, signed=False):
         super().__init__()

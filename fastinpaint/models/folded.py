@@ -1,8 +1,9 @@
-"""Blocks for inference only: the same functions as the blocks of training, in fewer passes over memory.
+"""Blocks for inference only: the functions of those for training, in fewer passes over memory.
 
-A block with such a form has a method `folded(winograd=False)`, which makes it and leaves the block itself as it is;
-a conditioner has `folded_with(encoder)`. BatchNorm is part of the convolution before it, no weight asks for a gradient,
-and hooks stay behind. Sums go into the result of a convolution, never into that of a ReLU, whose gradient needs it.
+A block with such a form has a method `folded(winograd=False)`, which makes it and leaves the
+block itself as it is; a conditioner has `folded_with(encoder)`. BatchNorm is part of the
+convolution before it, no weight asks for a gradient, and hooks stay behind. Sums go into the
+result of a convolution, never into that of a ReLU, whose gradient needs it.
 """
 from copy import copy
 from itertools import pairwise
@@ -14,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 
 def folded(module, winograd=False):
-    """The inference form of any module: what its `folded` gives, else a copy whose children are folded.
+    """The inference form of any module: what its `folded` gives, else a copy with folded children.
 
     `winograd` lets wide convolutions be computed as in `winograd.Winograd`.
     """
@@ -28,19 +29,21 @@ def folded(module, winograd=False):
 
 
 def offers(module, method):
-    "Whether `module` has `method` for the `forward` it has: a subclass with a new `forward` needs a new one of both"
+    "Whether `module` has `method` for its own `forward`; a subclass that changes one, changes both"
     names = (vars(cls) for cls in type(module).__mro__)
     return method in next((own for own in names if method in own or "forward" in own), ())
 
 
 def copied(module, child=None):
-    "A frozen copy of `module` in eval mode without its hooks, in which `child(m)` (by default a copy) replaces each child"
+    "A frozen copy of `module` in eval mode without hooks; `child(m)` (by default a copy) is each child"
+    child = child or copied
     new = copy(module)
     nn.Module.__init__(new)  # gives the copy its own, empty tables of hooks, parameters and children
     for name, p in module._parameters.items(): new.register_parameter(name, frozen(p))
     for name, b in module._buffers.items():
         new.register_buffer(name, b.clone(), name not in module._non_persistent_buffers_set)
-    for name, m in module._modules.items(): new.add_module(name, None if m is None else (child or copied)(m))
+    for name, m in module._modules.items():
+        new.add_module(name, None if m is None else child(m))
     return new.eval()
 
 
@@ -51,8 +54,9 @@ def frozen(tensor):
 
 def fused(conv, bn):
     "The convolution equal to `bn(conv(x))` in eval mode"
-    new, statistics = copied(conv), (bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias)
-    weights = fuse_conv_bn_weights(conv.weight, conv.bias, *statistics, isinstance(conv, nn.ConvTranspose2d))
+    new, transposed = copied(conv), isinstance(conv, nn.ConvTranspose2d)
+    weights = fuse_conv_bn_weights(conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps,
+                                   bn.weight, bn.bias, transposed)
     new.weight, new.bias = map(frozen, weights)
     return new
 
@@ -108,10 +112,11 @@ class FoldedFFCBlock(nn.Module):
 
 
 class FoldedFFC(nn.Module):
-    "`FFC`: the gain of its BatchNorm is in the weights of `convs` and `spectral`, `bias` `[C]` is what remains of it"
+    "`FFC`; of its BatchNorm the gain is in `convs` and `spectral`, and `bias` `[C]` remains"
     def __init__(self, convs, spectral, bias, act):
         super().__init__()
-        self.convs, self.spectral, self.act, self.bias = convs, spectral, act, frozen(bias.view(-1, 1, 1))
+        self.convs, self.spectral, self.act = convs, spectral, act
+        self.bias = frozen(bias.view(-1, 1, 1))
 
     def forward(self, x):
         local, glob = self.convs(x)
@@ -133,7 +138,8 @@ class Convs(nn.Module):
 class PixelBlocks(nn.Module):
     """A reflection-padded convolution, computed for blocks of 2×2 pixels at once.
 
-    Three output channels leave most of a vector unit idle; twelve, those of a block, are worth a slightly larger kernel.
+    Three output channels leave most of a vector unit idle; twelve, those of a block, are worth
+    a slightly larger kernel.
     """
     def __init__(self, conv):
         super().__init__()
@@ -159,9 +165,10 @@ class FoldedAlphaChannel(nn.Module):
 
 
 class FoldedMaskControl(nn.Module):
-    """`MaskControl`, with a first stage in place of the encoder's whose linear path takes the mask, too.
+    """`MaskControl`, with a first stage in place of the encoder's that takes the mask, too.
 
-    `mask_stages` and `weights` belong to the encoder's further stages; the first mask stage takes mask and ones.
+    `mask_stages` and `weights` belong to the encoder's further stages; the first mask stage
+    takes mask and ones.
     """
     def __init__(self, first, mask_stages, weights):
         super().__init__()

@@ -13,9 +13,10 @@ BUILDERS = {"lama": partial(lama, autoencoder=None), "context_encoder": context_
 
 
 def save_model(model, path):
-    """Write an `InpaintNet` (or a Learner's) to `path`, a `.safetensors` file that says how to rebuild it.
+    """Write an `InpaintNet`, or a Learner's, to the `.safetensors` file `path`, with its config.
 
-    A `.json` beside it repeats the model's arguments for readers. Files are replaced whole or not at all; never a pickle.
+    A `.json` beside it repeats the model's arguments for readers. Files are replaced whole or
+    not at all; never a pickle.
     """
     model = getattr(model, "model", model)
     return write_weights(path, model.state_dict(), model.config)
@@ -25,7 +26,7 @@ def model_file(name): return SAMPLE_MODEL if name == "sample" else Path(name)
 
 
 def load_model(path):
-    """The `InpaintNet` that `save_model` wrote, in eval mode; "sample" is the small one that comes with the package.
+    """The `InpaintNet` that `save_model` wrote, in eval mode; "sample" comes with the package.
 
     Raises MissingFile, or InputError for any other file.
     """
@@ -40,7 +41,7 @@ def load_model(path):
 
 
 def read_model(path):
-    """The network of a file of `save_model`, of a published LaMa checkpoint (`.ckpt`, `.pt`, `.pth`), or "sample".
+    """The network of `save_model`, of a published LaMa checkpoint (`.ckpt`, `.pt`, `.pth`), or "sample".
 
     Raises MissingFile, or InputError for any other file.
     """

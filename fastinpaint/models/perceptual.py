@@ -9,17 +9,18 @@ from .pretrained import WeightsMissing, lpips_net, read, weights_file
 
 RESNET50 = "https://download.pytorch.org/models/resnet50-0676ba61.pth"
 # the stem of the ADE20K network has three convolutions where timm's has one Sequential
-ADE_STEM = {"conv1": "conv1.0", "bn1": "conv1.1", "conv2": "conv1.3", "bn2": "conv1.4", "conv3": "conv1.6",
-            "bn3": "bn1"}
+ADE_STEM = {"conv1": "conv1.0", "bn1": "conv1.1", "conv2": "conv1.3", "bn2": "conv1.4",
+            "conv3": "conv1.6", "bn3": "bn1"}
 
 
 def perceptual_network(choice: str = "auto"):
     """A frozen network whose features LaMa's perceptual loss compares, and its name.
 
-    `choice`: a file with the encoder of an ADE20K segmentation network (ResNet-50, dilated, as LaMa uses), "imagenet"
-    (the same trained on ImageNet), "vgg" (VGG-16's five stages), "auto" (the first of the last two to be had, else
-    None), or "none". The network takes RGB [B,3,H,W] in [0, 1] and gives a list of features. `WeightsMissing` where
-    the choice cannot be had; never random weights."""
+    `choice`: a file with the encoder of an ADE20K segmentation network (ResNet-50, dilated, as
+    LaMa uses), "imagenet" (the same trained on ImageNet), "vgg" (VGG-16's five stages), "auto"
+    (the first of the last two to be had, else None), or "none". The network takes RGB
+    [B,3,H,W] in [0, 1] and gives a list of features. `WeightsMissing` where the choice cannot
+    be had; never random weights."""
     if choice == "none": return None, "none"
     makers = {"imagenet": _imagenet_resnet, "vgg": _UnitStages}
     if choice in makers: return FeatureMaps(makers[choice]()), choice
@@ -46,9 +47,10 @@ class FeatureMaps(nn.Module):
 
 
 class _UnitStages(nn.Module):
-    """VGG-16's five stages with features of unit length, as in LPIPS; raw ones are a hundred times LaMa's other terms.
+    """VGG-16's five stages with features of unit length, as in LPIPS.
 
-    Scaled so that the sum of their mean squared distances is the mean over stages of the distance of unit vectors."""
+    Raw ones make a term a hundred times as large as LaMa's others. Scaled so that the sum of
+    their mean squared distances is the mean over stages of the distance of unit vectors."""
     def __init__(self):
         super().__init__()
         self.trunk = lpips_net("vgg").net
@@ -82,7 +84,7 @@ def _dilated_resnet(**stem):
 
 
 def _loaded(network, path: Path, name):
-    "`network` with the tensors of `path`, whose keys `name` makes ours; further ones (the classifier) are left out"
+    "`network` with the tensors of `path`, whose keys `name` makes ours; the classifier is left out"
     state = {name(key): value for key, value in read(path).items()}
     try: network.load_state_dict({key: state[key] for key in network.state_dict()})
     except (KeyError, RuntimeError) as error:

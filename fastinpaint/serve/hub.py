@@ -1,4 +1,4 @@
-"Models on the Hugging Face Hub: pushed and pulled as safetensors, with a card; `InpaintNet` gets the methods for it"
+"Models on the Hugging Face Hub, as safetensors with a card: the methods that `InpaintNet` gets for it"
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,18 +44,18 @@ Inpainter(model)("photo.jpg", "mask.png").save("filled.png")   # white is the ho
 
 @patch
 def save_pretrained(self: InpaintNet, folder):
-    "Write `model.safetensors`, as `save_model` does, `config.json`, and a card if there is none, to `folder`"
+    "Write `model.safetensors`, `config.json`, and a card if there is none, to `folder`"
     folder = Path(folder)
     file = write_weights(folder/FILE, self.state_dict(), self.config)
     file.with_suffix(".json").replace(folder/"config.json")
     if (card := folder/"README.md").exists(): return
-    parameters, config = sum(p.numel() for p in self.parameters()), json.dumps(self.config, indent=1)
+    config, parameters = json.dumps(self.config, indent=1), sum(p.numel() for p in self.parameters())
     card.write_text(CARD.format(parameters=parameters, config=config), encoding="utf-8")
 
 
 @patch
 def push_to_hub(self: InpaintNet, repo, private=None, token=None, **kwargs):
-    """Upload the files of `save_pretrained` to `repo`, made if it is new, and return the commit's address.
+    """Upload the files of `save_pretrained` to `repo`, made if it is new; returns the commit's address.
 
     `kwargs` as for `HfApi.upload_folder`. Raises Unreachable where there is no Hub.
     """
@@ -73,19 +73,23 @@ def push_to_hub(self: InpaintNet, repo, private=None, token=None, **kwargs):
 def from_pretrained(cls: InpaintNet, repo, local_files_only=False, **kwargs):
     """The model in `repo`, a repository's "user/name" or a folder of `save_pretrained`, in eval mode.
 
-    `kwargs` (`revision`, `cache_dir`, `token` …) as for `hf_hub_download`. Nothing but `model.safetensors` is read.
-    Raises within seconds: Unreachable where the Hub cannot be reached and the model has not been downloaded before,
-    MissingFile where there is no such model, InputError where it is none of this package.
+    `kwargs` (`revision`, `cache_dir`, `token` …) as for `hf_hub_download`. Nothing but
+    `model.safetensors` is read. Raises within seconds: Unreachable where the Hub cannot be
+    reached and the model has not been downloaded before, MissingFile where there is no such
+    model, InputError where it is none of this package.
     """
     if Path(repo).is_dir(): return load_model(Path(repo)/FILE)
     why = None if local_files_only else unreachable(constants.ENDPOINT)
-    try: file = hf_hub_download(repo, FILE, local_files_only=local_files_only or bool(why), **kwargs)
-    except HFValidationError as e: raise InputError(f"{repo} is neither a folder nor a repository: {e}") from e
+    offline = local_files_only or bool(why)
+    try: file = hf_hub_download(repo, FILE, local_files_only=offline, **kwargs)
+    except HFValidationError as e:
+        raise InputError(f"{repo} is neither a folder nor a repository: {e}") from e
     except LocalEntryNotFoundError as e:
-        raise Unreachable(f"{repo} has not been downloaded before, and {constants.ENDPOINT} cannot be reached"
-                          f"{f' ({why})' if why else ''}; "
+        because = f" ({why})" if why else ""
+        raise Unreachable(f"{repo} has not been downloaded before, and {constants.ENDPOINT} "
+                          f"cannot be reached{because}; "
                           "connect, or give a folder that save_pretrained wrote") from e
     except (EntryNotFoundError, HfHubHTTPError) as e:
-        raise MissingFile(f"no model {repo} with a {FILE} on {constants.ENDPOINT}, or no right to read it; "
-                          "for a private one: hf auth login") from e
+        raise MissingFile(f"no model {repo} with a {FILE} on {constants.ENDPOINT}, "
+                          "or no right to read it; for a private one: hf auth login") from e
     return load_model(file)

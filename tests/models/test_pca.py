@@ -46,6 +46,7 @@ def test_every_stage_starts_as_the_best_linear_code_of_the_one_before(images, wi
 @torch.no_grad()
 @pytest.mark.parametrize("training, close", [(False, 1.5), (True, 10)])  # statistics of a batch let the ReLU paths speak up
 def test_the_whole_starts_close_to_the_best_linear_code(images, training, close):
+    torch.manual_seed(0)
     model = lama(8, 1, autoencoder=None).train(training)
     before = error(model, images)
     start_at_pca(model, images)
