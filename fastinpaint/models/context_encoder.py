@@ -83,7 +83,7 @@ class Decoder(nn.Module):
 
 
 class ContextEncoder(InpaintNet):
-    """An `InpaintNet` with a channel-wise fully-connected refiner: every pixel sees the whole image.
+    """An `InpaintNet` whose refiner is channel-wise fully-connected, so pixels see the whole image.
 
     Such a layer has one size. Images of any other are resized to the `size` × `size` pixels it
     was trained at, whatever their proportions, and the prediction back: it is as coarse as
@@ -112,7 +112,7 @@ def resize(x, size):
 
 
 def context_encoder(width=8, size=128, prefill=False):
-    """Context Encoder for `size` × `size` pixels, `width` channels in its first stage (the paper: 64).
+    """Context Encoder for `size` × `size` pixels; `width` channels at first (the paper: 64).
 
     The network of the paper's Figure 9 (a) with the bottleneck of § 3.1, for holes anywhere:
     stages of 4×4 convolutions halve the image to a map of 4 to 7 pixels a side (128 px: five

@@ -45,7 +45,7 @@ class ZeroConv(nn.Module):
 
 
 class MaskControl(nn.Module):
-    """A mask encoder beside the image encoder, added after every stage by convolutions that start at 0.
+    """A mask encoder beside the image encoder, added after every stage by a `ZeroConv`.
 
     At initialisation the controlled encoder equals the plain encoder to the bit. Masks are
     exactly 0 or 1, so that the first, 1×1 stage of the mask encoder has one feature vector for
@@ -56,7 +56,7 @@ class MaskControl(nn.Module):
         channels = [width*2**i for i in range(depth + 1)]
         convs = [nn.Conv2d(1, width, 1)]
         convs += [nn.Conv2d(n, 2*n, 3, stride=2, padding=1) for n in channels[:-1]]
-        self.mask_stages = nn.ModuleList(nn.Sequential(conv, nn.BatchNorm2d(n), nn.ReLU(inplace=True))
+        self.mask_stages = nn.ModuleList(nn.Sequential(conv, nn.BatchNorm2d(n), nn.ReLU(True))
                                          for conv, n in zip(convs, channels, strict=True))
         self.zero_convs = nn.ModuleList(ZeroConv(n) for n in channels)
 
@@ -89,13 +89,14 @@ class MaskControl(nn.Module):
         first.linear.bias += weight.flatten(1) @ known
         conv, *rest = self.mask_stages[1]
         second = copied(conv)  # of mask and ones
-        second.weight = frozen(torch.einsum("ocij,lc->olij", conv.weight, torch.stack([step, known])))
+        levels = torch.stack([step, known])
+        second.weight = frozen(torch.einsum("ocij,lc->olij", conv.weight, levels))
         mask_stages = folded(nn.ModuleList([nn.Sequential(second, *rest), *self.mask_stages[2:]]))
         return FoldedMaskControl(first.to(memory_format=torch.channels_last), mask_stages, weights)
 
 
 def two_levels(conv, bn, act, mask):
-    """`act(bn(conv(mask)))` of a 1×1 convolution and a binary `mask` `[B, 1, H, W]`, as `known + step·mask`.
+    """`act(bn(conv(mask)))` of 1×1 `conv` and binary `mask` `[B, 1, H, W]`: `known + step·mask`.
 
     Returns `known` and `step` `[C]`. BatchNorm's statistics, those of the batch in training,
     follow from the share of hole.
@@ -114,8 +115,8 @@ def two_levels(conv, bn, act, mask):
 
 
 def conv_two_levels(conv, mask, known, step):
-    "`conv(known + step·mask)`, `known` and `step` `[C]`: of mask and ones, as the zero padding is neither"
-    weight = torch.stack([torch.einsum("ocij,c->oij", conv.weight, level)
-                          for level in (step, known)], dim=1)
+    "`conv(known + step·mask)` for `known` and `step` `[C]`"
+    levels = step, known  # of mask and of ones, as the zero padding is neither
+    weight = torch.stack([torch.einsum("ocij,c->oij", conv.weight, o) for o in levels], dim=1)
     x = torch.cat([mask, torch.ones_like(mask)], dim=1)
     return F.conv2d(x, weight, conv.bias, conv.stride, conv.padding)

@@ -12,7 +12,7 @@ MOST_CHANNELS = 512
 
 
 class PatchGAN(nn.Module):
-    """Discriminator of patches: RGB `[B, 3, H, W]` to logits `[B, 1, ~H/16, ~W/16]`, and its features.
+    """RGB `[B, 3, H, W]` to logits `[B, 1, ~H/16, ~W/16]` of its patches, and to features.
 
     `width` channels in the first of `layers` convolutions of stride 2, twice as many in each
     further one up to 512; then two of stride 1. BatchNorm in all but the first and last. In
@@ -54,10 +54,12 @@ def load_discriminator(path):
     last = max(int(re.match(r"model(\d+)", k)[1]) for k in public)
     model = PatchGAN(public["model0.0.weight"].shape[0], max(last - 1, 1))
     ours = model.state_dict()
-    names = {k: re.sub(r"stages\.(\d+)", r"model\1", k.replace("head", f"model{last}.0")) for k in ours}
+    head = f"model{last}.0"
+    names = {k: re.sub(r"stages\.(\d+)", r"model\1", k.replace("head", head)) for k in ours}
     wrong = [f"{public[k].shape} {k}" if k in public else f"no {k}" for name, k in names.items()
              if k not in public or public[k].shape != ours[name].shape]
-    if wrong: raise InputError(f"{path} is a discriminator of another shape: {', '.join(wrong[:3])}")
+    if wrong:
+        raise InputError(f"{path} is a discriminator of another shape: {', '.join(wrong[:3])}")
     model.load_state_dict({name: public[k] for name, k in names.items()})
     return model
 

@@ -2,7 +2,7 @@
 import torch
 from torch import nn
 
-from .folded import Convs, FoldedFFC, FoldedFFCBlock, copied, folded, frozen, fused, gain_and_bias
+from .folded import Convs, FoldedFFC, FoldedFFCBlock, folded, frozen, gain_and_bias, without_bn
 from .winograd import WIDE, Winograd
 
 
@@ -29,11 +29,7 @@ class FourierUnit(nn.Module):
             y = torch.fft.irfft2(torch.view_as_complex(parts), s=(h, w), norm="ortho")
         return y.to(x.dtype)
 
-    def folded(self, winograd=False):
-        "Equal to this in eval mode, for inference only: BatchNorm is part of the convolution"
-        new = copied(self)
-        new.conv, new.bn = fused(self.conv, self.bn), nn.Identity()
-        return new
+    def folded(self, winograd=False): return without_bn(self)
 
 
 class SpectralTransform(nn.Module):
@@ -82,7 +78,7 @@ class FFC(nn.Module):
         convs = kind(self.to_local.weight*local, self.local_to_global.weight*glob)
         spectral = folded(self.spectral)
         spectral.expand.weight = frozen(self.spectral.expand.weight*glob)
-        return FoldedFFC(convs, spectral, bias, copied(self.act))
+        return FoldedFFC(convs, spectral, bias, folded(self.act))
 
 
 class FFCBlock(nn.Module):

@@ -35,10 +35,10 @@ def offers(module, method):
 
 
 def copied(module, child=None):
-    "A frozen copy of `module` in eval mode without hooks; `child(m)` (by default a copy) is each child"
+    "A frozen copy of `module` in eval mode without hooks, whose children are `child(m)`"
     child = child or copied
     new = copy(module)
-    nn.Module.__init__(new)  # gives the copy its own, empty tables of hooks, parameters and children
+    nn.Module.__init__(new)  # empty tables of hooks, parameters and children of its own
     for name, p in module._parameters.items(): new.register_parameter(name, frozen(p))
     for name, b in module._buffers.items():
         new.register_buffer(name, b.clone(), name not in module._non_persistent_buffers_set)
@@ -61,6 +61,13 @@ def fused(conv, bn):
     return new
 
 
+def without_bn(block):
+    "A frozen copy of `block` in which `bn` is part of `conv`"
+    new = copied(block)
+    new.conv, new.bn = fused(block.conv, block.bn), nn.Identity()
+    return new
+
+
 def gain_and_bias(bn):
     "`(gain, bias)` `[C]` with which BatchNorm in eval mode is `gain·x + bias`"
     gain = bn.weight*torch.rsqrt(bn.running_var + bn.eps)
@@ -70,7 +77,8 @@ def gain_and_bias(bn):
 def widened(conv, weight):
     "`conv` with another input channel, of kernels `weight` `[O, 1, k, k]`"
     new = copied(conv)
-    new.weight, new.in_channels = frozen(torch.cat([conv.weight, weight], dim=1)), conv.in_channels + 1
+    new.weight = frozen(torch.cat([conv.weight, weight], dim=1))
+    new.in_channels += 1
     return new
 
 
@@ -87,17 +95,6 @@ class FoldedConvBlock(nn.Module):
         if linear is None: return y
         shared = padded if linear.padding == conv.padding else x
         return F.conv2d(shared, linear.weight, linear.bias, linear.stride).add_(y)
-
-
-class FoldedUpBlock(nn.Module):
-    "`UpBlock`"
-    def __init__(self, conv, linear):
-        super().__init__()
-        self.conv, self.linear = conv, linear
-
-    def forward(self, x):
-        y = self.conv(x).relu_()
-        return y if self.linear is None else self.linear(x).add_(y)
 
 
 class FoldedFFCBlock(nn.Module):
@@ -147,7 +144,8 @@ class PixelBlocks(nn.Module):
         weight = conv.weight.new_zeros(o, 2, 2, i, k + 1, k + 1)
         for y in range(2):
             for x in range(2): weight[:, y, x, :, y:y + k, x:x + k] = conv.weight.detach()
-        self.weight, self.bias = frozen(weight.flatten(0, 2)), frozen(conv.bias.repeat_interleave(4))
+        self.weight = frozen(weight.flatten(0, 2))
+        self.bias = frozen(conv.bias.repeat_interleave(4))
 
     def forward(self, x):
         x = F.pad(x, [self.padding]*4, mode="reflect")
@@ -177,7 +175,7 @@ class FoldedMaskControl(nn.Module):
 
     def forward(self, encoder, image, mask):
         latent = self.first(torch.cat([image, mask], dim=1))
-        guide = torch.cat([mask, torch.ones_like(mask)], dim=1)  # the zero padding beyond has neither
+        guide = torch.cat([mask, torch.ones_like(mask)], dim=1)  # zero padding has neither
         stages = zip(encoder.stages[1:], self.mask_stages, self.weights, strict=True)
         for stage, mask_stage, weight in stages:
             guide = mask_stage(guide)

@@ -9,7 +9,7 @@ from torch import nn
 from ..core.errors import InputError
 from .control import AlphaChannel, MaskControl
 from .ffc import FFCBlock
-from .folded import FoldedConvBlock, FoldedUpBlock, PixelBlocks, copied, folded, fused, gain_and_bias
+from .folded import FoldedConvBlock, PixelBlocks, copied, folded, fused, gain_and_bias, without_bn
 from .net import InpaintNet
 from .weights import read_weights
 
@@ -27,7 +27,7 @@ def conv_bn(x, conv, bn):
 
 
 class ConvBlock(nn.Module):
-    """Reflection-padded convolution, BatchNorm, ReLU; with `linear` plus a linear path beside all three.
+    """Reflection-padded convolution, BatchNorm, ReLU; with `linear` plus a path without them.
 
     The linear path is a convolution of two output pixels' width, so that neighbouring windows
     overlap.
@@ -60,10 +60,9 @@ class UpBlock(nn.Module):
 
     def forward(self, x):
         y = self.act(self.bn(self.conv(x)))
-        return y if self.linear is None else y + self.linear(x)
+        return y if self.linear is None else self.linear(x).add_(y)
 
-    def folded(self, winograd=False):
-        return FoldedUpBlock(fused(self.conv, self.bn), self.linear and copied(self.linear))
+    def folded(self, winograd=False): return without_bn(self)
 
 
 class Encoder(nn.Module):
@@ -76,7 +75,8 @@ class Encoder(nn.Module):
     def __init__(self, width, depth=3, linear=False):
         super().__init__()
         self.stages = nn.Sequential(ConvBlock(3, width, 7, linear=linear))
-        self.stages.extend(ConvBlock(width*2**i, width*2**(i + 1), 3, 2, linear) for i in range(depth))
+        widths = [width*2**i for i in range(depth + 1)]
+        self.stages.extend(ConvBlock(*n, 3, 2, linear) for n in pairwise(widths))
 
     def forward(self, x): return self.stages(x)
 
@@ -130,7 +130,7 @@ class Decoder(nn.Module):
 
 def lama(width=8, blocks=9, depth=3, control="alpha", delta=False, linear=True, prefill=True,
          autoencoder="sample"):
-    """LaMa of `width` channels in its first stage, `blocks` residual blocks, `depth` halvings of size.
+    """LaMa of `width` channels at first, `blocks` residual blocks and `depth` halvings of the size.
 
     `control` is how the encoder learns about the mask: "alpha" through a fourth input channel
     (once False), "mask" through mask control (once True), None not at all (an autoencoder).
@@ -150,8 +150,8 @@ def lama(width=8, blocks=9, depth=3, control="alpha", delta=False, linear=True, 
                   linear=linear, prefill=prefill)
     channels = width*2**depth
     conditioner = control and CONDITIONERS[control](width, depth, linear)
-    model = InpaintNet(Encoder(width, depth, linear), Refiner(channels, blocks, delta, signed=linear),
-                      Decoder(width, depth, linear), conditioner, prefill, config)
+    model = InpaintNet(Encoder(width, depth, linear), Refiner(channels, blocks, delta, linear),
+                       Decoder(width, depth, linear), conditioner, prefill, config)
     if autoencoder is not None: load_autoencoder(model, autoencoder)
     return model
 

@@ -41,7 +41,7 @@ def load_model(path):
 
 
 def read_model(path):
-    """The network of `save_model`, of a published LaMa checkpoint (`.ckpt`, `.pt`, `.pth`), or "sample".
+    """The network of `save_model`, of a published LaMa (`.ckpt`, `.pt`, `.pth`), or "sample".
 
     Raises MissingFile, or InputError for any other file.
     """

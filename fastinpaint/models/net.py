@@ -24,14 +24,14 @@ class InpaintNet(nn.Module):
     """
     def __init__(self, encoder, refiner, decoder, conditioner=None, prefill=False, config=None):
         super().__init__()
-        self.encoder, self.refiner, self.decoder, self.conditioner = encoder, refiner, decoder, conditioner
-        self.prefill = prefill
+        self.encoder, self.refiner, self.decoder = encoder, refiner, decoder
+        self.conditioner, self.prefill = conditioner, prefill
         self.config = config or {}
         self.stride = 2**(len(encoder.stages) - 1)
         self.decode_in_training = True  # switched off while no loss looks at pixels
 
     def encode(self, image, mask=None):
-        """Latent `[B, C, ⌈H/s⌉, ⌈W/s⌉]` of `image` `[B, 3, H, W]`; without `mask`, the plain encoder's.
+        """Latent `[B, C, ⌈H/s⌉, ⌈W/s⌉]` of `image` `[B, 3, H, W]`; without `mask` the plain one.
 
         Raises ValueError where shapes do not fit.
         """
@@ -67,7 +67,7 @@ class InpaintNet(nn.Module):
         return x
 
     def folded(self, winograd=None):
-        """A network for inference, up to rounding equal to this one in eval mode, which stays as it is.
+        """A network for inference, equal up to rounding to this one in eval mode, which stays as is.
 
         It encodes, refines and decodes alike, for gradients with respect to latents too, in
         fewer passes over memory; see `folded.py`. `winograd` (by default for a model on a CPU)
@@ -87,7 +87,7 @@ class InpaintNet(nn.Module):
 
 
 def composite(pred: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """What users get, in [0, 1]: `pred` [B,3,H,W] where `mask` [B,1,H,W] is 1, else `image` [B,3,H,W].
+    """What users get, in [0, 1]: `pred` [B,3,H,W] in the hole of `mask` [B,1,H,W], else `image`.
 
     Known pixels are bit-identical to the image, whatever was predicted there."""
     pred, image, mask = (tensor.as_subclass(Tensor) for tensor in (pred, image, mask))

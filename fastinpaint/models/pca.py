@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 @torch.no_grad()
 def start_at_pca(model, images):
-    """Let the linear paths of encoder and decoder pass on what matters most in `images` `[N, 3, H, W]`.
+    """Let the linear paths pass on the principal components of `images` `[N, 3, H, W]`.
 
     The first stage takes the mean colour off; every further one keeps the strongest principal
     components of 2×2 blocks of what came before, and the decoder mirrors it. Overlap and ReLU
@@ -35,7 +35,7 @@ def start_at_pca(model, images):
 
 
 def principal_components(x, n):
-    "The `n` strongest components `[n, C, 2, 2]` of the 2×2 blocks of `x` `[N, C, H, W]`, about zero"
+    "Strongest components `[n, C, 2, 2]` of the 2×2 blocks of `x` `[N, C, H, W]`, about zero"
     h, w = (s//2*2 for s in x.shape[-2:])
     blocks = F.pixel_unshuffle(x[..., :h, :w], 2).permute(0, 2, 3, 1).flatten(0, 2)
     covariance = sum(b.T @ b for b in blocks.double().split(100_000))

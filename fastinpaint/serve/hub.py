@@ -1,16 +1,10 @@
-"Models on the Hugging Face Hub, as safetensors with a card: the methods that `InpaintNet` gets for it"
+"Gives `InpaintNet` methods for the Hugging Face Hub, where models are safetensors with a card"
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from fastcore.basics import patch
-from huggingface_hub import HfApi, constants, hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-)
+from huggingface_hub import HfApi, constants, errors, hf_hub_download
 
 from ..core.download import unreachable
 from ..core.errors import InputError, MissingFile, Unreachable
@@ -49,13 +43,14 @@ def save_pretrained(self: InpaintNet, folder):
     file = write_weights(folder/FILE, self.state_dict(), self.config)
     file.with_suffix(".json").replace(folder/"config.json")
     if (card := folder/"README.md").exists(): return
-    config, parameters = json.dumps(self.config, indent=1), sum(p.numel() for p in self.parameters())
-    card.write_text(CARD.format(parameters=parameters, config=config), encoding="utf-8")
+    text = CARD.format(parameters=sum(p.numel() for p in self.parameters()),
+                       config=json.dumps(self.config, indent=1))
+    card.write_text(text, encoding="utf-8")
 
 
 @patch
 def push_to_hub(self: InpaintNet, repo, private=None, token=None, **kwargs):
-    """Upload the files of `save_pretrained` to `repo`, made if it is new; returns the commit's address.
+    """Upload what `save_pretrained` writes to `repo`, made if it is new; returns the commit.
 
     `kwargs` as for `HfApi.upload_folder`. Raises Unreachable where there is no Hub.
     """
@@ -71,7 +66,7 @@ def push_to_hub(self: InpaintNet, repo, private=None, token=None, **kwargs):
 
 @patch(cls_method=True)
 def from_pretrained(cls: InpaintNet, repo, local_files_only=False, **kwargs):
-    """The model in `repo`, a repository's "user/name" or a folder of `save_pretrained`, in eval mode.
+    """The model in `repo` ("user/name", or a folder of `save_pretrained`), in eval mode.
 
     `kwargs` (`revision`, `cache_dir`, `token` …) as for `hf_hub_download`. Nothing but
     `model.safetensors` is read. Raises within seconds: Unreachable where the Hub cannot be
@@ -82,14 +77,14 @@ def from_pretrained(cls: InpaintNet, repo, local_files_only=False, **kwargs):
     why = None if local_files_only else unreachable(constants.ENDPOINT)
     offline = local_files_only or bool(why)
     try: file = hf_hub_download(repo, FILE, local_files_only=offline, **kwargs)
-    except HFValidationError as e:
+    except errors.HFValidationError as e:
         raise InputError(f"{repo} is neither a folder nor a repository: {e}") from e
-    except LocalEntryNotFoundError as e:
+    except errors.LocalEntryNotFoundError as e:
         because = f" ({why})" if why else ""
         raise Unreachable(f"{repo} has not been downloaded before, and {constants.ENDPOINT} "
                           f"cannot be reached{because}; "
                           "connect, or give a folder that save_pretrained wrote") from e
-    except (EntryNotFoundError, HfHubHTTPError) as e:
+    except (errors.EntryNotFoundError, errors.HfHubHTTPError) as e:
         raise MissingFile(f"no model {repo} with a {FILE} on {constants.ENDPOINT}, "
                           "or no right to read it; for a private one: hf auth login") from e
     return load_model(file)
