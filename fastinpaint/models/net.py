@@ -67,7 +67,7 @@ class InpaintNet(nn.Module):
         return x
 
     def folded(self, winograd=None):
-        """A network for inference, equal up to rounding to this one in eval mode, which stays as is.
+        """A network for inference, equal up to rounding to this one in eval mode.
 
         It encodes, refines and decodes alike, for gradients with respect to latents too, in
         fewer passes over memory; see `folded.py`. `winograd` (by default for a model on a CPU)

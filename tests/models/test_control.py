@@ -16,7 +16,8 @@ def batch():
 
 def open_(model):
     "Give the mask its say, as training would"
-    for p in (p for n, p in model.conditioner.named_parameters() if p.ndim == 4 and not p.any()): nn.init.normal_(p, std=.1)
+    for p in (p for n, p in model.conditioner.named_parameters() if p.ndim == 4 and not p.any()):
+        nn.init.normal_(p, std=.1)
 
 
 @torch.no_grad()
@@ -28,14 +29,16 @@ def test_at_first_the_encoder_equals_the_plain_one_to_the_bit(tiny_lama, batch, 
     masked, mask = batch
     controlled, plain = model.encode(masked, mask), model.encode(masked)
     if control == "mask": assert torch.equal(controlled, plain)
-    else: assert torch.allclose(controlled, plain, atol=1e-6)  # one convolution of four channels sums in another order
+    # one convolution of four channels sums in another order
+    else: assert torch.allclose(controlled, plain, atol=1e-6)
     assert plain.std() > 0
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("control", ["mask", "alpha"])
 def test_once_open_the_mask_reaches_the_latent(tiny_lama, batch, control):
-    model = tiny_lama(control=control, prefill=False, width=8).eval()  # of two channels, ReLU may silence both
+    # of two channels, ReLU may silence both
+    model = tiny_lama(control=control, prefill=False, width=8).eval()
     masked, mask = batch
     open_(model)
     assert not torch.allclose(model.encode(masked, mask), model.encode(masked))
@@ -78,7 +81,8 @@ def test_mask_control_is_the_thesis_whatever_way_it_is_computed(tiny_lama, batch
         torch.manual_seed(1)
         open_(model)
         for bn in (m for m in model.conditioner.modules() if isinstance(m, nn.BatchNorm2d)):
-            for x in bn.running_mean, bn.running_var, bn.weight, bn.bias: nn.init.uniform_(x, .5, 1.5)
+            for x in bn.running_mean, bn.running_var, bn.weight, bn.bias:
+                nn.init.uniform_(x, .5, 1.5)
     outputs = [fast.encode(image.double(), mask.double()),
                plain_control(plain.conditioner, plain.encoder, image.double(), mask.double())]
     upstream = torch.randn_like(outputs[0])
@@ -86,7 +90,8 @@ def test_mask_control_is_the_thesis_whatever_way_it_is_computed(tiny_lama, batch
     assert torch.allclose(*outputs)
     for (name, p), q in zip(fast.conditioner.named_parameters(), plain.conditioner.parameters(), strict=True):
         assert torch.allclose(p.grad, q.grad, atol=1e-7), name
-    for (name, p), q in zip(fast.named_buffers(), plain.buffers(), strict=True): assert torch.allclose(p, q), name
+    for (name, p), q in zip(fast.named_buffers(), plain.buffers(), strict=True):
+        assert torch.allclose(p, q), name
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ VARIANTS = [dict(), dict(control="mask"), dict(control=None), dict(linear=False,
 
 
 def lively(net):
-    "`net` with random weights, biases and BatchNorm statistics everywhere, also where training starts from zero"
+    "`net` with random weights, biases and BatchNorm statistics also where they start from zero"
     g = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in net.parameters(): p.add_(.05*torch.randn(p.shape, generator=g))
@@ -27,7 +27,8 @@ def lively(net):
 
 
 def batch(*size, n=1):
-    image, mask = torch.rand(n, 3, *size, generator=torch.Generator().manual_seed(0)), torch.zeros(n, 1, *size)
+    image = torch.rand(n, 3, *size, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(n, 1, *size)
     mask[..., size[0]//3:size[0]//2 + 1, size[1]//3:size[1]//2 + 1] = 1
     return image*(1 - mask), mask
 
@@ -74,13 +75,15 @@ def test_gradients_reach_latents(tiny_lama):
         x = latent.clone().requires_grad_()
         model.decode(model.refine(x)).square().sum().backward()
         grads.append(x.grad)
-    assert (grads[0] - grads[1]).abs().max() <= 1e-4*grads[0].abs().max() and grads[0].abs().max() > 0
+    largest = grads[0].abs().max()
+    assert (grads[0] - grads[1]).abs().max() <= 1e-4*largest and largest > 0
 
 
 class Doubled(InpaintNet):
     "A user's own network: another forward, and a part that `InpaintNet` does not know of"
     def __init__(self, net):
-        super().__init__(net.encoder, net.refiner, net.decoder, net.conditioner, net.prefill, net.config)
+        parts = net.encoder, net.refiner, net.decoder, net.conditioner
+        super().__init__(*parts, net.prefill, net.config)
         self.after = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
 
     def forward(self, masked, mask): return 2*self.after(super().forward(masked, mask))
@@ -119,7 +122,8 @@ def test_the_model_itself_is_left_as_it_was(tiny_lama, state_of, same, kind, con
     if kind is other_control: control = "mask"
     net = kind(tiny_lama(control=control)).train()
     net.encoder.requires_grad_(False)
-    wanted, before, drawn = [p.requires_grad for p in net.parameters()], state_of(net), torch.get_rng_state()
+    wanted = [p.requires_grad for p in net.parameters()]
+    before, drawn = state_of(net), torch.get_rng_state()
     fast = net.folded()
     assert same(state_of(net), before) and [p.requires_grad for p in net.parameters()] == wanted
     assert all(m.training for m in net.modules()) and torch.equal(torch.get_rng_state(), drawn)

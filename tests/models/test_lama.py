@@ -67,7 +67,8 @@ def test_a_prefilled_hole_is_all_that_prefill_changes(tiny_lama, control):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_with_fixed_statistics_convolution_and_batchnorm_are_one(stride):
     block, x = ConvBlock(3, 4, 3, stride).eval(), torch.rand(2, 3, 9, 12)
-    for p in block.bn.running_mean, block.bn.running_var, block.bn.weight, block.bn.bias: torch.nn.init.uniform_(p, .5, 1.5)
+    for p in block.bn.running_mean, block.bn.running_var, block.bn.weight, block.bn.bias:
+        torch.nn.init.uniform_(p, .5, 1.5)
     assert torch.allclose(block(x), block.bn(block.conv(x)).relu(), atol=1e-6)
 
 
@@ -112,13 +113,15 @@ def test_training_without_pixel_losses_ends_at_the_latent(tiny_lama):
                                          ((1, 3, 32, 32), (1, 1, 32, 31)), ((1, 3, 32, 32), (1, 32, 32))])
 def test_wrong_shapes_are_named(tiny_lama, image, mask):
     wrong = image if len(image) == 3 or image[1] != 3 else mask
-    with pytest.raises(ValueError) as e: tiny_lama(control="mask")(torch.zeros(image), torch.zeros(mask))
+    with pytest.raises(ValueError) as e:
+        tiny_lama(control="mask")(torch.zeros(image), torch.zeros(mask))
     assert str(list(wrong)) in str(e.value)
 
 
 @pytest.mark.parametrize("wrong", [dict(width=0), dict(blocks=-1), dict(depth=0), dict(control=True), dict(control="both")])
 def test_impossible_architectures_are_refused(wrong):
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))!r}"): lama(**wrong)
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))!r}"):
+        lama(**wrong)
 
 
 # the pretrained autoencoder
@@ -127,7 +130,8 @@ def test_impossible_architectures_are_refused(wrong):
 def autoencoder(tiny_lama, tmp_path):
     model = tiny_lama(seed=1, control=None, blocks=0)
     with torch.no_grad():
-        for bn in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)): bn.running_mean.uniform_()
+        for bn in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+            bn.running_mean.uniform_()
     return model, save_model(model, tmp_path/"autoencoder.safetensors")
 
 
@@ -135,7 +139,8 @@ def autoencoder(tiny_lama, tmp_path):
 def test_encoder_and_decoder_start_from_the_autoencoder(autoencoder, tiny_lama, same, state_of, control):
     trained, path = autoencoder
     model = tiny_lama(seed=2, control=control, autoencoder=path)
-    for part in "encoder", "decoder": assert same(state_of(getattr(model, part)), state_of(getattr(trained, part)))
+    for part in "encoder", "decoder":
+        assert same(state_of(getattr(model, part)), state_of(getattr(trained, part)))
 
 
 @pytest.mark.parametrize("other", [dict(width=3), dict(depth=2), dict(linear=False)])
@@ -147,4 +152,5 @@ def test_an_autoencoder_of_another_shape_is_refused_with_help(autoencoder, tiny_
 
 
 def test_a_missing_autoencoder_is_named(tiny_lama, tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere"): tiny_lama(autoencoder=tmp_path/"nowhere.safetensors")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        tiny_lama(autoencoder=tmp_path/"nowhere.safetensors")

@@ -22,7 +22,8 @@ def code(x, block, n):
     return F.conv2d(blocks, components[:n, :, None, None]), strengths[n:].square().sum().item()
 
 
-def error(model, images): return (model(images, torch.zeros_like(images[:, :1])) - images).square().mean().item()
+def error(model, images):
+    return (model(images, torch.zeros_like(images[:, :1])) - images).square().mean().item()
 
 
 def silence(model):

@@ -14,7 +14,8 @@ def test_the_perceptual_network_of_vgg_has_unit_features():
     network, name = perceptual_network("vgg")
     maps = network(torch.rand(2, 3, 64, 64))
     assert name == "vgg" and len(maps) == 5 and not any(p.requires_grad for p in network.parameters())
-    for y in maps: torch.testing.assert_close(y.square().sum(1).max().item(), y.shape[1]/5, rtol=1e-3, atol=1e-3)
+    for y in maps:
+        torch.testing.assert_close(y.square().sum(1).max().item(), y.shape[1]/5, rtol=1e-3, atol=1e-3)
 
 
 def ade_state(network):
@@ -36,19 +37,23 @@ def test_an_ade20k_file_fills_the_dilated_resnet(tmp_path, prefix):
     image = torch.rand(1, 3, 64, 64)
     maps = loaded(image)
     assert name == f"ade20k {tmp_path/'ade.pth'}"
-    assert [tuple(y.shape[1:]) for y in maps] == [(256, 16, 16), (512, 8, 8), (1024, 8, 8), (2048, 8, 8)]  # output stride 8
+    # output stride 8
+    assert [tuple(y.shape[1:]) for y in maps] == [(256, 16, 16), (512, 8, 8), (1024, 8, 8), (2048, 8, 8)]
     expected = network.eval()((image - loaded.mean)/loaded.std)
     for a, b in zip(maps, expected, strict=True): torch.testing.assert_close(a, b)
 
 
 def test_other_files_are_no_perceptual_network(tmp_path):
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path/"other.pth")
-    with pytest.raises(WeightsMissing, match="other.pth holds other weights"): perceptual_network(str(tmp_path/"other.pth"))
-    with pytest.raises(WeightsMissing, match="nowhere.pth.*auto, imagenet, vgg or none"): perceptual_network("nowhere.pth")
+    with pytest.raises(WeightsMissing, match="other.pth holds other weights"):
+        perceptual_network(str(tmp_path/"other.pth"))
+    with pytest.raises(WeightsMissing, match="nowhere.pth.*auto, imagenet, vgg or none"):
+        perceptual_network("nowhere.pth")
 
 
 @pytest.mark.usefixtures("bare")
 def test_without_weights_there_is_no_perceptual_network(capsys):
-    with pytest.raises(WeightsMissing, match="resnet50-0676ba61.pth"): perceptual_network("imagenet")
+    with pytest.raises(WeightsMissing, match="resnet50-0676ba61.pth"):
+        perceptual_network("imagenet")
     assert perceptual_network("auto") == (None, "none")
     assert "No perceptual term" in (out := capsys.readouterr().out) and "make weights" in out

@@ -23,7 +23,8 @@ needs_efflite0 = pytest.mark.skipif(
 @pytest.mark.parametrize("net, packed", [("alex", "alexnet"), ("vgg", "vgg16")])
 def test_packed_lin_layers_are_those_of_lpips(net, packed):
     arrays = pretrained.read_arrays(PACKED.with_name(f"{packed}.ckpt"))
-    with torch.random.fork_rng(devices=[]): ours = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    with torch.random.fork_rng(devices=[]):
+        ours = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     for i, lin in enumerate(ours.lins):
         theirs = arrays[f"NetLinLayer_{i}"]["Conv_0"]["kernel"]
         assert np.array_equal(lin.model[1].weight.detach().numpy().ravel(), theirs.ravel())
@@ -67,7 +68,8 @@ def test_a_pickle_that_calls_the_system_is_refused(tmp_path):
     bomb = tmp_path / "bomb.ckpt"
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         bomb.write_bytes(pickle.dumps({"AlexNet_0": Bomb(), "array": np.ones(2)}, protocol))
-        with pytest.raises(pickle.UnpicklingError, match="only numpy arrays"): pretrained.read_arrays(bomb)
+        with pytest.raises(pickle.UnpicklingError, match="only numpy arrays"):
+            pretrained.read_arrays(bomb)
     bomb.write_bytes(pickle.dumps(np.array([Bomb()], dtype=object)))
     with pytest.raises(pickle.UnpicklingError): pretrained.read_arrays(bomb)
     assert not (tmp_path / "exploded").exists()
@@ -98,7 +100,8 @@ def test_missing_weights_say_how_to_get_them(bare, load, told):
 
 def test_missing_inception(bare, monkeypatch):
     pytest.importorskip("torch_fidelity")
-    with pytest.raises(WeightsMissing, match="weights-inception-.*6726825d.pth.*Put it at"): inception_features()
+    with pytest.raises(WeightsMissing, match="weights-inception-.*6726825d.pth.*Put it at"):
+        inception_features()
     monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(WeightsMissing, match="pip install torch-fidelity"): inception_features()
 

@@ -56,7 +56,8 @@ def spoil(path, how, good):
     if how == "torch pickle": torch.save({"x": Harmful(path.parent/"made")}, path)
     if how == "pickle": path.write_bytes(pickle.dumps(Harmful(path.parent/"made")))
     if how == "foreign": save_file({"model.1.weight": torch.zeros(2)}, path)
-    if how == "missing tensor": write_weights(path, {"a": torch.zeros(1)}, {"width": 2, "blocks": 1})
+    if how == "missing tensor":
+        write_weights(path, {"a": torch.zeros(1)}, {"width": 2, "blocks": 1})
     if how == "unknown argument": write_weights(path, {}, {"width": 2, "blocks": 1, "later": True})
     if how == "impossible": write_weights(path, {}, {"width": -2})
 
@@ -71,7 +72,8 @@ def test_other_files_are_refused_by_name_and_never_unpickled(tiny_lama, tmp_path
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere"): load_model(tmp_path/"nowhere.safetensors")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_model(tmp_path/"nowhere.safetensors")
 
 
 # files are replaced whole or not at all
@@ -87,7 +89,8 @@ def test_a_full_disk_leaves_the_old_model(tiny_lama, tmp_path, monkeypatch, step
     save_model(tiny_lama(seed=0), tmp_path/"model.safetensors")
     before = files(tmp_path)
     monkeypatch.setattr(os, step, full)
-    with pytest.raises(OSError, match="No space left"): save_model(tiny_lama(seed=1), tmp_path/"model.safetensors")
+    with pytest.raises(OSError, match="No space left"):
+        save_model(tiny_lama(seed=1), tmp_path/"model.safetensors")
     assert files(tmp_path) == before
 
 
