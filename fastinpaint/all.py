@@ -20,8 +20,9 @@ from .models.discriminator import PatchGAN, load_discriminator
 from .models.lama import lama
 from .models.load import load_model, save_model
 from .models.net import InpaintNet, composite
-from .models.pretrained import perceptual_network
+from .models.perceptual import perceptual_network
 from .models.published import load_lama
+from .serve import hub as _hub  # gives InpaintNet from_pretrained and push_to_hub
 from .train.callback.adversarial import AdversarialTraining
 from .train.callback.checkpoint import Checkpoint
 from .train.callback.ema import EMA

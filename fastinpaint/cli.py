@@ -158,8 +158,8 @@ def export(model, out, format):
 
     MODEL is as for fill; the file is checked against it: fastinpaint export sample -o model.onnx
     """
-    from .serve.export import export
-    with redirect_stdout(sys.stderr): export(model, out, format)
+    from .serve.export import export_model
+    with redirect_stdout(sys.stderr): export_model(model, out, format)
     click.echo(out)
 
 

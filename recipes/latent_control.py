@@ -7,6 +7,6 @@ import fastinpaint as fi
 @fi.program
 def main(settings: fi.Settings):
     "Table 5.1 (4): latent L1 and mask control on a frozen autoencoder"
-    model = partial(fi.lama, control=True)
+    model = partial(fi.lama, control="mask")
     cbs = [fi.FreezeSchedule(), fi.LatentLoss(known=.1)]
     return fi.train_recipe("latent_control", settings, model, cbs)

@@ -10,5 +10,5 @@ def main(settings: fi.AdversarialSettings):
     loss, chosen = fi.full_loss(settings.perceptual)
     gan = fi.AdversarialTraining(r1_every=settings.r1_every, lr=settings.lr_d)
     cbs = [fi.FreezeSchedule(), fi.LatentLoss(1e-4, pixel=True), gan]
-    model = partial(fi.lama, control=True)
+    model = partial(fi.lama, control="mask")
     return fi.train_recipe("latent_control_gan", settings, model, cbs, loss, chosen)

@@ -162,7 +162,7 @@ def test_without_gradio_the_page_says_what_to_install(cli, monkeypatch):
 
 def test_export_and_page_are_given_what_was_asked_for(cli, monkeypatch):
     calls = []
-    export = SimpleNamespace(export=lambda *o: calls.append(o))
+    export = SimpleNamespace(export_model=lambda *o: calls.append(o))
     page = SimpleNamespace(launch=lambda **o: calls.append(o))
     monkeypatch.setitem(sys.modules, "fastinpaint.serve.export", export)
     monkeypatch.setitem(sys.modules, "fastinpaint.serve.app", page)

@@ -12,7 +12,6 @@ from fastprogress.fastprogress import IN_NOTEBOOK
 from ..core.device import choose_device
 from ..core.errors import InputError
 from ..data.pictures import open_picture
-from ..models.faster import faster
 from ..models.load import read_model
 from . import strategies
 from .hole import dilated, feathered, read_hole
@@ -36,7 +35,7 @@ class Inpainter:
         else: self.device = choose_device(device)
         self.model, self.precision, self.strategy = model, precision, strategy
         winograd = self.device.type == "cpu" and precision == "fp32"  # its sums need full precision
-        self.net = faster(model, winograd=winograd).to(self.device)
+        self.net = model.folded(winograd).to(self.device)
 
     def __call__(self, image, mask, invert=False, dilate=0, feather=0, refine=False, strategy=None):
         """`image` with its hole filled, a `PIL.Image` of its size (16-bit colours: an array).

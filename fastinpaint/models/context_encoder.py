@@ -1,8 +1,10 @@
-"Context Encoder (Pathak et al. 2016): encoder and decoder around a channel-wise fully-connected layer"
+"Context Encoder (Pathak et al. 2016), whose bottleneck is a channel-wise fully-connected layer"
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..core.errors import InputError
+from .folded import copied
 from .net import InpaintNet
 from .prefill import smooth_fill
 
@@ -14,7 +16,8 @@ class DownBlock(nn.Sequential):
     "Convolution that halves the size, BatchNorm unless it is the first, LeakyReLU"
     def __init__(self, n_in, n_out, first=False):
         norm = [] if first else [nn.BatchNorm2d(n_out)]
-        super().__init__(nn.Conv2d(n_in, n_out, 4, 2, 1, bias=first), *norm, nn.LeakyReLU(.2, inplace=True))
+        conv, act = nn.Conv2d(n_in, n_out, 4, 2, 1, bias=first), nn.LeakyReLU(.2, inplace=True)
+        super().__init__(conv, *norm, act)
 
 
 class UpBlock(nn.Sequential):
@@ -23,24 +26,27 @@ class UpBlock(nn.Sequential):
         super().__init__(up_conv(n_in, n_out, size), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
 
 
-def up_conv(n_in, n_out, size): return nn.ConvTranspose2d(n_in, n_out, 4, 2, 1, output_padding=size % 2)
+def up_conv(n_in, n_out, size):
+    return nn.ConvTranspose2d(n_in, n_out, 4, 2, 1, output_padding=size % 2)
 
 
 class ChannelWise(nn.Module):
-    "Fully-connected layer inside each channel, `[B, C, n, n]` to `[B, C, n, n]`, with weights of its own for each (§ 3.1)"
+    "A fully-connected layer of its own for each channel (§ 3.1), `[B, C, n, n]` to the same shape"
     def __init__(self, channels, n):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(channels, n*n, n*n).uniform_(-1/n, 1/n))
         self.bias = nn.Parameter(torch.zeros(channels, n*n))
 
-    def forward(self, x): return (torch.einsum("cij,bcj->bci", self.weight, x.flatten(2)) + self.bias).view(x.shape)
+    def forward(self, x):
+        y = torch.einsum("cij,bcj->bci", self.weight, x.flatten(2)) + self.bias
+        return y.view(x.shape)
 
 
 class FilledHole(nn.Module):
-    """Gives the encoder the image with its hole in the mean colour, as in the paper, or with `smooth` in a smooth fill.
+    """Gives the encoder the image with a hole of the mean colour, or with `smooth` a smooth fill.
 
-    In a resized image, pixels at the hole's edge are part hole and `mask` says how much: they count as known, in the mean
-    colour of their known part, up to one half.
+    In a resized image, pixels at the hole's edge are part hole and `mask` says how much: they
+    count as known, in the mean colour of their known part, up to one half.
     """
     def __init__(self, smooth):
         super().__init__()
@@ -49,7 +55,10 @@ class FilledHole(nn.Module):
 
     def forward(self, encoder, masked, mask):
         image, hole = masked/(1 - mask).clamp_min(.5), mask > .5
-        return encoder(smooth_fill(image, hole.to(image)) if self.smooth else torch.where(hole, self.colour, image))
+        if self.smooth: return encoder(smooth_fill(image, hole.to(image)))
+        return encoder(torch.where(hole, self.colour, image))
+
+    def folded_with(self, encoder): return copied(self)
 
 
 class Encoder(nn.Module):
@@ -74,17 +83,18 @@ class Decoder(nn.Module):
 
 
 class ContextEncoder(InpaintNet):
-    """An `InpaintNet` whose refiner is a channel-wise fully-connected layer, so that every pixel sees the whole image.
+    """An `InpaintNet` whose refiner is channel-wise fully-connected, so pixels see the whole image.
 
-    Such a layer has one size. Images of any other are resized to the `size` × `size` pixels it was trained at, whatever their
-    proportions, and the prediction back: it is as coarse as that.
+    Such a layer has one size. Images of any other are resized to the `size` × `size` pixels it
+    was trained at, whatever their proportions, and the prediction back: it is as coarse as
+    that.
     """
     def __init__(self, encoder, refiner, decoder, prefill, config):
         super().__init__(encoder, refiner, decoder, FilledHole(prefill), config=config)
         self.size = config["size"], config["size"]
 
     def forward(self, masked, mask):
-        "Raw prediction `[B, 3, H, W]` in [0, 1] (not composited); in training the latent, if `decode_in_training` is off"
+        "As `InpaintNet.forward`; the prediction is in [0, 1]"
         latent = self.refine(self.encode(masked, mask))
         if self.training and not self.decode_in_training: return latent
         return resize(self.decode(latent), masked.shape[-2:])
@@ -102,20 +112,24 @@ def resize(x, size):
 
 
 def context_encoder(width=8, size=128, prefill=False):
-    """Context Encoder for images of `size` × `size` pixels, with `width` channels in its first stage (the paper: 64).
+    """Context Encoder for `size` × `size` pixels; `width` channels at first (the paper: 64).
 
-    The network of the paper's Figure 9 (a) with the bottleneck of § 3.1, for holes anywhere: stages of 4×4 convolutions halve
-    the image to a map of 4 to 7 pixels a side (128 px: five stages of 1, 1, 2, 4 and 8 times `width` channels); each channel's
-    map passes a fully-connected layer of its own, and a 1×1 convolution mixes the channels; as many stages lead up to the whole
-    image. The encoder is told of the hole by the mean colour in it, or with `prefill` sees a smooth fill there.
-    Raises ValueError for a `width` below 1 or a `size` below 8.
+    The network of the paper's Figure 9 (a) with the bottleneck of § 3.1, for holes anywhere:
+    stages of 4×4 convolutions halve the image to a map of 4 to 7 pixels a side (128 px: five
+    stages of 1, 1, 2, 4 and 8 times `width` channels); each channel's map passes a
+    fully-connected layer of its own, and a 1×1 convolution mixes the channels; as many stages
+    lead up to the whole image. The encoder is told of the hole by the mean colour in it, or
+    with `prefill` sees a smooth fill there. Raises InputError for a `width` below 1 or a
+    `size` below 8.
     """
-    if width < 1 or size < 2*SMALLEST_MAP: raise ValueError(f"no Context Encoder of {width=}, {size=}: at least 1 and 8")
+    if width < 1 or size < 2*SMALLEST_MAP:
+        raise InputError(f"no Context Encoder of {width=}, {size=}: at least 1 and 8")
     sizes = [size]
     while sizes[-1] >= 2*SMALLEST_MAP: sizes.append(sizes[-1]//2)
     *sizes, n = sizes
     channels = [width*min(2**max(i - 1, 0), 8) for i in range(len(sizes))]
-    bottleneck = nn.Sequential(ChannelWise(channels[-1], n), nn.Conv2d(channels[-1], channels[-1], 1, bias=False),
-                               nn.BatchNorm2d(channels[-1]), nn.ReLU(inplace=True))
+    last = channels[-1]
+    bottleneck = nn.Sequential(ChannelWise(last, n), nn.Conv2d(last, last, 1, bias=False),
+                               nn.BatchNorm2d(last), nn.ReLU(inplace=True))
     config = dict(model="context_encoder", width=width, size=size, prefill=prefill)
     return ContextEncoder(Encoder(channels), bottleneck, Decoder(channels, sizes), prefill, config)

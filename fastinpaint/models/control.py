@@ -1,16 +1,18 @@
-"How the mask reaches the encoder: as a fourth input channel (LaMa) or through mask control (thesis, § 4.1.1)"
+"How the mask reaches the encoder: as a fourth channel (LaMa) or by mask control (thesis, § 4.1.1)"
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ..kernels import zero_conv_merge
+from .folded import FoldedAlphaChannel, FoldedMaskControl, copied, folded, frozen, widened
 
 
 class AlphaChannel(nn.Module):
-    """The mask as one more input channel of the encoder's first convolution, and of the linear path beside it.
+    """The mask as one more channel of the encoder's first convolution and of its linear path.
 
-    Only that channel's kernels, `weight` `[width, 1, 7, 7]` and `linear` `[width, 1, 1, 1]`, live here, zero at first, so that
-    the encoder itself stays a plain encoder of RGB images, whose latents are the targets of the latent loss.
+    Only that channel's kernels, `weight` `[width, 1, 7, 7]` and `linear` `[width, 1, 1, 1]`,
+    live here, zero at first, so that the encoder itself stays a plain encoder of RGB images,
+    whose latents are the targets of the latent loss.
     """
     def __init__(self, width, depth=3, linear=False):
         super().__init__()
@@ -24,9 +26,17 @@ class AlphaChannel(nn.Module):
         y = first.add_linear(y, image)
         return rest(y if self.linear is None else y + F.conv2d(mask, self.linear))
 
+    def folded_with(self, encoder):
+        "Equal to this in eval mode, for inference with `encoder.folded()`"
+        stage = encoder.stages[0]
+        first = copied(stage)
+        first.conv = widened(stage.conv, self.weight)
+        if stage.linear is not None: first.linear = widened(stage.linear, self.linear)
+        return FoldedAlphaChannel(first.folded().to(memory_format=torch.channels_last))
+
 
 class ZeroConv(nn.Module):
-    "1×1 convolution without bias whose weight `[C, C, 1, 1]` starts at zero, added to the features it guides"
+    "1×1 convolution of a guide, added to the features; its weight `[C, C, 1, 1]` starts at zero"
     def __init__(self, channels):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(channels, channels, 1, 1))
@@ -35,16 +45,18 @@ class ZeroConv(nn.Module):
 
 
 class MaskControl(nn.Module):
-    """A mask encoder beside the image encoder, merged into it after every stage through zero-initialised convolutions.
+    """A mask encoder beside the image encoder, added after every stage by a `ZeroConv`.
 
-    At initialisation the controlled encoder equals the plain encoder to the bit. Masks are exactly 0 or 1, so that the first,
-    1×1 stage of the mask encoder has one feature vector for the hole and one for the rest: it never becomes an image.
+    At initialisation the controlled encoder equals the plain encoder to the bit. Masks are
+    exactly 0 or 1, so that the first, 1×1 stage of the mask encoder has one feature vector for
+    the hole and one for the rest: it never becomes an image.
     """
     def __init__(self, width, depth=3, linear=False):
         super().__init__()
         channels = [width*2**i for i in range(depth + 1)]
-        convs = [nn.Conv2d(1, width, 1)] + [nn.Conv2d(n, 2*n, 3, stride=2, padding=1) for n in channels[:-1]]
-        self.mask_stages = nn.ModuleList(nn.Sequential(conv, nn.BatchNorm2d(n), nn.ReLU(inplace=True))
+        convs = [nn.Conv2d(1, width, 1)]
+        convs += [nn.Conv2d(n, 2*n, 3, stride=2, padding=1) for n in channels[:-1]]
+        self.mask_stages = nn.ModuleList(nn.Sequential(conv, nn.BatchNorm2d(n), nn.ReLU(True))
                                          for conv, n in zip(convs, channels, strict=True))
         self.zero_convs = nn.ModuleList(ZeroConv(n) for n in channels)
 
@@ -52,19 +64,42 @@ class MaskControl(nn.Module):
         first, second, *rest = self.mask_stages
         known, step = two_levels(*first, mask)  # the first stage's output is known + step·mask
         weight = self.zero_convs[0].weight.flatten(1)
-        latent = encoder.stages[0](image) + (weight @ known + (weight @ step)*mask.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        added = weight @ known + (weight @ step)*mask.permute(0, 2, 3, 1)
+        latent = encoder.stages[0](image) + added.permute(0, 3, 1, 2)
         guide = second[1:](conv_two_levels(second[0], mask, known, step))
         latent = self.zero_convs[1](encoder.stages[1](latent), guide)
-        for stage, mask_stage, zero_conv in zip(encoder.stages[2:], rest, self.zero_convs[2:], strict=True):
+        stages = zip(encoder.stages[2:], rest, self.zero_convs[2:], strict=True)
+        for stage, mask_stage, zero_conv in stages:
             guide = mask_stage(guide)
             latent = zero_conv(stage(latent), guide)
         return latent
 
+    @torch.no_grad()
+    def folded_with(self, encoder):
+        "Equal to this in eval mode, for inference with `encoder.folded()`"
+        weight, *weights = [zero_conv.weight for zero_conv in self.zero_convs]
+        known, step = two_levels(*copied(self.mask_stages[0]), None)
+        first = encoder.stages[0].folded()
+        if first.linear is None:
+            like = dict(device=weight.device, dtype=weight.dtype)
+            first.linear = nn.utils.skip_init(nn.Conv2d, 3, len(weight), 1, **like)
+            for p in first.linear.parameters(): p.zero_()
+        of_mask = F.conv2d(step.view(1, -1, 1, 1), weight).view(-1, 1, 1, 1)
+        first.linear = widened(first.linear, of_mask)
+        first.linear.bias += weight.flatten(1) @ known
+        conv, *rest = self.mask_stages[1]
+        second = copied(conv)  # of mask and ones
+        levels = torch.stack([step, known])
+        second.weight = frozen(torch.einsum("ocij,lc->olij", conv.weight, levels))
+        mask_stages = folded(nn.ModuleList([nn.Sequential(second, *rest), *self.mask_stages[2:]]))
+        return FoldedMaskControl(first.to(memory_format=torch.channels_last), mask_stages, weights)
+
 
 def two_levels(conv, bn, act, mask):
-    """`act(bn(conv(mask)))` of a 1×1 convolution and a binary `mask` `[B, 1, H, W]`, as `known + step·mask`.
+    """`act(bn(conv(mask)))` of 1×1 `conv` and binary `mask` `[B, 1, H, W]`: `known + step·mask`.
 
-    Returns `known` and `step` `[C]`. BatchNorm's statistics, those of the batch in training, follow from the share of hole.
+    Returns `known` and `step` `[C]`. BatchNorm's statistics, those of the batch in training,
+    follow from the share of hole.
     """
     values = torch.stack([conv.bias, conv.bias + conv.weight.flatten()])  # for a mask of 0 and of 1
     mean, var = bn.running_mean, bn.running_var
@@ -80,6 +115,8 @@ def two_levels(conv, bn, act, mask):
 
 
 def conv_two_levels(conv, mask, known, step):
-    "`conv(known + step·mask)` for `known` and `step` `[C]`: a convolution of `mask`, and one of ones, for the zero padding"
-    weight = torch.stack([torch.einsum("ocij,c->oij", conv.weight, level) for level in (step, known)], dim=1)
-    return F.conv2d(torch.cat([mask, torch.ones_like(mask)], dim=1), weight, conv.bias, conv.stride, conv.padding)
+    "`conv(known + step·mask)` for `known` and `step` `[C]`"
+    levels = step, known  # of mask and of ones, as the zero padding is neither
+    weight = torch.stack([torch.einsum("ocij,c->oij", conv.weight, o) for o in levels], dim=1)
+    x = torch.cat([mask, torch.ones_like(mask)], dim=1)
+    return F.conv2d(x, weight, conv.bias, conv.stride, conv.padding)

@@ -1,13 +1,17 @@
-"Fast Fourier convolution (Chi et al. 2020) as LaMa uses it: one branch sees a neighbourhood, the other the whole image"
+"Fast Fourier convolution (Chi et al. 2020) in LaMa: a branch for neighbourhoods, one for the whole"
 import torch
 from torch import nn
+
+from .folded import Convs, FoldedFFC, FoldedFFCBlock, folded, frozen, gain_and_bias, without_bn
+from .winograd import WIDE, Winograd
 
 
 class FourierUnit(nn.Module):
     """A 1×1 convolution of the spectrum: every output pixel depends on every input pixel.
 
-    `[B, C, h, w]` to the same shape. Real and imaginary parts are interleaved channel by channel. Runs in fp32
-    inside autocast, since half-precision FFTs want powers of two and bfloat16 ones do not exist.
+    `[B, C, h, w]` to the same shape. Real and imaginary parts are interleaved channel by
+    channel. Runs in fp32 inside autocast, since half-precision FFTs want powers of two and
+    bfloat16 ones do not exist.
     """
     def __init__(self, channels):
         super().__init__()
@@ -25,13 +29,16 @@ class FourierUnit(nn.Module):
             y = torch.fft.irfft2(torch.view_as_complex(parts), s=(h, w), norm="ortho")
         return y.to(x.dtype)
 
+    def folded(self, winograd=False): return without_bn(self)
+
 
 class SpectralTransform(nn.Module):
-    "Bottleneck around a `FourierUnit`: 1×1 to half the channels, plus its Fourier unit, 1×1 back. Keeps the shape."
+    "1×1 convolution to half the channels, plus its `FourierUnit`, 1×1 back. Keeps the shape."
     def __init__(self, channels):
         super().__init__()
         half = channels//2
-        self.reduce = nn.Sequential(nn.Conv2d(channels, half, 1, bias=False), nn.BatchNorm2d(half), nn.ReLU(inplace=True))
+        self.reduce = nn.Sequential(nn.Conv2d(channels, half, 1, bias=False), nn.BatchNorm2d(half),
+                                    nn.ReLU(inplace=True))
         self.fourier = FourierUnit(half)
         self.expand = nn.Conv2d(half, channels, 1, bias=False)
 
@@ -43,8 +50,9 @@ class SpectralTransform(nn.Module):
 class FFC(nn.Module):
     """Fast Fourier convolution with BatchNorm, `[B, C, h, w]` to the same shape.
 
-    The first `local` channels are LaMa's local part, the others its global part. A convolution of both makes the
-    new local part; the new global part is a convolution of the local one plus a spectral transform of the global one.
+    The first `local` channels are LaMa's local part, the others its global part. A convolution
+    of both makes the new local part; the new global part is a convolution of the local one
+    plus a spectral transform of the global one.
     """
     def __init__(self, channels, local, act=True):
         super().__init__()
@@ -61,12 +69,24 @@ class FFC(nn.Module):
         y = torch.cat([self.to_local(x), self.local_to_global(loc) + self.spectral(glob)], dim=1)
         return self.act(self.bn(y))
 
+    @torch.no_grad()
+    def folded(self, winograd=False):
+        "Equal to this in eval mode, for inference only; `winograd` speeds up wide ones on a CPU"
+        gain, bias = gain_and_bias(self.bn)
+        local, glob = gain.view(-1, 1, 1, 1).split(self.split)
+        kind = Winograd if winograd and sum(self.split) >= WIDE else Convs
+        convs = kind(self.to_local.weight*local, self.local_to_global.weight*glob)
+        spectral = folded(self.spectral)
+        spectral.expand.weight = frozen(self.spectral.expand.weight*glob)
+        return FoldedFFC(convs, spectral, bias, folded(self.act))
+
 
 class FFCBlock(nn.Module):
     """Residual block of two FFCs.
 
-    `signed=False` is LaMa's block, whose second FFC ends in a ReLU, so that a block only ever raises a feature.
-    `signed=True` leaves that ReLU out and starts as the identity (the last BatchNorm's gain is zero).
+    `signed=False` is LaMa's block, whose second FFC ends in a ReLU, so that a block only ever
+    raises a feature. `signed=True` leaves that ReLU out and starts as the identity (the last
+    BatchNorm's gain is zero).
     """
     def __init__(self, channels, local, signed=False):
         super().__init__()
@@ -74,3 +94,6 @@ class FFCBlock(nn.Module):
         if signed: nn.init.zeros_(self.conv2.bn.weight)
 
     def forward(self, x): return x + self.conv2(self.conv1(x))
+
+    def folded(self, winograd=False):
+        return FoldedFFCBlock(folded(self.conv1, winograd), folded(self.conv2, winograd))

@@ -1,47 +1,56 @@
 "LaMa (Suvorov et al. 2022) as encoder, refiner and decoder around one latent"
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..core.errors import InputError
 from .control import AlphaChannel, MaskControl
 from .ffc import FFCBlock
+from .folded import FoldedConvBlock, PixelBlocks, copied, folded, fused, gain_and_bias, without_bn
 from .net import InpaintNet
 from .weights import read_weights
 
 LOCAL_SHARE = 4  # one channel in four is local, as in every published LaMa
+CONDITIONERS = {"alpha": AlphaChannel, "mask": MaskControl, None: None}
 SAMPLE_AUTOENCODER = Path(__file__).parent/"autoencoder.safetensors"
 
 
 def conv_bn(x, conv, bn):
-    "`bn(conv(x))`; with fixed statistics as one convolution, which spares a pass over the largest features there are"
+    "`bn(conv(x))`; with fixed statistics one convolution, a pass less over the largest features"
     if bn.training: return bn(conv(x))
-    scale = bn.weight*torch.rsqrt(bn.running_var + bn.eps)
+    gain, bias = gain_and_bias(bn)
     x = F.pad(x, [conv.padding[0]]*4, mode="reflect")
-    return F.conv2d(x, conv.weight*scale.view(-1, 1, 1, 1), bn.bias - bn.running_mean*scale, conv.stride)
+    return F.conv2d(x, conv.weight*gain.view(-1, 1, 1, 1), bias, conv.stride)
 
 
 class ConvBlock(nn.Module):
-    """Reflection-padded convolution without bias, BatchNorm, ReLU; with `linear` plus a linear path beside all three.
+    """Reflection-padded convolution, BatchNorm, ReLU; with `linear` plus a path without them.
 
-    The linear path is a convolution of two output pixels' width, so that neighbouring windows overlap.
+    The linear path is a convolution of two output pixels' width, so that neighbouring windows
+    overlap.
     """
     def __init__(self, n_in, n_out, size, stride=1, linear=False):
         super().__init__()
-        self.conv = nn.Conv2d(n_in, n_out, size, stride, padding=size//2, padding_mode="reflect", bias=False)
+        reflect = dict(padding_mode="reflect")
+        self.conv = nn.Conv2d(n_in, n_out, size, stride, size//2, bias=False, **reflect)
         self.bn = nn.BatchNorm2d(n_out)
         self.act = nn.ReLU(inplace=True)
         width, padding = (2*stride, stride//2) if stride > 1 else (1, 0)
-        self.linear = nn.Conv2d(n_in, n_out, width, stride, padding, padding_mode="reflect") if linear else None
+        self.linear = nn.Conv2d(n_in, n_out, width, stride, padding, **reflect) if linear else None
 
     def forward(self, x): return self.add_linear(self.act(conv_bn(x, self.conv, self.bn)), x)
 
     def add_linear(self, y, x): return y if self.linear is None else y + self.linear(x)
 
+    def folded(self, winograd=False):
+        return FoldedConvBlock(fused(self.conv, self.bn), self.linear and copied(self.linear))
+
 
 class UpBlock(nn.Module):
-    "Transposed convolution that doubles the size, BatchNorm, ReLU; with `linear` plus a linear path, as in `ConvBlock`"
+    "Transposed convolution to twice the size, BatchNorm, ReLU; with `linear` as in `ConvBlock`"
     def __init__(self, n_in, n_out, linear=False):
         super().__init__()
         self.conv = nn.ConvTranspose2d(n_in, n_out, 3, stride=2, padding=1, output_padding=1)
@@ -51,32 +60,42 @@ class UpBlock(nn.Module):
 
     def forward(self, x):
         y = self.act(self.bn(self.conv(x)))
-        return y if self.linear is None else y + self.linear(x)
+        return y if self.linear is None else self.linear(x).add_(y)
+
+    def folded(self, winograd=False): return without_bn(self)
 
 
 class Encoder(nn.Module):
     """RGB image `[B, 3, H, W]` in [0, 1] to a latent `[B, width·2^depth, H/2^depth, W/2^depth]`.
 
-    `stages` are LaMa's layers 1 to 4. `linear` gives each a linear path beside its ReLU, which at width 8 loses most of what
-    a principal-component code of the same size keeps; features are then signed.
+    `stages` are LaMa's layers 1 to 4. `linear` gives each a linear path beside its ReLU, which
+    at width 8 loses most of what a principal-component code of the same size keeps; features
+    are then signed.
     """
     def __init__(self, width, depth=3, linear=False):
         super().__init__()
         self.stages = nn.Sequential(ConvBlock(3, width, 7, linear=linear))
-        self.stages.extend(ConvBlock(width*2**i, width*2**(i + 1), 3, stride=2, linear=linear) for i in range(depth))
+        widths = [width*2**i for i in range(depth + 1)]
+        self.stages.extend(ConvBlock(*n, 3, 2, linear) for n in pairwise(widths))
 
     def forward(self, x): return self.stages(x)
+
+    def folded(self, winograd=False):
+        "Equal to this in eval mode, for inference only; its channels lie last in memory"
+        return copied(self, folded).to(memory_format=torch.channels_last)
 
 
 class Refiner(nn.Module):
     """`blocks` FFC residual blocks at latent size.
 
-    With `delta` they predict a difference (thesis, appendix A): their output passes a zero-initialised 1×1 convolution and is
-    added to the input, so that training starts from the masked latent.
+    With `delta` they predict a difference (thesis, appendix A): their output passes a
+    zero-initialised 1×1 convolution and is added to the input, so that training starts from
+    the masked latent.
     """
     def __init__(self, channels, blocks, delta=False, signed=False):
         super().__init__()
-        self.blocks = nn.Sequential(*[FFCBlock(channels, channels//LOCAL_SHARE, signed) for _ in range(blocks)])
+        local = channels//LOCAL_SHARE
+        self.blocks = nn.Sequential(*[FFCBlock(channels, local, signed) for _ in range(blocks)])
         self.delta = nn.Conv2d(channels, channels, 1, bias=False) if delta else None
         if delta: nn.init.zeros_(self.delta.weight)
 
@@ -88,12 +107,13 @@ class Refiner(nn.Module):
 class Decoder(nn.Module):
     """Latent to RGB image, the mirror of `Encoder`.
 
-    LaMa's ends in a sigmoid. With `linear` paths the output is the sum of both and may leave [0, 1] a little; composites are
-    clamped.
+    LaMa's ends in a sigmoid. With `linear` paths the output is the sum of both and may leave
+    [0, 1] a little; composites are clamped.
     """
     def __init__(self, width, depth=3, linear=False):
         super().__init__()
-        self.stages = nn.Sequential(*[UpBlock(width*2**i, width*2**(i - 1), linear) for i in range(depth, 0, -1)])
+        widths = [width*2**i for i in range(depth, -1, -1)]
+        self.stages = nn.Sequential(*[UpBlock(*n, linear) for n in pairwise(widths)])
         self.head = nn.Conv2d(width, 3, 7, padding=3, padding_mode="reflect")
         self.linear = linear
 
@@ -101,38 +121,53 @@ class Decoder(nn.Module):
         image = self.head(self.stages(latent))
         return image if self.linear else image.sigmoid()
 
+    def folded(self, winograd=False):
+        "Equal to this in eval mode, for inference only; its channels lie last in memory"
+        new = copied(self, folded)
+        new.head = PixelBlocks(self.head)
+        return new.to(memory_format=torch.channels_last)
 
-def lama(width=8, blocks=9, depth=3, control=False, delta=False, linear=True, prefill=True, autoencoder="sample"):
-    """LaMa with `width` channels in its first stage, `blocks` residual blocks and `depth` halvings of the size.
 
-    `control`: False tells the encoder about the mask through a fourth input channel, True through mask control, None not
-    at all (an autoencoder). `delta` adds a skip connection around the refiner. `linear` adds linear paths and signed
-    residual blocks; `prefill` gives the encoder a smooth fill in place of a black hole. The published checkpoints have
-    neither, and width 64.
-    `autoencoder` is where encoder and decoder start from: "sample" (bundled, width 8), a file of the `autoencoder`
-    recipe, or None for random weights. Raises ValueError where that file holds another architecture.
+def lama(width=8, blocks=9, depth=3, control="alpha", delta=False, linear=True, prefill=True,
+         autoencoder="sample"):
+    """LaMa of `width` channels at first, `blocks` residual blocks and `depth` halvings of the size.
+
+    `control` is how the encoder learns about the mask: "alpha" through a fourth input channel
+    (once False), "mask" through mask control (once True), None not at all (an autoencoder).
+    `delta` adds a skip connection around the refiner. `linear` adds linear paths and signed
+    residual blocks; `prefill` gives the encoder a smooth fill in place of a black hole. The
+    published checkpoints have neither, and width 64. `autoencoder` is where encoder and
+    decoder start from: "sample" (bundled, width 8), a file of the `autoencoder` recipe, or
+    None for random weights. Raises InputError for other arguments, or where that file holds
+    another architecture.
     """
-    if width < 1 or blocks < 0 or depth < 1: raise ValueError(f"no LaMa of {width=}, {blocks=}, {depth=}")
-    config = dict(width=width, blocks=blocks, depth=depth, control=control, delta=delta, linear=linear, prefill=prefill)
+    if width < 1 or blocks < 0 or depth < 1:
+        raise InputError(f"no LaMa of {width=}, {blocks=}, {depth=}")
+    if control not in CONDITIONERS:
+        raise InputError(f'no LaMa of {control=}: '
+                         'expected "alpha" (once False), "mask" (once True) or None')
+    config = dict(width=width, blocks=blocks, depth=depth, control=control, delta=delta,
+                  linear=linear, prefill=prefill)
     channels = width*2**depth
-    conditioner = {False: AlphaChannel, True: MaskControl}[control](width, depth, linear) if control is not None else None
-    model = InpaintNet(Encoder(width, depth, linear), Refiner(channels, blocks, delta, signed=linear),
-                      Decoder(width, depth, linear), conditioner, prefill, config)
+    conditioner = control and CONDITIONERS[control](width, depth, linear)
+    model = InpaintNet(Encoder(width, depth, linear), Refiner(channels, blocks, delta, linear),
+                       Decoder(width, depth, linear), conditioner, prefill, config)
     if autoencoder is not None: load_autoencoder(model, autoencoder)
     return model
 
 
 def load_autoencoder(model, path):
-    """Copy encoder and decoder of the autoencoder file `path` ("sample": the bundled one) into `model`.
+    """Copy encoder and decoder of the file `path` ("sample": the bundled one) into `model`.
 
-    Raises ValueError where the file holds another width, depth or kind than the model.
+    Raises InputError where the file holds another width, depth or kind than the model.
     """
     state, config = read_weights(SAMPLE_AUTOENCODER if path == "sample" else path)
     shape = "width", "depth", "linear"
     theirs, ours = ([f"{k}={c.get(k)}" for k in shape] for c in (config, model.config))
     if theirs != ours:
-        raise ValueError(f"the autoencoder {path} was made with {', '.join(theirs)}, this model with {', '.join(ours)}: "
-                         "build the model to match, or pass autoencoder=None to start from random weights")
+        raise InputError(f"the autoencoder {path} was made with {', '.join(theirs)}, "
+                         f"this model with {', '.join(ours)}: build the model to match, "
+                         "or pass autoencoder=None to start from random weights")
     for part in "encoder", "decoder":
         module = getattr(model, part)
         module.load_state_dict({k: state[f"{part}.{k}"] for k in module.state_dict()})

@@ -5,11 +5,12 @@ import torch.nn.functional as F
 
 @torch.no_grad()
 def start_at_pca(model, images):
-    """Let the linear paths of encoder and decoder pass on what matters most in `images` `[N, 3, H, W]`.
+    """Let the linear paths pass on the principal components of `images` `[N, 3, H, W]`.
 
-    The first stage takes the mean colour off; every further one keeps the strongest principal components of 2×2 blocks of
-    what came before, and the decoder mirrors it. Overlap and ReLU paths start out almost silent, so that the model is
-    a linear autoencoder until training teaches it what to add.
+    The first stage takes the mean colour off; every further one keeps the strongest principal
+    components of 2×2 blocks of what came before, and the decoder mirrors it. Overlap and ReLU
+    paths start out almost silent, so that the model is a linear autoencoder until training
+    teaches it what to add.
     """
     encoder, decoder = model.encoder, model.decoder
     first, *downs = encoder.stages
@@ -19,7 +20,8 @@ def start_at_pca(model, images):
         linear.bias.zero_()
     centre = decoder.head.kernel_size[0]//2
     colours = min(3, first.linear.out_channels)
-    for c in range(colours): first.linear.weight[c, c] = decoder.head.weight[c, c, centre, centre] = 1
+    for c in range(colours):
+        first.linear.weight[c, c] = decoder.head.weight[c, c, centre, centre] = 1
     first.linear.bias[:colours], decoder.head.bias[:] = -mean[:colours], mean
     x = first.linear(images)
     for down, up in zip(downs, reversed(decoder.stages), strict=True):
@@ -33,7 +35,7 @@ def start_at_pca(model, images):
 
 
 def principal_components(x, n):
-    "The `n` strongest orthonormal components `[n, C, 2, 2]` of the 2×2 blocks of `x` `[N, C, H, W]`, about zero"
+    "Strongest components `[n, C, 2, 2]` of the 2×2 blocks of `x` `[N, C, H, W]`, about zero"
     h, w = (s//2*2 for s in x.shape[-2:])
     blocks = F.pixel_unshuffle(x[..., :h, :w], 2).permute(0, 2, 3, 1).flatten(0, 2)
     covariance = sum(b.T @ b for b in blocks.double().split(100_000))

@@ -6,11 +6,12 @@ LEVELS = 8  # the coarsest sees holes of 2^8 pixels as one
 
 
 def smooth_fill(image, mask, levels=LEVELS):
-    """Fill the holes of `image` `[B, C, H, W]` smoothly, coarse to fine; `mask` `[B, 1, H, W]` is 1 in the hole.
+    """Fill the holes of `image` `[B, C, H, W]` smoothly; `mask` `[B, 1, H, W]` is 1 in the hole.
 
-    Each of `levels` sizes starts from the means of known pixels one size below (pull-push, Gortler et al. 1996) and is
-    relaxed twice towards the membrane in which every pixel is the mean of its neighbours (Pérez et al. 2003). What `image`
-    holds inside the hole does not matter; known pixels stay as they are. Where nothing is known the result is 0.
+    Each of `levels` sizes starts from the means of known pixels one size below (pull-push,
+    Gortler et al. 1996) and is relaxed twice towards the membrane in which every pixel is the
+    mean of its neighbours (Pérez et al. 2003). What `image` holds inside the hole does not
+    matter; known pixels stay as they are. Where nothing is known the result is 0.
     """
     known = 1 - mask
     return _fill(image*known, known, levels)
@@ -19,10 +20,11 @@ def smooth_fill(image, mask, levels=LEVELS):
 def _fill(image, known, levels):
     "`smooth_fill` for an image that is 0 where `known` is 0"
     size, hole = image.shape[-2:], (known <= 0).to(image)
-    def fill(x): return torch.addcmul(image, hole, x)  # a pass less than where, with the same values
+    def fill(x): return torch.addcmul(image, hole, x)  # one pass less than where
     if levels == 0: return fill(image.mean((2, 3), True)/known.mean((2, 3), True).clamp_min(1e-6))
     coarse = _fill(_mean(image, known, 2), F.max_pool2d(known, 2, ceil_mode=True), levels - 1)
-    filled = fill(F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)[..., :size[0], :size[1]])
+    filled = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
+    filled = fill(filled[..., :size[0], :size[1]])
     for _ in range(2): filled = fill(neighbours(filled))
     return filled
 
@@ -36,4 +38,5 @@ def _mean(image, known, window):
 def neighbours(image):
     "Mean of the four neighbours of every pixel"
     x = F.pad(image, (1, 1, 1, 1), mode="replicate")
-    return (x[..., 1:-1, :-2] + x[..., 1:-1, 2:]).add_(x[..., :-2, 1:-1]).add_(x[..., 2:, 1:-1]).div_(4)
+    rows = x[..., 1:-1, :-2] + x[..., 1:-1, 2:]
+    return rows.add_(x[..., :-2, 1:-1]).add_(x[..., 2:, 1:-1]).div_(4)

@@ -4,14 +4,20 @@ import re
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from ..core.errors import InputError, MissingFile
 from .lama import lama
 
-# Ours → public, inside one layer. Where several public tensors stand, ours is their concatenation along `dim`:
-# two convolutions of one input, or of the two parts of one input, are one convolution.
-STAGE = [(r"conv\.weight", ("ffc.convl2l.weight", "ffc.convl2g.weight"), 0), (r"bn\.(\w+)", (r"bn_l.\1", r"bn_g.\1"), 0)]
+# Ours → public, inside one layer. Where several public tensors stand, ours is their
+# concatenation along `dim`: two convolutions of one input, or of the two parts of one input,
+# are one convolution.
+STAGE = [
+    (r"conv\.weight", ("ffc.convl2l.weight", "ffc.convl2g.weight"), 0),
+    (r"bn\.(\w+)", (r"bn_l.\1", r"bn_g.\1"), 0),
+]
 BLOCK = [
     (r"(conv.)\.to_local\.weight", (r"\1.ffc.convl2l.weight", r"\1.ffc.convg2l.weight"), 1),
     (r"(conv.)\.local_to_global\.weight", (r"\1.ffc.convl2g.weight",), 0),
@@ -24,52 +30,65 @@ BLOCK = [
 
 
 def load_lama(path):
-    """A published LaMa, or a checkpoint of the thesis' code, as an `InpaintNet`, for inference or fine-tuning.
+    """A published LaMa, or a checkpoint of the thesis' code, as an `InpaintNet` in eval mode.
 
-    `path`: a Lightning `.ckpt`, a saved state dict (also one taken from a TorchScript model), or safetensors. Nothing in
-    the file is executed: tensors are read with `weights_only=True`, Python objects beside them become inert
-    placeholders. The architecture is read off the weights. Raises FileNotFoundError, and ValueError where the file
-    holds no LaMa generator.
+    `path`: a Lightning `.ckpt`, a saved state dict (also one taken from a TorchScript model),
+    or safetensors. Nothing in the file is executed: tensors are read with `weights_only=True`,
+    Python objects beside them become inert placeholders. The architecture is read off the
+    weights. Raises MissingFile, and InputError where the file holds no LaMa generator.
     """
     public = generator_state(read_public(path))
     layers = {int(m[1]) for k in public if (m := re.match(r"model\.(\d+)\.", k))}
     split = [i for i in sorted(layers) if f"model.{i}.ffc.convl2g.weight" in public]
-    if not split: raise ValueError(f"{path} holds no LaMa generator (no key like generator.model.4.ffc.convl2g.weight)")
-    depth, blocks = split[0] - 1, sum(f"model.{i}.conv1.ffc.convl2l.weight" in public for i in layers)
+    if not split:
+        raise InputError(f"{path} holds no LaMa generator "
+                         "(no key like generator.model.4.ffc.convl2g.weight)")
+    depth = split[0] - 1
+    blocks = sum(f"model.{i}.conv1.ffc.convl2l.weight" in public for i in layers)
     width, channels, *_ = public["model.1.ffc.convl2l.weight"].shape
-    control = False if channels == 4 else True if "mask_encoder.0.weight" in public else None
+    control = "alpha" if channels == 4 else "mask" if "mask_encoder.0.weight" in public else None
     model = lama(width, blocks, depth, control, linear=False, prefill=False, autoencoder=None)
     state = {name: public_tensor(public, name, depth, blocks) for name in model.state_dict()}
-    wrong = [k for k, v in model.state_dict().items() if state[k] is None or state[k].shape != v.shape]
-    if wrong: raise ValueError(f"{path} is no LaMa of the published layout: {', '.join(wrong[:5])} missing or of another shape")
+    wrong = [k for k, v in model.state_dict().items()
+             if state[k] is None or state[k].shape != v.shape]
+    if wrong:
+        raise InputError(f"{path} is no LaMa of the published layout: {', '.join(wrong[:5])} "
+                         "missing or of another shape")
     model.load_state_dict(state)
     return model.eval()
 
 
 class Placeholder:
-    "Stands in for every Python object that a checkpoint holds beside its tensors (Lightning's name their callbacks)"
+    "In place of a checkpoint's Python objects (Lightning's name their callbacks)"
     def __init__(self, *args): pass
 
 
 def read_public(path):
-    "All tensors of a checkpoint file, name → tensor, read without executing anything in it"
+    """All tensors of a checkpoint file, name → tensor, read without executing anything in it.
+
+    Raises MissingFile, and InputError where it cannot be read.
+    """
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"no checkpoint at {path.absolute()}")
-    if path.suffix == ".safetensors": return load_file(path)
+    if not path.is_file(): raise MissingFile(f"no checkpoint at {path.absolute()}")
     try:
+        if path.suffix == ".safetensors": return load_file(path)
         with safe_globals([(Placeholder, name) for name in get_unsafe_globals_in_checkpoint(path)]):
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as e:
-        raise ValueError(f"{path} cannot be read as tensors: it is damaged, or made of other things. Of a TorchScript file, "
-                         "save the state first: torch.save(torch.jit.load(file).state_dict(), 'state.pt')") from e
-    if not isinstance(state, dict): raise ValueError(f"{path} holds a {type(state).__name__}, not a state dict")
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as e:
+        raise InputError(f"{path} cannot be read as tensors: it is damaged, or made of other "
+                         "things. Of a TorchScript file, save the state first: "
+                         "torch.save(torch.jit.load(file).state_dict(), 'state.pt')") from e
+    if not isinstance(state, dict):
+        raise InputError(f"{path} holds a {type(state).__name__}, not a state dict")
     return state.get("state_dict", state)
 
 
 def generator_state(state):
-    "The tensors of generator and mask control, without the prefixes that training code and TorchScript put before them"
-    part = re.compile(r"(?:.*\.)?(?:generator\.)?(model\.\d+\..*|mask_encoder\.\d+\..*|zero_conv\d\.weight)")
-    found = {m[1]: v for k, v in state.items() if (m := part.fullmatch(k)) and "discriminator" not in k}
+    "The tensors of generator and mask control, without prefixes of training code or TorchScript"
+    part = re.compile(r"(?:.*\.)?(?:generator\.)?"
+                      r"(model\.\d+\..*|mask_encoder\.\d+\..*|zero_conv\d\.weight)")
+    found = {m[1]: v for k, v in state.items()
+             if (m := part.fullmatch(k)) and "discriminator" not in k}
     return {k: v for k, v in found.items() if torch.is_tensor(v)}
 
 
@@ -81,7 +100,8 @@ def public_tensor(public, name, depth, blocks):
     if part == "decoder": return public.get(_decoder_name(rest, depth, blocks))
     _, i, *inner = rest
     layer, rules = (int(i) + 1, STAGE) if part == "encoder" else (int(i) + depth + 2, BLOCK)
-    match, theirs, dim = next((m, theirs, dim) for ours, theirs, dim in rules if (m := re.fullmatch(ours, ".".join(inner))))
+    match, theirs, dim = next((m, theirs, dim) for ours, theirs, dim in rules
+                              if (m := re.fullmatch(ours, ".".join(inner))))
     found = [public[k] for t in theirs if (k := f"model.{layer}.{match.expand(t)}") in public]
     if not found: return None
     tensor = torch.cat(found, dim) if found[0].ndim else found[0]
@@ -95,7 +115,7 @@ def _control_tensor(public, rest):
 
 
 def _decoder_name(rest, depth, blocks):
-    first = depth + 3 + blocks  # after the encoder, the blocks and the concatenation of local and global part
+    first = depth + 3 + blocks  # the encoder, the blocks, and one that joins local and global
     if rest[0] == "head": return f"model.{first + 3*depth + 1}.{rest[1]}"
     _, i, kind, name = rest
     return f"model.{first + 3*int(i) + (kind == 'bn')}.{name}"

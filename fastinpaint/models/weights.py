@@ -1,36 +1,41 @@
-"Weights on disk: one safetensors file that also says how to rebuild the model, replaced whole or not at all"
+"Weights on disk: one safetensors file that also says how to rebuild the model"
 import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from ..core.errors import InputError, MissingFile
 from ..core.files import replacing
 
 FORMAT = "fastinpaint-1"
 
 
 def write_weights(path, state, config):
-    """Write `state` (name → tensor) and `config` (whatever JSON holds) to `path`, atomically.
+    """Write `state` (name → tensor) and `config` (a JSON object) to `path`, atomically.
 
-    The config travels in the file's header, so that the two never part; `path` with the suffix `.json` repeats it for readers.
+    The config travels in the file's header, so that the two never part; `path` with the suffix
+    `.json` repeats it for readers.
     """
     path = Path(path)
     state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
-    with replacing(path) as f: f.write(save(state, {"format": FORMAT, "config": json.dumps(config)}))
+    meta = {"format": FORMAT, "config": json.dumps(config)}
+    with replacing(path) as f: f.write(save(state, meta))
     with replacing(path.with_suffix(".json")) as f: f.write(json.dumps(config, indent=1).encode())
     return path
 
 
 def read_weights(path):
-    "The `(state, config)` that `write_weights` wrote. Raises FileNotFoundError, or ValueError if it is some other file."
+    "The `(state, config)` of `write_weights`. Raises MissingFile, or InputError for other files."
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"no weights file at {path.absolute()}")
+    if not path.is_file(): raise MissingFile(f"no weights file at {path.absolute()}")
     try:
         with safe_open(path, "pt") as f:
             meta = f.metadata() or {}
             state = {k: f.get_tensor(k) for k in f.keys()}
-    except SafetensorError as e: raise ValueError(f"{path} is no complete safetensors file ({e})") from e
+    except SafetensorError as e:
+        raise InputError(f"{path} is no complete safetensors file ({e})") from e
     if meta.get("format") != FORMAT:
-        raise ValueError(f"{path} was not written by fastinpaint (for LaMa's own checkpoints there is load_lama)")
+        raise InputError(f"{path} was not written by fastinpaint "
+                         "(for LaMa's own checkpoints there is load_lama)")
     return state, json.loads(meta["config"])

@@ -1,4 +1,4 @@
-"A model for another runtime: an ONNX file or a torch.export program, checked against the model before it is kept"
+"A model for another runtime: an ONNX file or a torch.export program, checked before it is kept"
 import hashlib
 import json
 import math
@@ -13,8 +13,8 @@ from torch import nn
 from torch.export import Dim
 
 from ..core.device import evaluating
+from ..core.errors import InputError, MissingPackage
 from ..core.files import replacing
-from ..models.faster import faster
 from ..models.ffc import FourierUnit
 from ..models.lama import Encoder
 from ..models.load import model_file, read_model
@@ -30,9 +30,9 @@ An inpainting model, exported by fastinpaint {fastinpaint} with torch {torch}.
 
 | | | |
 |---|---|---|
-| input `image` | float32 `[1, 3, H, W]` | RGB in [0, 1]; what it holds inside the hole does not matter |
+| input `image` | float32 `[1, 3, H, W]` | RGB in [0, 1]; its hole may hold anything |
 | input `mask` | float32 `[1, 1, H, W]` | exactly 0 or 1; **1 is the hole** |
-| output `filled` | float32 `[1, 3, H, W]` | the image with its hole filled; known pixels are those of `image` |
+| output `filled` | float32 `[1, 3, H, W]` | `image` with its hole filled; else unchanged |
 
 H and W: any from {smallest} to {largest}. Checked against the model: {checked}.
 
@@ -42,36 +42,42 @@ H and W: any from {smallest} to {largest}. Checked against the model: {checked}.
 """
 
 
-def export(model, out, format="onnx"):
+def export_model(model, out, format="onnx"):
     """Write `model` to the file `out` for another runtime, and a card beside it; returns the path.
 
-    `model` is as for `Inpainter`. `format` "onnx" needs `pip install fastinpaint[onnx]`, "torch" writes a `torch.export` program
-    (`torch.export.load(out).module()(image, mask)`). Both take images of any height and width from 16 pixels to 8192, and give
-    what the model does, at three sizes, within a thousandth; else nothing is written. Raises ValueError for a network of
-    one fixed size, ImportError without the packages, RuntimeError where the check fails.
+    `model` is as for `Inpainter`. `format` "onnx" needs `pip install fastinpaint[onnx]`,
+    "torch" writes a `torch.export` program (`torch.export.load(out).module()(image, mask)`).
+    Both take images of any height and width from 16 pixels to 8192, and give what the model
+    does, at three sizes, within a thousandth; else nothing is written. Raises InputError for a
+    network of one fixed size or an unknown `format`, MissingPackage, and RuntimeError where
+    the check fails.
     """
-    if format not in FORMATS: raise ValueError(f"no format {format!r}: expected {' or '.join(FORMATS)}")
+    if format not in EXPORTERS:
+        raise InputError(f"no format {format!r}: expected {' or '.join(EXPORTERS)}")
     path, net = Path(out), read_model(model) if isinstance(model, str | Path) else model
     if not isinstance(net.encoder, Encoder):
-        raise ValueError(f"{type(net).__name__} has one fixed size, and cannot be exported for any: take a model of lama()")
-    network = Filled(net).cpu().eval()
+        raise InputError(f"{type(net).__name__} has one fixed size, and cannot be exported for "
+                         "any: take a model of lama()")
+    network = PortableNet(net).cpu().eval()
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), evaluating(net):
         file = Path(folder)/path.name
-        run = FORMATS[format](network, file)
+        run = EXPORTERS[format](network, file)
         errors = {f"{w}x{h}": _error(net, run, h, w) for h, w in CHECKED}
         if max(errors.values()) > TOLERANCE:
-            raise RuntimeError(f"the exported model differs from the model by {max(errors.values()):.2g} of the largest value; "
+            raise RuntimeError("the exported model differs from the model by "
+                               f"{max(errors.values()):.2g} of the largest value; "
                                f"{path} was not written")
         with replacing(path) as f: f.write(file.read_bytes())
-    with replacing(path.with_name(f"{path.name}.md")) as f: f.write(_card(path, model, net, errors).encode())
+    card = path.with_name(f"{path.name}.md")
+    with replacing(card) as f: f.write(_card(path, model, net, errors).encode())
     return path
 
 
-class Filled(nn.Module):
-    "`(image, mask) → filled` of an `InpaintNet`, in operations that every runtime has and with no question about the size"
+class PortableNet(nn.Module):
+    "`(image, mask) → filled` of an `InpaintNet`, at any size, in operations of every runtime"
     def __init__(self, net):
         super().__init__()
-        self.net = faster(net, winograd=False)
+        self.net = net.folded(winograd=False)
         for module in list(self.net.modules()):
             for name, child in module.named_children():
                 if isinstance(child, FourierUnit): setattr(module, name, MatrixFourier(child))
@@ -108,7 +114,8 @@ def rounded_up(n, step): return (n + step - 1)//step*step
 def prefilled(image, mask):
     """`smooth_fill` on a canvas that can be halved `LEVELS` times and still has two pixels.
 
-    Beyond the image, each level repeats the pixels at its edge, which is what happens at an edge without a canvas.
+    Beyond the image, each level repeats the pixels at its edge, which is what happens at an
+    edge without a canvas.
     """
     sizes = [image.shape[-2:]]
     for _ in range(LEVELS): sizes.append([(n + 1)//2 for n in sizes[-1]])
@@ -120,18 +127,22 @@ def prefilled(image, mask):
 
 def _filled(image, known, sizes):
     (h, w), hole = sizes[0], (known <= 0).to(image)
-    rows, columns = (torch.arange(n).clamp(max=size - 1) for n, size in zip(image.shape[-2:], (h, w), strict=True))
+    rows = torch.arange(image.shape[-2]).clamp(max=h - 1)
+    columns = torch.arange(image.shape[-1]).clamp(max=w - 1)
 
-    def fill(x): return torch.addcmul(image, hole, x).index_select(-2, rows).index_select(-1, columns)
-    if len(sizes) == 1: return fill(image.sum((2, 3), True)/known.sum((2, 3), True).clamp_min(1e-6))
+    def fill(x):
+        return torch.addcmul(image, hole, x).index_select(-2, rows).index_select(-1, columns)
+    if len(sizes) == 1:
+        return fill(image.sum((2, 3), True)/known.sum((2, 3), True).clamp_min(1e-6))
     means = F.avg_pool2d(image, 2)/F.avg_pool2d(known, 2).clamp_min(1e-6)
-    filled = fill(F.interpolate(_filled(means, F.max_pool2d(known, 2), sizes[1:]), scale_factor=2, mode="bilinear"))
+    coarse = _filled(means, F.max_pool2d(known, 2), sizes[1:])
+    filled = fill(F.interpolate(coarse, scale_factor=2, mode="bilinear"))
     for _ in range(2): filled = fill(neighbours(filled))
     return filled
 
 
 class MatrixFourier(nn.Module):
-    "`FourierUnit` in real matrix products, for runtimes without (fast or correct) Fourier transforms"
+    "`FourierUnit` as real matrix products, for runtimes without (fast, correct) transforms"
     def __init__(self, unit):
         super().__init__()
         self.spectrum = nn.Sequential(unit.conv, unit.bn, unit.act)
@@ -144,14 +155,16 @@ class MatrixFourier(nn.Module):
         parts = self.spectrum(torch.stack([real, imaginary], dim=2).flatten(1, 2))
         real, imaginary = parts.unflatten(1, (c, 2)).unbind(2)
         real, imaginary = cos_h @ real - sin_h @ imaginary, cos_h @ imaginary + sin_h @ real
-        twice = 1. + (sin.abs().amax(0) > 1e-4)  # all but the first and, of an even width, the last, which are no pairs
+        # all frequencies but the first and, of an even width, the last stand for a pair
+        twice = 1. + (sin.abs().amax(0) > 1e-4)
         return (real*twice) @ cos.T - (imaginary*twice) @ sin.T
 
 
 def waves(n, m):
     "The first `m` cosines and sines `[n, m]` of an orthonormal Fourier transform"
     length = last(n) + 1
-    angle = torch.arange(n)[:, None]*torch.arange(m) % length*(2*math.pi)/length  # of small numbers fp32 keeps more digits
+    # the remainder first, as fp32 keeps more digits of small numbers
+    angle = torch.arange(n)[:, None]*torch.arange(m) % length*(2*math.pi)/length
     return angle.cos()/length.sqrt(), angle.sin()/length.sqrt()
 
 
@@ -171,7 +184,7 @@ def _error(net, run, h, w):
 
 
 def _sizes():
-    sides = {2: Dim("height", min=SMALLEST, max=LARGEST), 3: Dim("width", min=SMALLEST, max=LARGEST)}
+    sides = {i: Dim(name, min=SMALLEST, max=LARGEST) for i, name in ((2, "height"), (3, "width"))}
     return dict(image=sides, mask=sides)
 
 
@@ -188,26 +201,33 @@ def export_onnx(network, path):
     try:
         import onnxruntime
         import onnxscript  # noqa: F401 - torch's exporter needs it
-    except ImportError as e: raise ImportError(f"ONNX needs {e.name}: pip install 'fastinpaint[onnx]'") from e
+    except ImportError as e:
+        raise MissingPackage(f"ONNX needs {e.name}: pip install 'fastinpaint[onnx]'") from e
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*axis name.*", UserWarning)  # image and mask share theirs, as they should
-        program = torch.onnx.export(network, _example(*CHECKED[0]), dynamic_shapes=_sizes(), dynamo=True, verbose=False,
-                                    input_names=["image", "mask"], output_names=["filled"])
+        # image and mask share the names of their axes, as they should
+        warnings.filterwarnings("ignore", ".*axis name.*", UserWarning)
+        program = torch.onnx.export(
+            network, _example(*CHECKED[0]), dynamic_shapes=_sizes(), dynamo=True, verbose=False,
+            input_names=["image", "mask"], output_names=["filled"])
     program.save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    def run(image, mask): return torch.from_numpy(session.run(None, dict(image=image.numpy(), mask=mask.numpy()))[0])
+    def run(image, mask):
+        return torch.from_numpy(session.run(None, dict(image=image.numpy(), mask=mask.numpy()))[0])
     return run
 
 
-FORMATS = dict(onnx=export_onnx, torch=export_program)
+EXPORTERS = dict(onnx=export_onnx, torch=export_program)
 
 
 def _card(path, model, net, errors):
     source = model_file(model) if isinstance(model, str | Path) else None
-    about = dict(source=str(model) if source else type(net).__name__, config=net.config,
-                 parameters=sum(p.numel() for p in net.parameters()),
-                 source_sha256=hashlib.sha256(source.read_bytes()).hexdigest() if source else None)
-    checked = ", ".join(f"{size} pixels, largest relative difference {error:.1g}" for size, error in errors.items())
-    return CARD.format(name=path.name, fastinpaint=version("fastinpaint"), torch=torch.__version__, smallest=SMALLEST,
-                       largest=LARGEST, checked=checked, about=json.dumps(about, indent=1))
+    about = dict(
+        source=str(model) if source else type(net).__name__, config=net.config,
+        parameters=sum(p.numel() for p in net.parameters()),
+        source_sha256=hashlib.sha256(source.read_bytes()).hexdigest() if source else None)
+    checked = ", ".join(f"{size} pixels, largest relative difference {error:.1g}"
+                        for size, error in errors.items())
+    return CARD.format(name=path.name, fastinpaint=version("fastinpaint"), torch=torch.__version__,
+                       smallest=SMALLEST, largest=LARGEST, checked=checked,
+                       about=json.dumps(about, indent=1))

@@ -1,11 +1,15 @@
-"Models on the Hugging Face Hub: pushed and pulled as safetensors, with a card"
+"Gives `InpaintNet` methods for the Hugging Face Hub, where models are safetensors with a card"
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from huggingface_hub import ModelCard, ModelHubMixin, constants, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from fastcore.basics import patch
+from huggingface_hub import HfApi, constants, errors, hf_hub_download
 
 from ..core.download import unreachable
+from ..core.errors import InputError, MissingFile, Unreachable
+from ..models.load import load_model
+from ..models.net import InpaintNet
 from ..models.weights import write_weights
 
 FILE = "model.safetensors"
@@ -32,48 +36,55 @@ Inpainter(model)("photo.jpg", "mask.png").save("filled.png")   # white is the ho
 """
 
 
-class OnHub(ModelHubMixin):
-    """What gives a network `push_to_hub(repo)`, `from_pretrained(repo)` and `save_pretrained(folder)`.
+@patch
+def save_pretrained(self: InpaintNet, folder):
+    "Write `model.safetensors`, `config.json`, and a card if there is none, to `folder`"
+    folder = Path(folder)
+    file = write_weights(folder/FILE, self.state_dict(), self.config)
+    file.with_suffix(".json").replace(folder/"config.json")
+    if (card := folder/"README.md").exists(): return
+    text = CARD.format(parameters=sum(p.numel() for p in self.parameters()),
+                       config=json.dumps(self.config, indent=1))
+    card.write_text(text, encoding="utf-8")
 
-    A repository holds `model.safetensors`, as `save_model` writes it, `config.json` and a card; nothing else is ever read.
+
+@patch
+def push_to_hub(self: InpaintNet, repo, private=None, token=None, **kwargs):
+    """Upload what `save_pretrained` writes to `repo`, made if it is new; returns the commit.
+
+    `kwargs` as for `HfApi.upload_folder`. Raises Unreachable where there is no Hub.
     """
-    @classmethod
-    def from_pretrained(cls, repo, **kwargs):
-        """The model in `repo`, a repository's "user/name" or a folder of `save_pretrained`, in eval mode; see huggingface_hub.
+    if why := unreachable(constants.ENDPOINT):
+        raise Unreachable(f"{constants.ENDPOINT} cannot be reached ({why}); "
+                          "save_pretrained writes the same files to a folder")
+    api = HfApi(token=token)
+    repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
+    with TemporaryDirectory() as folder:
+        self.save_pretrained(folder)
+        return api.upload_folder(repo_id=repo, folder_path=folder, **kwargs)
 
-        Raises within seconds: ConnectionError where the Hub cannot be reached and the model has not been downloaded before,
-        FileNotFoundError where there is no such model, ValueError where it is none of this package.
-        """
-        if Path(repo).is_dir(): return super().from_pretrained(repo, **kwargs)
-        why = None if kwargs.get("local_files_only") else unreachable(constants.ENDPOINT, 1)
-        if why: kwargs["local_files_only"] = True
-        try: return super().from_pretrained(repo, **kwargs)
-        except LocalEntryNotFoundError as e:
-            raise ConnectionError(f"{repo} has not been downloaded before, and {constants.ENDPOINT} cannot be reached"
-                                  f"{f' ({why})' if why else ''}; connect, or give a folder that save_pretrained wrote") from e
-        except (EntryNotFoundError, HfHubHTTPError) as e:
-            raise FileNotFoundError(f"no model {repo} with a {FILE} on {constants.ENDPOINT}, or no right to read it; for a "
-                                    "private one: hf auth login") from e
 
-    @classmethod
-    def _from_pretrained(cls, *, model_id, revision=None, cache_dir=None, force_download=False, local_files_only=False,
-                         token=None, **_):
-        from ..models.load import load_model
-        if Path(model_id).is_dir(): return load_model(Path(model_id)/FILE)
-        return load_model(hf_hub_download(model_id, FILE, revision=revision, cache_dir=cache_dir, force_download=force_download,
-                                          local_files_only=local_files_only, token=token))
+@patch(cls_method=True)
+def from_pretrained(cls: InpaintNet, repo, local_files_only=False, **kwargs):
+    """The model in `repo` ("user/name", or a folder of `save_pretrained`), in eval mode.
 
-    def push_to_hub(self, repo, **kwargs):
-        "Upload the model to `repo`, made if it is new, and return the commit's address. ConnectionError where there is no Hub."
-        if why := unreachable(constants.ENDPOINT, 1):
-            raise ConnectionError(f"{constants.ENDPOINT} cannot be reached ({why}); "
-                                  "save_pretrained writes the same files to a folder")
-        return super().push_to_hub(repo, **kwargs)
-
-    def _save_pretrained(self, folder):
-        write_weights(folder/FILE, self.state_dict(), self.config)
-        (folder/FILE).with_suffix(".json").replace(folder/"config.json")
-
-    def generate_model_card(self, **_):
-        parameters = sum(p.numel() for p in self.parameters())
-        return ModelCard(CARD.format(parameters=parameters, config=json.dumps(self.config, indent=1)))
+    `kwargs` (`revision`, `cache_dir`, `token` …) as for `hf_hub_download`. Nothing but
+    `model.safetensors` is read. Raises within seconds: Unreachable where the Hub cannot be
+    reached and the model has not been downloaded before, MissingFile where there is no such
+    model, InputError where it is none of this package.
+    """
+    if Path(repo).is_dir(): return load_model(Path(repo)/FILE)
+    why = None if local_files_only else unreachable(constants.ENDPOINT)
+    offline = local_files_only or bool(why)
+    try: file = hf_hub_download(repo, FILE, local_files_only=offline, **kwargs)
+    except errors.HFValidationError as e:
+        raise InputError(f"{repo} is neither a folder nor a repository: {e}") from e
+    except errors.LocalEntryNotFoundError as e:
+        because = f" ({why})" if why else ""
+        raise Unreachable(f"{repo} has not been downloaded before, and {constants.ENDPOINT} "
+                          f"cannot be reached{because}; "
+                          "connect, or give a folder that save_pretrained wrote") from e
+    except (errors.EntryNotFoundError, errors.HfHubHTTPError) as e:
+        raise MissingFile(f"no model {repo} with a {FILE} on {constants.ENDPOINT}, "
+                          "or no right to read it; for a private one: hf auth login") from e
+    return load_model(file)

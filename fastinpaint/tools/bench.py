@@ -14,7 +14,7 @@ from fastinpaint.core.device import choose_device
 from fastinpaint.data.loaders import InpaintDataLoaders
 from fastinpaint.data.photos import named_data
 from fastinpaint.models.lama import lama
-from fastinpaint.models.pretrained import perceptual_network
+from fastinpaint.models.perceptual import perceptual_network
 from fastinpaint.train.callback.adversarial import AdversarialTraining
 from fastinpaint.train.callback.freeze import FreezeSchedule
 from fastinpaint.train.callback.latent import LatentLoss
@@ -26,7 +26,7 @@ from .settings import BenchSettings
 
 # name → model, loss, callbacks
 METHODS = {"lama_l1": lambda: (lama, PixelL1(), []),
-           "latent_control": lambda: (partial(lama, control=True), PixelL1(),
+           "latent_control": lambda: (partial(lama, control="mask"), PixelL1(),
                                       [FreezeSchedule(), LatentLoss()])}
 
 
@@ -43,7 +43,7 @@ def adversarial_methods(perceptual):
     found["  without R1"] = lambda: full(r1=0.)
     found["  without discriminator"] = lambda: (lama, InpaintLoss(pixel, *terms), [])
     found["latent_control_gan"] = lambda: full(
-        partial(lama, control=True), [FreezeSchedule(), LatentLoss(1e-4, pixel=True)])
+        partial(lama, control="mask"), [FreezeSchedule(), LatentLoss(1e-4, pixel=True)])
     return found
 
 

@@ -98,14 +98,14 @@ class BenchFillSettings:
 
 @dataclass(kw_only=True)
 class BenchSpeedSettings:
-    "Compare a network run naively with what `faster` makes of it: one image, batch 1"
+    "Compare a network run naively with its folded form: one image, batch 1"
     width: int = flag(8, "8: the sample model; else a LaMa of that width with random weights")
     size: int = flag(512, "Side of the image in pixels")
     blocks: int = flag(9, "Residual blocks, of random weights")
     rounds: int = flag(20, "Runs of each")
     device: str = flag("auto", "auto, cpu, cuda …")
     threads: int = flag(2, "CPU threads")
-    bf16: bool = flag(False, "Time the faster network in bfloat16 autocast too")
+    bf16: bool = flag(False, "Time the folded network in bfloat16 autocast too")
     compile: bool = flag(False, "Time it by torch.compile too (needs a C++ compiler, and minutes)")
 
 

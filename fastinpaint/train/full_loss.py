@@ -1,5 +1,5 @@
 "LaMa's losses besides the adversarial ones"
-from ..models.pretrained import perceptual_network
+from ..models.perceptual import perceptual_network
 from .losses import InpaintLoss, Perceptual, PixelL1
 
 

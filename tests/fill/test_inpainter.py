@@ -28,7 +28,7 @@ def hole(h=40, w=48):
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return lama(2, 1, control=True, autoencoder=None).eval()
+    return lama(2, 1, control="mask", autoencoder=None).eval()
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_photographs_of_any_size(h, w):
     torch.manual_seed(0)
     mask = hole(h, w) & (np.arange(w) < w - 1)
     if not mask.any(): mask[0, 0] = True
-    result = np.asarray(Inpainter(lama(1, 0, control=True, autoencoder=None))(photo(h, w), mask))
+    result = np.asarray(Inpainter(lama(1, 0, control="mask", autoencoder=None))(photo(h, w), mask))
     assert result.shape == (h, w, 3) and (result[~mask] == photo(h, w)[~mask]).all()
 
 

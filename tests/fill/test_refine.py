@@ -46,7 +46,7 @@ def test_steps_that_lead_astray_are_not_taken(tiny_lama, picture):
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_callers_need_no_gradients_and_the_net_is_left_as_it_was(tiny_lama, picture, state_of, same, mode):
-    net = tiny_lama(control=True).train()
+    net = tiny_lama(control="mask").train()
     net.encoder.eval().requires_grad_(False)
     state, modes = state_of(net), {n: m.training for n, m in net.named_modules()}
     wanted = {n: p.requires_grad for n, p in net.named_parameters()}

@@ -60,7 +60,7 @@ def test_a_better_fill_has_the_better_card(photos):
 
 
 def test_a_model_its_file_and_its_learner_are_judged_alike(photos, tiny_learner, tmp_path):
-    learn = tiny_learner(control=True)
+    learn = tiny_learner(control="mask")
     path = save_model(learn, tmp_path/"model.safetensors")
     cards = [evaluate(m, photos, "thick", **QUICK) for m in (learn, learn.model, path)]
     assert values(cards[0], "thick") == values(cards[1], "thick") == values(cards[2], "thick")

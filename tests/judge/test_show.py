@@ -46,7 +46,7 @@ def test_the_loaders_show_a_batch_of_their_own(tiny_learner, figures):
 
 
 def test_results_show_the_composite(tiny_learner, figures):
-    learn = tiny_learner(control=True)
+    learn = tiny_learner(control="mask")
     learn.show_results()
     fig = results_figure(learn, max_n=1)
     assert [len(f.axes) for f in figures()] == [2*4, 4] and titles(fig) == ["masked input", "hole", "result", "original"]
@@ -67,7 +67,7 @@ def test_the_outline_runs_around_the_hole():
 
 
 def test_latent_damage_is_the_decoded_difference(tiny_learner):
-    learn = tiny_learner(FreezeSchedule(), LatentLoss(), control=True)
+    learn = tiny_learner(FreezeSchedule(), LatentLoss(), control="mask")
     learn.fit(1)
     learn.model.train()
     fig = show_latent_damage(learn, max_n=2)

@@ -435,7 +435,7 @@ def test_training_through_the_kernels_loses_as_through_torch(tiny_learner, monke
     "Twenty steps of latent control"
     def losses(impl):
         monkeypatch.setattr(ops, "uses_triton", lambda _, tensors, small=True: impl == "triton")
-        learn = tiny_learner(FreezeSchedule(), LatentLoss(known=.1), control=True, width=8,
+        learn = tiny_learner(FreezeSchedule(), LatentLoss(known=.1), control="mask", width=8,
                              steps=20)
         # larger steps of Adam turn the last bits of a gradient into different runs
         with learn.no_logging(): learn.fit(1, 1e-3)

@@ -41,7 +41,8 @@ def test_any_size_goes_in_and_the_same_comes_out(h, w, size, prefill):
     for training in True, False:
         pred = model.train(training)(masked, mask)
         assert pred.shape == masked.shape and 0 <= pred.min() and pred.max() <= 1  # false of NaN
-    with torch.autocast("cpu", torch.bfloat16): assert torch.allclose(model(masked, mask).float(), pred, atol=.05)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(model(masked, mask).float(), pred, atol=.05)
 
 
 @torch.no_grad()
@@ -125,7 +126,8 @@ def test_filling_leaves_known_pixels_alone(tiny, hw):
 
 @pytest.mark.parametrize("wrong", [dict(width=0), dict(size=7), dict(size=-128)])
 def test_impossible_architectures_are_refused(tiny, wrong):
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"): tiny(**wrong)
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
+        tiny(**wrong)
 
 
 @pytest.mark.parametrize("image, mask", [((3, 16, 16), (1, 1, 16, 16)), ((1, 4, 16, 16), (1, 1, 16, 16)),

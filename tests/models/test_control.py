@@ -16,26 +16,29 @@ def batch():
 
 def open_(model):
     "Give the mask its say, as training would"
-    for p in (p for n, p in model.conditioner.named_parameters() if p.ndim == 4 and not p.any()): nn.init.normal_(p, std=.1)
+    for p in (p for n, p in model.conditioner.named_parameters() if p.ndim == 4 and not p.any()):
+        nn.init.normal_(p, std=.1)
 
 
 @torch.no_grad()
 @both_kinds
-@pytest.mark.parametrize("control", [True, False])
+@pytest.mark.parametrize("control", ["mask", "alpha"])
 @pytest.mark.parametrize("training", [True, False])
 def test_at_first_the_encoder_equals_the_plain_one_to_the_bit(tiny_lama, batch, control, linear, training):
     model = tiny_lama(control=control, linear=linear, prefill=False).train(training)
     masked, mask = batch
     controlled, plain = model.encode(masked, mask), model.encode(masked)
-    if control: assert torch.equal(controlled, plain)
-    else: assert torch.allclose(controlled, plain, atol=1e-6)  # one convolution of four channels sums in another order
+    if control == "mask": assert torch.equal(controlled, plain)
+    # one convolution of four channels sums in another order
+    else: assert torch.allclose(controlled, plain, atol=1e-6)
     assert plain.std() > 0
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("control", [True, False])
+@pytest.mark.parametrize("control", ["mask", "alpha"])
 def test_once_open_the_mask_reaches_the_latent(tiny_lama, batch, control):
-    model = tiny_lama(control=control, prefill=False, width=8).eval()  # of two channels, ReLU may silence both
+    # of two channels, ReLU may silence both
+    model = tiny_lama(control=control, prefill=False, width=8).eval()
     masked, mask = batch
     open_(model)
     assert not torch.allclose(model.encode(masked, mask), model.encode(masked))
@@ -43,7 +46,7 @@ def test_once_open_the_mask_reaches_the_latent(tiny_lama, batch, control):
 
 
 def test_the_zero_convolutions_learn_first_then_the_mask_encoder(tiny_lama, batch):
-    model, upstream = tiny_lama(control=True), torch.randn(2, 16, 5, 5)
+    model, upstream = tiny_lama(control="mask"), torch.randn(2, 16, 5, 5)
     control = model.conditioner
 
     def gradients():
@@ -73,12 +76,13 @@ def plain_control(control, encoder, image, mask):
 def test_mask_control_is_the_thesis_whatever_way_it_is_computed(tiny_lama, batch, depth, hole, training):
     image, mask = (x[..., :32, :] for x in batch)
     mask = {"some": mask, "none": torch.zeros_like(mask), "all": torch.ones_like(mask)}[hole]
-    fast, plain = (tiny_lama(control=True, prefill=False, depth=depth, width=4).double().train(training) for _ in range(2))
+    fast, plain = (tiny_lama(control="mask", prefill=False, depth=depth, width=4).double().train(training) for _ in range(2))
     for model in fast, plain:
         torch.manual_seed(1)
         open_(model)
         for bn in (m for m in model.conditioner.modules() if isinstance(m, nn.BatchNorm2d)):
-            for x in bn.running_mean, bn.running_var, bn.weight, bn.bias: nn.init.uniform_(x, .5, 1.5)
+            for x in bn.running_mean, bn.running_var, bn.weight, bn.bias:
+                nn.init.uniform_(x, .5, 1.5)
     outputs = [fast.encode(image.double(), mask.double()),
                plain_control(plain.conditioner, plain.encoder, image.double(), mask.double())]
     upstream = torch.randn_like(outputs[0])
@@ -86,7 +90,8 @@ def test_mask_control_is_the_thesis_whatever_way_it_is_computed(tiny_lama, batch
     assert torch.allclose(*outputs)
     for (name, p), q in zip(fast.conditioner.named_parameters(), plain.conditioner.parameters(), strict=True):
         assert torch.allclose(p.grad, q.grad, atol=1e-7), name
-    for (name, p), q in zip(fast.named_buffers(), plain.buffers(), strict=True): assert torch.allclose(p, q), name
+    for (name, p), q in zip(fast.named_buffers(), plain.buffers(), strict=True):
+        assert torch.allclose(p, q), name
 
 
 @torch.no_grad()
@@ -107,7 +112,7 @@ def test_the_alpha_channel_is_one_stage_of_four_channels(tiny_lama, linear):
 
 @torch.no_grad()
 def test_the_plain_encoder_stays_blind_to_the_mask(tiny_lama, batch):
-    for control in False, True:
+    for control in "alpha", "mask":
         model, image = tiny_lama(control=control).eval(), batch[0]
         before = model.encode(image)
         open_(model)

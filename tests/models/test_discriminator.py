@@ -79,5 +79,6 @@ def test_a_checkpoint_of_another_shape_is_named(stored, tmp_path):
     with pytest.raises(ValueError, match=r"odd.safetensors is a discriminator of another shape.*model2.0.weight"):
         load_discriminator(tmp_path/"odd.safetensors")
     save_file({"generator.model.1.weight": torch.zeros(1)}, tmp_path/"none.safetensors")
-    with pytest.raises(ValueError, match="holds no PatchGAN"): load_discriminator(tmp_path/"none.safetensors")
+    with pytest.raises(ValueError, match="holds no PatchGAN"):
+        load_discriminator(tmp_path/"none.safetensors")
     with pytest.raises(FileNotFoundError): load_discriminator(tmp_path/"missing.ckpt")

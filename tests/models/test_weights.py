@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from fastinpaint.models.load import load_model, save_model
 from fastinpaint.models.weights import write_weights
 
-VARIANTS = [dict(), dict(control=True), dict(control=None, blocks=0), dict(control=True, delta=True), dict(linear=False),
-            dict(depth=2, width=3, blocks=2), dict(control=True, depth=1, width=4, linear=False)]
+VARIANTS = [dict(), dict(control="mask"), dict(control=None, blocks=0), dict(control="mask", delta=True), dict(linear=False),
+            dict(depth=2, width=3, blocks=2), dict(control="mask", depth=1, width=4, linear=False)]
 
 
 @torch.no_grad()
@@ -26,7 +26,7 @@ def test_a_saved_model_comes_back_whole(tiny_lama, tmp_path, variant):
 
 
 def test_the_config_stands_in_a_readable_file_beside_the_weights(tiny_lama, tmp_path):
-    model = tiny_lama(control=True)
+    model = tiny_lama(control="mask")
     save_model(model, tmp_path/"model.safetensors")
     assert json.loads((tmp_path/"model.json").read_text()) == model.config
 
@@ -53,7 +53,8 @@ def spoil(path, how, good):
     if how == "torch pickle": torch.save({"x": Harmful(path.parent/"made")}, path)
     if how == "pickle": path.write_bytes(pickle.dumps(Harmful(path.parent/"made")))
     if how == "foreign": save_file({"model.1.weight": torch.zeros(2)}, path)
-    if how == "missing tensor": write_weights(path, {"a": torch.zeros(1)}, {"width": 2, "blocks": 1})
+    if how == "missing tensor":
+        write_weights(path, {"a": torch.zeros(1)}, {"width": 2, "blocks": 1})
     if how == "unknown argument": write_weights(path, {}, {"width": 2, "blocks": 1, "later": True})
     if how == "impossible": write_weights(path, {}, {"width": -2})
 
@@ -68,7 +69,8 @@ def test_other_files_are_refused_by_name_and_never_unpickled(tiny_lama, tmp_path
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere"): load_model(tmp_path/"nowhere.safetensors")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_model(tmp_path/"nowhere.safetensors")
 
 
 # files are replaced whole or not at all
@@ -84,5 +86,6 @@ def test_a_full_disk_leaves_the_old_model(tiny_lama, tmp_path, monkeypatch, step
     save_model(tiny_lama(seed=0), tmp_path/"model.safetensors")
     before = files(tmp_path)
     monkeypatch.setattr(os, step, full)
-    with pytest.raises(OSError, match="No space left"): save_model(tiny_lama(seed=1), tmp_path/"model.safetensors")
+    with pytest.raises(OSError, match="No space left"):
+        save_model(tiny_lama(seed=1), tmp_path/"model.safetensors")
     assert files(tmp_path) == before

@@ -16,7 +16,7 @@ from PIL import Image
 from fastinpaint import recipes
 from fastinpaint.core.errors import Diverged, InputError
 from fastinpaint.fill.inpainter import Inpainter
-from fastinpaint.models import pretrained
+from fastinpaint.models import perceptual
 from fastinpaint.models.load import load_model
 from fastinpaint.models.pretrained import WeightsMissing
 from fastinpaint.models.weights import read_weights
@@ -124,7 +124,7 @@ def test_an_autoencoder_of_another_width_is_refused(train, autoencoder, tmp_path
 @pytest.mark.parametrize("name", ADVERSARIAL)
 def test_a_perceptual_network_is_never_random(train, tmp_path, monkeypatch, name, capsys):
     def missing(*args): raise WeightsMissing("run `make weights`")
-    for maker in "_imagenet_resnet", "_vgg_stages": monkeypatch.setattr(pretrained, maker, missing)
+    for maker in "_imagenet_resnet", "_UnitStages": monkeypatch.setattr(perceptual, maker, missing)
     with pytest.raises(WeightsMissing, match="make weights"):
         train(name, tmp_path, autoencoder="none", perceptual="vgg")
     folder = train(name, tmp_path, autoencoder="none", perceptual="auto")

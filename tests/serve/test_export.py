@@ -9,12 +9,13 @@ from fastinpaint.models.load import save_model
 from fastinpaint.models.net import composite
 from fastinpaint.models.prefill import smooth_fill
 from fastinpaint.serve import export as module
-from fastinpaint.serve.export import MatrixFourier, export, prefilled, reflected
+from fastinpaint.serve.export import MatrixFourier, export_model, prefilled, reflected
 
 
 def sample(h, w, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(1, 3, h, w, generator=generator), (torch.rand(1, 1, h, w, generator=generator) < .3).float()
+    image = torch.rand(1, 3, h, w, generator=generator)
+    return image, (torch.rand(1, 1, h, w, generator=generator) < .3).float()
 
 
 def expected(net, image, mask):
@@ -27,14 +28,16 @@ def exported(tmp_path_factory):
     from fastinpaint.models.lama import lama
     ort, folder = pytest.importorskip("onnxruntime"), tmp_path_factory.mktemp("exported")
     torch.manual_seed(0)
-    net = lama(2, 1, control=True, autoencoder=None)
+    net = lama(2, 1, control="mask", autoencoder=None)
     for zero in net.conditioner.zero_convs: torch.nn.init.normal_(zero.weight)
     file = save_model(net, folder/"model.safetensors")
-    onnx, program = export(file, folder/"model.onnx"), export(net, folder/"model.pt2", "torch")
+    onnx = export_model(file, folder/"model.onnx")
+    program = export_model(net, folder/"model.pt2", "torch")
     session, run = ort.InferenceSession(onnx), torch.export.load(program).module()
 
     def run_onnx(image, mask):
-        return torch.from_numpy(session.run(["filled"], dict(image=image.numpy(), mask=mask.numpy()))[0])
+        inputs = dict(image=image.numpy(), mask=mask.numpy())
+        return torch.from_numpy(session.run(["filled"], inputs)[0])
     return net, dict(onnx=run_onnx, torch=run), folder
 
 
@@ -50,13 +53,14 @@ def test_an_exported_model_fills_like_the_model_at_any_size(exported, format, si
 
 def test_the_card_says_what_goes_in_and_how_it_was_checked(exported):
     text = (exported[2]/"model.onnx.md").read_text()
-    assert "`[1, 3, H, W]`" in text and "161x75 pixels" in text and '"control": true' in text and "source_sha256" in text
+    assert "`[1, 3, H, W]`" in text and "161x75 pixels" in text
+    assert '"control": "mask"' in text and "source_sha256" in text
 
 
 def test_a_published_architecture_becomes_a_program(tiny_lama, tmp_path):
     net = tiny_lama(linear=False, prefill=False)
     image, mask = sample(40, 56)
-    run = torch.export.load(export(net, tmp_path/"a.pt2", "torch")).module()
+    run = torch.export.load(export_model(net, tmp_path/"a.pt2", "torch")).module()
     assert torch.allclose(run(image, mask), expected(net, image, mask), atol=1e-4)
 
 
@@ -81,15 +85,18 @@ def test_a_wrong_export_leaves_nothing(tiny_lama, tmp_path, monkeypatch):
     def wrong(network, path):
         path.write_bytes(b"1")
         return lambda image, mask: image + .01
-    monkeypatch.setitem(module.FORMATS, "torch", wrong)
+    monkeypatch.setitem(module.EXPORTERS, "torch", wrong)
     with pytest.raises(RuntimeError, match="differs from the model by.*was not written"):
-        export(tiny_lama(), tmp_path/"out/a.pt2", "torch")
+        export_model(tiny_lama(), tmp_path/"out/a.pt2", "torch")
     assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_exported_is_named(tiny_lama, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="'tflite'.*onnx or torch"): export(tiny_lama(), tmp_path/"a", "tflite")
-    with pytest.raises(ValueError, match="ContextEncoder has one fixed size"): export(context_encoder(2, 32), tmp_path/"a")
+    with pytest.raises(ValueError, match="'tflite'.*onnx or torch"):
+        export_model(tiny_lama(), tmp_path/"a", "tflite")
+    with pytest.raises(ValueError, match="ContextEncoder has one fixed size"):
+        export_model(context_encoder(2, 32), tmp_path/"a")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ImportError, match=r"pip install 'fastinpaint\[onnx\]'"): export(tiny_lama(), tmp_path/"a")
+    with pytest.raises(ImportError, match=r"pip install 'fastinpaint\[onnx\]'"):
+        export_model(tiny_lama(), tmp_path/"a")
     assert not list(tmp_path.iterdir())

@@ -25,9 +25,11 @@ class StandIn(SimpleHTTPRequestHandler):
         if not self.path.startswith("/me/small/resolve/main/"):
             return self.answer(404, {"X-Error-Code": "RepoNotFound"})
         file = Path(self.translate_path(self.path))
-        if not file.is_file(): return self.answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+        if not file.is_file():
+            return self.answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
         etag = hashlib.sha256(file.read_bytes()).hexdigest()
-        self.answer(200, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Content-Length": str(file.stat().st_size)})
+        self.answer(200, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT,
+                          "Content-Length": str(file.stat().st_size)})
 
     def answer(self, code, headers=()):
         self.send_response(code)
@@ -39,7 +41,7 @@ class StandIn(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def saved(tiny_lama, tmp_path):
-    model = tiny_lama(control=True).eval()
+    model = tiny_lama(control="mask").eval()
     model.save_pretrained(tmp_path/"saved")
     return model, tmp_path/"saved"
 
@@ -50,17 +52,19 @@ def here(saved, tmp_path, monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(StandIn, directory=str(saved[1])))
     Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", constants.ENDPOINT + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE",
+                        constants.ENDPOINT + "/{repo_id}/resolve/{revision}/{filename}")
     yield partial(InpaintNet.from_pretrained, cache_dir=tmp_path/"cache")
     server.shutdown()
 
 
 def test_a_folder_is_safetensors_a_config_and_a_card(saved, same, state_of):
     model, folder = saved
-    assert sorted(p.name for p in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    names = sorted(p.name for p in folder.iterdir())
+    assert names == ["README.md", "config.json", "model.safetensors"]
     assert json.loads((folder/"config.json").read_text()) == model.config
     text = (folder/"README.md").read_text()
-    assert "library_name: fastinpaint" in text and '"control": true' in text
+    assert "library_name: fastinpaint" in text and '"control": "mask"' in text
     again = InpaintNet.from_pretrained(folder)
     assert same(state_of(again), state_of(model)) and not again.training
 
@@ -71,7 +75,8 @@ def test_other_networks_come_back_as_what_they_were(tmp_path):
     assert type(InpaintNet.from_pretrained(tmp_path)) is type(model)
 
 
-def test_a_model_is_downloaded_once_and_is_there_without_network(saved, here, monkeypatch, same, state_of):
+def test_a_model_is_downloaded_once_and_is_there_without_network(
+        saved, here, monkeypatch, same, state_of):
     assert same(state_of(here("me/small")), state_of(saved[0]))
     monkeypatch.setattr(hub, "unreachable", lambda *_: "no network")
     assert same(state_of(here("me/small")), state_of(saved[0]))
@@ -79,8 +84,10 @@ def test_a_model_is_downloaded_once_and_is_there_without_network(saved, here, mo
 
 def test_what_is_not_there_is_named(saved, here):
     with pytest.raises(FileNotFoundError, match="no model me/none"): here("me/none")
-    (saved[1]/"model.safetensors").rename(saved[1]/"pytorch_model.bin")  # a pickle is never asked for
-    with pytest.raises(FileNotFoundError, match="me/small with a model.safetensors"): here("me/small")
+    # a pickle is never asked for
+    (saved[1]/"model.safetensors").rename(saved[1]/"pytorch_model.bin")
+    with pytest.raises(FileNotFoundError, match="me/small with a model.safetensors"):
+        here("me/small")
 
 
 def test_what_is_no_model_of_ours_is_refused(saved, here):
@@ -92,7 +99,8 @@ def test_without_a_hub_it_says_so_at_once(monkeypatch, tmp_path, tiny_lama):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ConnectionError, match="has not been downloaded before.*save_pretrained"):
         InpaintNet.from_pretrained("me/small", cache_dir=tmp_path)
-    with pytest.raises(ConnectionError, match="save_pretrained writes the same"): tiny_lama().push_to_hub("me/small")
+    with pytest.raises(ConnectionError, match="save_pretrained writes the same"):
+        tiny_lama().push_to_hub("me/small")
 
 
 def test_what_is_pushed(here, monkeypatch, tiny_lama, tmp_path):
@@ -101,9 +109,10 @@ def test_what_is_pushed(here, monkeypatch, tiny_lama, tmp_path):
     def upload(self, repo_id, folder_path, **kwargs):
         pushed.update({p.name: p.read_bytes() for p in Path(folder_path).iterdir()})
         return f"{repo_id}/commit"
-    monkeypatch.setattr(HfApi, "create_repo", lambda self, repo_id, **_: type("Repo", (), dict(repo_id=repo_id)))
+    monkeypatch.setattr(HfApi, "create_repo",
+                        lambda self, repo_id, **_: type("Repo", (), dict(repo_id=repo_id)))
     monkeypatch.setattr(HfApi, "upload_folder", upload)
-    model = tiny_lama(control=True)
+    model = tiny_lama(control="mask")
     assert model.push_to_hub("me/small", private=True) == "me/small/commit"
     for name, data in pushed.items(): (tmp_path/name).write_bytes(data)
     x, mask = torch.rand(1, 3, 16, 16), torch.zeros(1, 1, 16, 16)

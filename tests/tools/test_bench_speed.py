@@ -16,7 +16,7 @@ def test_every_run_but_the_warm_up_is_timed_in_turn():
 
 
 def test_the_naive_run_calls_every_batchnorm(tiny_lama):
-    net, calls = tiny_lama(control=True).eval(), []
+    net, calls = tiny_lama(control="mask").eval(), []
     norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)][:-1]
     for m in norms: m.register_forward_hook(lambda m, *_: calls.append(m))
     naive(net)(torch.rand(1, 3, 16, 16), torch.zeros(1, 1, 16, 16))

@@ -25,7 +25,7 @@ from fastinpaint.train.losses import InpaintLoss, PixelMSE
 
 
 def test_it_fills_what_an_inpainter_fills(tiny_learner, tmp_path):
-    learn, rng = tiny_learner(control=True), np.random.default_rng(0)
+    learn, rng = tiny_learner(control="mask"), np.random.default_rng(0)
     image, mask = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8), rng.random((40, 48)) < .2
     pictures = Image.fromarray(image), Image.fromarray(mask)
     for picture, name in zip(pictures, ("photo.png", "mask.png"), strict=True): picture.save(tmp_path/name)
@@ -37,7 +37,7 @@ def test_it_fills_what_an_inpainter_fills(tiny_learner, tmp_path):
 
 
 def test_it_learns(tiny_learner):
-    learn = tiny_learner(control=True)
+    learn = tiny_learner(control="mask")
     before = learn.validate()[0]
     learn.fit(8, 1e-2)
     assert learn.validate()[0] < before
@@ -67,7 +67,7 @@ def test_the_optimizer_holds_what_a_schedule_thaws_later(tiny_learner):
 def test_lr_find_leaves_the_learner_as_it_was(tiny_learner, tmp_path, state_of, same):
     cbs = [FreezeSchedule(), LatentLoss(1e-2, pixel=True), AdversarialTraining(PatchGAN(2, 2)), EMA(.9),
            History(tmp_path/"metrics.csv"), Checkpoint(tmp_path/"checkpoint.pt"), StepTimes(tmp_path/"step.json")]
-    learn = tiny_learner(*cbs, control=True)
+    learn = tiny_learner(*cbs, control="mask")
     before = state_of(learn.model), deepcopy(learn.adversarial_training.state_dict())
     assert learn.lr_find(num_it=8, show_plot=False).valley > 0
     assert same((state_of(learn.model), learn.adversarial_training.state_dict()), before)

@@ -133,7 +133,7 @@ def test_each_step_leaves_the_other_network_alone(learner, state_of, same):
 
 
 def test_gradients_pass_through_the_frozen_decoder(learner, state_of, same):
-    learn = learner(FreezeSchedule(), LatentLoss(1e-4, pixel=True), control=True)
+    learn = learner(FreezeSchedule(), LatentLoss(1e-4, pixel=True), control="mask")
     before, refiner = state_of(learn.model.decoder), state_of(learn.model.refiner)
     learn.fit(1)
     assert same(state_of(learn.model.decoder), before) and not same(state_of(learn.model.refiner), refiner)
@@ -225,7 +225,7 @@ def test_a_discriminator_that_is_not_finite_stops_the_run_too(learner, monkeypat
 def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(learner, interrupted, tmp_path, state_of, same):
     def run(name, resume=False):
         return learner(EMA(.9), Checkpoint(tmp_path/name, resume), FreezeSchedule(), LatentLoss(1e-4, pixel=True),
-                       adversary=gan(r1_every=2), control=True, augment=True)
+                       adversary=gan(r1_every=2), control="mask", augment=True)
     whole = run("whole")
     whole.fit_one_cycle(3, 1e-2)
     broken = run("broken")

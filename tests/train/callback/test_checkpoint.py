@@ -16,7 +16,7 @@ from fastinpaint.train.losses import PixelMSE
 FIRST = "encoder.stages.0.conv"
 METHODS = {"pixel": (lambda: [], dict(augment=True)),
            "latent": (lambda: [FreezeSchedule(decoder=(0, .8), keep=FIRST), LatentLoss()], dict(augment=True, linear=False)),
-           "workers": (lambda: [FreezeSchedule(), LatentLoss()], dict(augment=True, control=True, num_workers=2)),
+           "workers": (lambda: [FreezeSchedule(), LatentLoss()], dict(augment=True, control="mask", num_workers=2)),
            "autoencoder": (lambda: [Reconstruct()], dict(loss=PixelMSE(), control=None, blocks=0))}
 
 
@@ -52,7 +52,7 @@ def test_an_interrupted_run_ends_with_the_bits_of_an_uninterrupted_one(run, inte
 
 
 def test_what_is_frozen_stays_frozen_through_resuming(run, interrupted, state_of, same):
-    def learner(resume=False): return run(cbs=[FreezeSchedule(), LatentLoss()], resume=resume, control=True, wd=.1)
+    def learner(resume=False): return run(cbs=[FreezeSchedule(), LatentLoss()], resume=resume, control="mask", wd=.1)
     broken = learner()
     before = {part: state_of(getattr(broken.model, part)) for part in ("encoder", "decoder")}
     interrupted(broken, 1, 1)

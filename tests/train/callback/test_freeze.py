@@ -29,13 +29,13 @@ def test_frozen_parts_have_no_gradients_and_batchnorm_in_eval_mode(tiny_learner)
             assert all(p.grad is not None for p in part.parameters()) and all(m.training for m in batchnorms(part))
         seen.append(1)
 
-    learn = tiny_learner(FreezeSchedule(), Watch(look), control=True)
+    learn = tiny_learner(FreezeSchedule(), Watch(look), control="mask")
     learn.fit(2)
     assert len(seen) == 6
 
 
 def test_frozen_parts_stay_to_the_bit_whatever_is_done_between_fits(tiny_learner, state_of, same):
-    learn = tiny_learner(FreezeSchedule(), control=True, wd=.1)
+    learn = tiny_learner(FreezeSchedule(), control="mask", wd=.1)
     model = learn.model
     before = {part: state_of(getattr(model, part)) for part in ("encoder", "decoder", "refiner")}
     learn.fit(1)

@@ -46,7 +46,7 @@ def test_the_loss_is_the_weighted_l1_between_latents(tiny_learner, size, known, 
         weight = missing*share + known*(1 - share)
         seen.append((learn.loss.item(), 3*(weight*(refined - target).abs()).mean().item()))
 
-    learn = tiny_learner(FreezeSchedule(), LatentLoss(3., known, missing), Watch(look), control=True, size=size)
+    learn = tiny_learner(FreezeSchedule(), LatentLoss(3., known, missing), Watch(look), control="mask", size=size)
     learn.fit(2)
     assert len(seen) == 6 and all(loss == pytest.approx(expected, rel=1e-4) and loss > 0 for loss, expected in seen)
 
@@ -109,7 +109,7 @@ def names(learn): return list(learn.recorder.metric_names)
 
 @pytest.mark.parametrize("stop", [False, True])
 def test_everything_works_after_a_fit_even_an_interrupted_one(tiny_learner, interrupted, stop, photos):
-    learn = tiny_learner(FreezeSchedule(), LatentLoss(), control=True)
+    learn = tiny_learner(FreezeSchedule(), LatentLoss(), control="mask")
     interrupted(learn) if stop else learn.fit(1)
     hole = torch.eye(40, 48, dtype=torch.uint8).numpy()
     assert learn.inpaint(photos/"0.png", hole).size == (48, 40)

@@ -24,7 +24,7 @@ class Types(Callback):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_convolutions_run_in_bfloat16_and_fourier_units_in_fp32(tiny_learner, method):
-    learn = tiny_learner(*method(), BFloat16(), Types(), control=True)
+    learn = tiny_learner(*method(), BFloat16(), Types(), control="mask")
     learn.fit(1)
     assert torch.bfloat16 in learn.types.convs and learn.types.fourier == {torch.float32}
     assert learn.types.backward == {False}

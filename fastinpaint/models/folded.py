@@ -1,0 +1,183 @@
+"""Blocks for inference only: the functions of those for training, in fewer passes over memory.
+
+A block with such a form has a method `folded(winograd=False)`, which makes it and leaves the
+block itself as it is; a conditioner has `folded_with(encoder)`. BatchNorm is part of the
+convolution before it, no weight asks for a gradient, and hooks stay behind. Sums go into the
+result of a convolution, never into that of a ReLU, whose gradient needs it.
+"""
+from copy import copy
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+
+def folded(module, winograd=False):
+    """The inference form of any module: what its `folded` gives, else a copy with folded children.
+
+    `winograd` lets wide convolutions be computed as in `winograd.Winograd`.
+    """
+    if offers(module, "folded"): return module.folded(winograd)
+    new = copied(module, lambda child: folded(child, winograd))
+    if isinstance(module, nn.Sequential):
+        for i, (conv, bn) in enumerate(pairwise(module)):
+            if isinstance(bn, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
+                new[i], new[i + 1] = fused(conv, bn), nn.Identity()
+    return new
+
+
+def offers(module, method):
+    "Whether `module` has `method` for its own `forward`; a subclass that changes one, changes both"
+    names = (vars(cls) for cls in type(module).__mro__)
+    return method in next((own for own in names if method in own or "forward" in own), ())
+
+
+def copied(module, child=None):
+    "A frozen copy of `module` in eval mode without hooks, whose children are `child(m)`"
+    child = child or copied
+    new = copy(module)
+    nn.Module.__init__(new)  # empty tables of hooks, parameters and children of its own
+    for name, p in module._parameters.items(): new.register_parameter(name, frozen(p))
+    for name, b in module._buffers.items():
+        new.register_buffer(name, b.clone(), name not in module._non_persistent_buffers_set)
+    for name, m in module._modules.items():
+        new.add_module(name, None if m is None else child(m))
+    return new.eval()
+
+
+def frozen(tensor):
+    "`tensor` as a parameter of its own that takes no gradient; None for None"
+    return None if tensor is None else nn.Parameter(tensor.detach().clone(), requires_grad=False)
+
+
+def fused(conv, bn):
+    "The convolution equal to `bn(conv(x))` in eval mode"
+    new, transposed = copied(conv), isinstance(conv, nn.ConvTranspose2d)
+    weights = fuse_conv_bn_weights(conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps,
+                                   bn.weight, bn.bias, transposed)
+    new.weight, new.bias = map(frozen, weights)
+    return new
+
+
+def without_bn(block):
+    "A frozen copy of `block` in which `bn` is part of `conv`"
+    new = copied(block)
+    new.conv, new.bn = fused(block.conv, block.bn), nn.Identity()
+    return new
+
+
+def gain_and_bias(bn):
+    "`(gain, bias)` `[C]` with which BatchNorm in eval mode is `gain·x + bias`"
+    gain = bn.weight*torch.rsqrt(bn.running_var + bn.eps)
+    return gain, bn.bias - bn.running_mean*gain
+
+
+def widened(conv, weight):
+    "`conv` with another input channel, of kernels `weight` `[O, 1, k, k]`"
+    new = copied(conv)
+    new.weight = frozen(torch.cat([conv.weight, weight], dim=1))
+    new.in_channels += 1
+    return new
+
+
+class FoldedConvBlock(nn.Module):
+    "`ConvBlock` whose two paths share one padding; `linear` may take more channels than `conv`"
+    def __init__(self, conv, linear):
+        super().__init__()
+        self.conv, self.linear = conv, linear
+
+    def forward(self, x):
+        conv, linear = self.conv, self.linear
+        padded = F.pad(x[:, :conv.in_channels], [conv.padding[0]]*4, mode="reflect")
+        y = F.conv2d(padded, conv.weight, conv.bias, conv.stride).relu_()
+        if linear is None: return y
+        shared = padded if linear.padding == conv.padding else x
+        return F.conv2d(shared, linear.weight, linear.bias, linear.stride).add_(y)
+
+
+class FoldedFFCBlock(nn.Module):
+    "`FFCBlock` on channels that lie first in memory, for which Fourier transforms are fastest"
+    def __init__(self, conv1, conv2):
+        super().__init__()
+        self.conv1, self.conv2 = conv1, conv2
+
+    def forward(self, x):
+        x = x.contiguous()
+        return x + self.conv2(self.conv1(x))
+
+
+class FoldedFFC(nn.Module):
+    "`FFC`; of its BatchNorm the gain is in `convs` and `spectral`, and `bias` `[C]` remains"
+    def __init__(self, convs, spectral, bias, act):
+        super().__init__()
+        self.convs, self.spectral, self.act = convs, spectral, act
+        self.bias = frozen(bias.view(-1, 1, 1))
+
+    def forward(self, x):
+        local, glob = self.convs(x)
+        glob = glob.add_(self.spectral(x[:, local.shape[1]:]))
+        return self.act(torch.cat([local, glob], dim=1).add_(self.bias))
+
+
+class Convs(nn.Module):
+    "The two 3×3 convolutions of an FFC, one of all channels and one of the local ones"
+    def __init__(self, to_local, local_to_global):
+        super().__init__()
+        self.to_local, self.local_to_global = frozen(to_local), frozen(local_to_global)
+
+    def forward(self, x):
+        x, to_global = F.pad(x, [1]*4, mode="reflect"), self.local_to_global
+        return F.conv2d(x, self.to_local), F.conv2d(x[:, :to_global.shape[1]], to_global)
+
+
+class PixelBlocks(nn.Module):
+    """A reflection-padded convolution, computed for blocks of 2×2 pixels at once.
+
+    Three output channels leave most of a vector unit idle; twelve, those of a block, are worth
+    a slightly larger kernel.
+    """
+    def __init__(self, conv):
+        super().__init__()
+        (o, i, *_, k), self.padding = conv.weight.shape, conv.padding[0]
+        weight = conv.weight.new_zeros(o, 2, 2, i, k + 1, k + 1)
+        for y in range(2):
+            for x in range(2): weight[:, y, x, :, y:y + k, x:x + k] = conv.weight.detach()
+        self.weight = frozen(weight.flatten(0, 2))
+        self.bias = frozen(conv.bias.repeat_interleave(4))
+
+    def forward(self, x):
+        x = F.pad(x, [self.padding]*4, mode="reflect")
+        return F.pixel_shuffle(F.conv2d(x, self.weight, self.bias, 2), 2)
+
+
+class FoldedAlphaChannel(nn.Module):
+    "`AlphaChannel`, with a first stage of four channels in place of the encoder's"
+    def __init__(self, first):
+        super().__init__()
+        self.first = first
+
+    def forward(self, encoder, image, mask):
+        return encoder.stages[1:](self.first(torch.cat([image, mask], dim=1)))
+
+
+class FoldedMaskControl(nn.Module):
+    """`MaskControl`, with a first stage in place of the encoder's that takes the mask, too.
+
+    `mask_stages` and `weights` belong to the encoder's further stages; the first mask stage
+    takes mask and ones.
+    """
+    def __init__(self, first, mask_stages, weights):
+        super().__init__()
+        self.first, self.mask_stages = first, nn.ModuleList(mask_stages)
+        self.weights = nn.ParameterList(map(frozen, weights))
+
+    def forward(self, encoder, image, mask):
+        latent = self.first(torch.cat([image, mask], dim=1))
+        guide = torch.cat([mask, torch.ones_like(mask)], dim=1)  # zero padding has neither
+        stages = zip(encoder.stages[1:], self.mask_stages, self.weights, strict=True)
+        for stage, mask_stage, weight in stages:
+            guide = mask_stage(guide)
+            latent = F.conv2d(guide, weight).add_(stage(latent))
+        return latent
