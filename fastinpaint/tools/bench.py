@@ -12,7 +12,7 @@ from fastai.torch_core import set_seed
 
 from fastinpaint.core.device import choose_device
 from fastinpaint.data.loaders import InpaintDataLoaders
-from fastinpaint.data.photos import named_data
+from fastinpaint.data.named import named_data
 from fastinpaint.models.lama import lama
 from fastinpaint.models.perceptual import perceptual_network
 from fastinpaint.train.callback.adversarial import AdversarialTraining

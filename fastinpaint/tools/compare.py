@@ -9,7 +9,7 @@ import pandas as pd
 
 from fastinpaint.core.device import choose_device
 from fastinpaint.core.errors import Diverged, InputError, MissingPackage
-from fastinpaint.data.photos import named_data
+from fastinpaint.data.named import named_data
 from fastinpaint.judge.baselines import BASELINES
 from fastinpaint.judge.evaluate import evaluate
 from fastinpaint.judge.protocol import holes

@@ -1,7 +1,7 @@
 "Judge a model, a baseline, or a folder that another system has filled, by one protocol"
 from fastinpaint.core.device import choose_device
 from fastinpaint.core.errors import InputError
-from fastinpaint.data.photos import named_data
+from fastinpaint.data.named import named_data
 from fastinpaint.judge.baselines import BASELINES
 from fastinpaint.judge.evaluate import evaluate, evaluate_files
 from fastinpaint.judge.protocol import export_photos

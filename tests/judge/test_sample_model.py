@@ -1,7 +1,7 @@
 "The bundled model, judged as a user judges it"
 import torch
 
-from fastinpaint.data.photos import named_data
+from fastinpaint.data.named import named_data
 from fastinpaint.judge.evaluate import evaluate
 from fastinpaint.models.load import load_model
 from fastinpaint.models.prefill import smooth_fill

@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from fastinpaint.train.losses import Adversarial, FeatureMatching, InpaintLoss, MaskedL1, Perceptual, PixelL1, PixelMSE
+from fastinpaint.train.losses import (
+    Adversarial,
+    FeatureMatching,
+    InpaintLoss,
+    MaskedL1,
+    Perceptual,
+    PixelL1,
+    PixelMSE,
+)
 from fastinpaint.train.step import Step
 
 
