@@ -7,7 +7,7 @@ import torch
 from fastai.callback.core import CancelEpochException
 from fastai.learner import Learner
 from fastai.optimizer import Adam
-from fastai.torch_core import default_device, params
+from fastai.torch_core import params
 
 from ..fill.inpainter import Inpainter
 from ..judge.metrics import default_metrics
@@ -30,6 +30,7 @@ class InpaintLearner(Learner):
         self.step = None              # the `Step` at hand
         self.step_log = StepLog()
         self.fit_callbacks = []       # those of the present fit in their order; none outside of one
+        self._waiting = []            # those of them whose context has not been entered yet
         self.first_epoch = 0          # of the present fit; a `Checkpoint` that resumes sets it
         self.objective = None         # the `InpaintLoss` of the present fit
         self.forward_context = nullcontext  # of forward pass and loss, such as autocast
@@ -56,18 +57,23 @@ class InpaintLearner(Learner):
         super()._with_events(f, event_type, ex, *args, **kwargs)
 
     def _begin_fit(self):
-        # fastai does so in `before_fit`, too late for what the contexts copy and hook
-        self.model.to(getattr(self.dls, "device", default_device()))
         self._contexts.callback(self._end_fit)
         found = [cb for cb in self.cbs.sorted("order") if isinstance(cb, FitCallback)]
         self.fit_callbacks = [cb for cb in found if cb.in_lr_find or not self.finding_lr]
         terms = self.loss_func.terms
         for cb in self.fit_callbacks: terms = cb.change_terms(terms)
         self.objective = InpaintLoss(*terms)
-        for cb in self.fit_callbacks: self._contexts.enter_context(cb.during_fit())
+        self._waiting = [*self.fit_callbacks]
+
+    def enter(self, cb):
+        "Enter the context of `cb`, once a fit: callbacks of lower order have prepared the model by then"
+        if cb not in self._waiting: return  # amid a fit, validation has the same events
+        self._waiting.remove(cb)
+        self._contexts.enter_context(cb.during_fit())
 
     def _end_fit(self):
-        self.fit_callbacks, self.objective, self.forward_context = [], None, nullcontext
+        self.fit_callbacks, self._waiting = [], []
+        self.objective, self.forward_context = None, nullcontext
 
     def _do_fit(self):
         for epoch in range(self.first_epoch, self.n_epoch):

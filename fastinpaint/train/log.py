@@ -13,7 +13,7 @@ class Scalars:
         for k, v in values.items():
             self._sums[k], self._counts[k] = self._sums.get(k, 0) + v, self._counts.get(k, 0) + 1
 
-    def means(self): return {k: float(v)/self._counts[k] for k, v in self._sums.items()}
+    def means(self): return {k: float(v/self._counts[k]) for k, v in self._sums.items()}
 
 
 class StepLog:

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from fastinpaint.models.discriminator import PatchGAN, load_discriminator, r1_penalty
 from fastinpaint.train.callback.adversarial import discriminator_losses
 from fastinpaint.train.losses import Adversarial, FeatureMatching
+from fastinpaint.train.step import Step
 
 FIXTURE = Path(__file__).parent.parent/"fixtures/discriminator_ndf8.safetensors"
 
@@ -35,9 +36,10 @@ def test_logits_and_features(stored, model):
 def test_the_generators_losses_and_their_gradient(stored, model):
     fake = stored["fake"].requires_grad_()
     adversarial, matching = Adversarial(10.), FeatureMatching(100.)
-    _, matching.real = model(stored["real"])
-    adversarial.logits, matching.fake = model(fake)
-    a, m = (term(fake, stored["real"], stored["mask"]) for term in (adversarial, matching))
+    step = Step(stored["real"], stored["mask"], prediction=fake)
+    _, step.real_features = model(step.image)
+    step.fake_logits, step.fake_features = model(fake)
+    a, m = adversarial(step), matching(step)
     assert relative_error(10*a, stored["generator_adversarial_loss"]) < 1e-4
     assert relative_error(m, stored["feature_matching_loss"]) < 1e-4
     grad, = torch.autograd.grad(10*a + 100*m, fake)

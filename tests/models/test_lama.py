@@ -118,7 +118,8 @@ def test_wrong_shapes_are_named(tiny_lama, image, mask):
     assert str(list(wrong)) in str(e.value)
 
 
-@pytest.mark.parametrize("wrong", [dict(width=0), dict(blocks=-1), dict(depth=0), dict(control="mask"), dict(control="both")])
+@pytest.mark.parametrize("wrong", [dict(width=0), dict(blocks=-1), dict(depth=0),
+                                   dict(control=True), dict(control="both")])
 def test_impossible_architectures_are_refused(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))!r}"):
         lama(**wrong)

@@ -9,11 +9,15 @@ from ...core.errors import Diverged
 class FitCallback(Callback):
     """A callback of an `InpaintLearner` with a context around every fit.
 
-    `during_fit` is entered before fastai's `before_fit` and left when training ends, in whatever
-    way: by itself, by an error, or by Ctrl-C. Validation and prediction outside of a fit do not
-    enter it.
+    `during_fit` is entered right before the callback's `before_fit` and left when training ends, in
+    whatever way: by itself, by an error, or by Ctrl-C. Validation and prediction outside of a fit
+    do not enter it.
     """
     in_lr_find = True  # whether it takes part in `lr_find`, whose training is undone afterwards
+
+    def __call__(self, event):
+        if event == "before_fit": self.learn.enter(self)
+        return super().__call__(event)
 
     def during_fit(self):
         "A context manager"

@@ -3,6 +3,7 @@ from copy import deepcopy
 import pytest
 import torch
 import torch.nn.functional as F
+from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback
 
 from fastinpaint.train.callback.freeze import FreezeSchedule
@@ -102,6 +103,13 @@ def test_a_search_for_the_rate_does_not_fix_the_target(tiny_learner):
     learn.fit(1)
     assert torch.equal(learn.latent_loss.target_encoder.stages[0].conv.weight,
                        learn.model.encoder.stages[0].conv.weight)
+
+
+def test_the_target_comes_from_the_encoder_as_other_callbacks_prepared_it(tiny_learner):
+    learn = tiny_learner(FreezeSchedule(), LatentLoss(), ChannelsLast())
+    learn.fit(1)
+    weight = learn.latent_loss.target_encoder.stages[1].conv.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
 
 
 def names(learn): return list(learn.recorder.metric_names)
