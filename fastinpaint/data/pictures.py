@@ -63,7 +63,7 @@ class Picture:
     def _deep_colour(self): return self.pixels.dtype == np.uint16 and self.mode != "L"
 
     def save(self, path):
-        "Write `path` whole or not at all; raises InputError where its format, OSError where the disk cannot"
+        "Write to `path`, whole or not at all; InputError where its format, OSError where the disk cannot"
         data = self.encode(Path(path).suffix.lower())
         try:
             with replacing(path) as f: f.write(data)
@@ -119,7 +119,8 @@ def reading(path):
 
 
 def _of_array(array):
-    pixels, modes = array[..., None] if array.ndim == 2 else array, {1: "L", 3: "RGB", 4: "RGBA"}
+    modes = {1: "L", 3: "RGB", 4: "RGBA"}
+    pixels = array[..., None] if array.ndim == 2 else array
     if array.dtype not in (np.uint8, np.uint16) or pixels.ndim != 3 or pixels.shape[2] not in modes:
         raise InputError("an image array is uint8 or uint16 [H, W] or [H, W, 3 or 4], "
                          f"got {array.dtype} {list(array.shape)}")
