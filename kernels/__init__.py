@@ -1,4 +1,2 @@
 "The inner loop: `ops` checks and chooses, `reference` is the maths, `*_triton` are fused"
-from .ops import masked_l1, zero_conv_merge
-
-__all__ = ["masked_l1", "zero_conv_merge"]
+from .ops import masked_l1, zero_conv_merge  # noqa: F401

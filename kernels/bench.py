@@ -1,13 +1,13 @@
 "Times the kernels against plain torch, `torch.compile`, library calls and a memory copy"
-import statistics
-import time
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from torch.utils.benchmark import Timer
 
 from fastinpaint.core.device import choose_device
 from fastinpaint.core.errors import MissingPackage
@@ -30,14 +30,12 @@ class Case:
     dtype: torch.dtype
     scale: int = 1
 
-    def __str__(self):
-        return f"{self.op} {'×'.join(map(str, self.shape))} {self.dtype}"
+    def __str__(self): return f"{self.op} {'×'.join(map(str, self.shape))} {self.dtype}"
 
     def inputs(self, device):
         "The operation's tensors; prediction, guide and weight want gradients"
         def rand(*shape):
-            x = torch.randn(shape, device=device, dtype=self.dtype)
-            return x.to(memory_format=torch.channels_last)
+            return torch.randn(shape, device=device, dtype=self.dtype).to(memory_format=torch.channels_last)
 
         b, c, h, w = self.shape
         if self.op == "masked_l1":
@@ -64,28 +62,25 @@ def naive_l1(pred, target, mask):
 
 
 def baddbmm(x, m, weight):
-    b, c, h, w = x.shape
-    rows = [t.reshape(b, t.shape[1], -1) for t in (x, m)]
-    return torch.baddbmm(rows[0], weight.flatten(1).expand(b, -1, -1), rows[1]).view(b, c, h, w)
+    return torch.baddbmm(x.flatten(2), weight.flatten(1).expand(len(x), -1, -1), m.flatten(2)).view_as(x)
 
 
 def addmm(x, m, weight):
     "For channels_last, where every pixel's channels are a row"
-    rows = [t.permute(0, 2, 3, 1).reshape(-1, t.shape[1]) for t in (x, m)]
     b, c, h, w = x.shape
-    return torch.addmm(rows[0], rows[1], weight.flatten(1).T).view(b, h, w, c).permute(0, 3, 1, 2)
+    rows = [t.permute(0, 2, 3, 1).flatten(0, 2) for t in (x, m)]
+    return torch.addmm(*rows, weight.flatten(1).T).view(b, h, w, c).permute(0, 3, 1, 2)
 
 
 def contenders(op, with_triton, with_compile):
     "Name → function of the case's inputs"
     if op == "masked_l1":
-        ours, kwargs = masked_l1, WEIGHTS
-        found = dict(eager=naive_l1, reference=lambda *t: reference.masked_l1(*t, **kwargs))
+        ours = partial(masked_l1, **WEIGHTS)
+        found = dict(eager=naive_l1, reference=partial(reference.masked_l1, **WEIGHTS))
     else:
-        ours, kwargs = zero_conv_merge, {}
-        found = dict(eager=reference.zero_conv_merge, baddbmm=baddbmm, addmm=addmm)
+        ours, found = zero_conv_merge, dict(eager=reference.zero_conv_merge, baddbmm=baddbmm, addmm=addmm)
     if with_compile: found["compile"] = torch.compile(found["eager"], dynamic=False)
-    if with_triton: found["triton"] = lambda *t: ours(*t, **kwargs, impl="triton")
+    if with_triton: found["triton"] = partial(ours, impl="triton")
     return found
 
 
@@ -121,13 +116,8 @@ def seconds(call, device, budget):
     if device.type == "cuda":
         from triton.testing import do_bench
         return do_bench(call, warmup=250*budget, rep=1000*budget, return_mode="median")/1e3
-    for _ in range(3): call()
-    start, times = time.perf_counter(), []
-    while len(times) < 10 or time.perf_counter() - start < budget and len(times) < 500:
-        begin = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times)
+    timer = Timer("call()", globals=dict(call=call), num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=budget).median
 
 
 def copy_bandwidth(device):
@@ -140,11 +130,9 @@ def copy_bandwidth(device):
 def peak_memory(call, device):
     "Bytes allocated at the peak of `call` beyond what was there before; None without a GPU"
     if device.type != "cuda": return None
-    torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     call()
-    torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated() - before
 
 
@@ -157,9 +145,8 @@ def measure(case, functions, device, bandwidth, budget):
             time_ = seconds(call, device, budget)
             rate = case.bytes(direction)/time_
             yield dict(op=case.op, shape="x".join(map(str, case.shape)),
-                       dtype=str(case.dtype).removeprefix("torch."),
-                       contender=name, direction=direction, microseconds=time_*1e6,
-                       gigabytes_per_second=rate/1e9, share_of_copy=rate/bandwidth,
+                       dtype=str(case.dtype).removeprefix("torch."), contender=name, direction=direction,
+                       microseconds=time_*1e6, gigabytes_per_second=rate/1e9, share_of_copy=rate/bandwidth,
                        peak_bytes=peak_memory(call, device))
 
 
@@ -179,12 +166,10 @@ def training_cases(quick):
 
 def table(rows):
     "A case's directions: the fastest contender, and everyone's time relative to eager"
-    for (op, shape, dtype, direction), found in rows.groupby(
-            ["op", "shape", "dtype", "direction"], sort=False):
-        found = found.set_index("contender")
+    groups = rows.set_index("contender").groupby(["op", "shape", "dtype", "direction"], sort=False)
+    for (op, shape, dtype, direction), found in groups:
         best, base = found.loc[found.microseconds.idxmin()], found.microseconds["eager"]
-        ratios = "  ".join(f"{n} {t/base:.2f}" for n, t in found.microseconds.items()
-                           if n != "eager")
+        ratios = "  ".join(f"{n} {t/base:.2f}" for n, t in found.microseconds.items() if n != "eager")
         yield (f"{op:16} {shape:16} {dtype:9} {direction:9} eager {base:9.1f} µs   relative to it: "
                f"{ratios}   best {best.name}, {best.gigabytes_per_second:.0f} GB/s, "
                f"{best.share_of_copy:.0%} of a copy")
@@ -193,17 +178,14 @@ def table(rows):
 def picture(rows, path):
     "Share of the copy bandwidth against bytes: a panel an operation, a colour a contender"
     import matplotlib.pyplot as plt
-    panels = rows[rows.direction == "both"].groupby("op")
+    rows = rows[rows.direction == "both"]
+    panels = rows.set_index(rows.gigabytes_per_second*rows.microseconds*1e3).groupby("op")
     fig, axes = plt.subplots(1, len(panels), figsize=(6*len(panels), 4), squeeze=False, sharey=True)
     for axis, (op, cases) in zip(axes[0], panels, strict=True):
-        for name, found in cases.groupby("contender", sort=False):
-            size = found.gigabytes_per_second*found.microseconds*1e3
-            axis.scatter(size, found.share_of_copy, label=name, s=14)
+        cases.groupby("contender", sort=False).share_of_copy.plot(
+            ax=axis, style=".", logx=True, legend=True, title=f"{op}, forward and backward",
+            xlabel="bytes that must cross memory", ylabel="share of copy bandwidth")
         axis.axhline(1, color="grey", lw=.8)
-        axis.set(xscale="log", xlabel="bytes that must cross memory",
-                 title=f"{op}, forward and backward")
-        axis.legend()
-    axes[0, 0].set_ylabel("share of copy bandwidth")
     fig.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(fig)
 
@@ -229,16 +211,14 @@ def main(settings: Settings):
         torch.cuda.set_device(device.index or 0)  # `do_bench` times the current device
         print(f"torch {torch.__version__}, {triton.__version__}, {torch.cuda.get_device_name()}")
     else:
-        print(f"torch {torch.__version__}, no triton, CPU, {torch.get_num_threads()} threads\n"
-              "No GPU: the kernels cannot be timed here. "
-              "What follows compares the plain torch paths on the CPU.")
+        print(f"torch {torch.__version__}, no triton, CPU, {torch.get_num_threads()} threads\nNo GPU: the "
+              "kernels cannot be timed here. What follows compares the plain torch paths on the CPU.")
     bandwidth = copy_bandwidth(device)
     print(f"copy bandwidth {bandwidth/1e9:.0f} GB/s\n")
     functions = {op: contenders(op, gpu, gpu) for op in ("masked_l1", "zero_conv_merge")}
     found = []
     for case in training_cases(settings.quick or not gpu):
-        rows = measure(case, functions[case.op], device, bandwidth, settings.budget)
-        found.append(pd.DataFrame(rows))
+        found.append(pd.DataFrame(measure(case, functions[case.op], device, bandwidth, settings.budget)))
         print("\n".join(table(found[-1])), flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     rows = pd.concat(found)

@@ -1,9 +1,4 @@
-"""The masked L1 in one pass, and its gradient in one more, for Triton.
-
-The forward kernel reads prediction, target and mask once. For the backward pass it keeps the
-sign of each difference, one byte, and the weight of each latent pixel: the backward kernel needs
-neither prediction, target nor mask.
-"""
+"The masked L1 in one pass, and its gradient in one more from one byte an element, for Triton"
 import torch
 import triton
 import triton.language as tl
@@ -33,9 +28,8 @@ def hole_share(mask, pixel, inside, b, width, m_b, m_h, m_w,
 @triton.jit
 def forward_kernel(pred, target, mask, partial, sign, weight, C, P, width, known, missing,
                    p_b, p_c, p_h, p_w, t_b, t_c, t_h, t_w, s_b, s_c, s_h, s_w, m_b, m_h, m_w,
-                   SY: tl.constexpr, SX: tl.constexpr, SX2: tl.constexpr,
-                   MASKED: tl.constexpr, SAVE: tl.constexpr, FLAT: tl.constexpr,
-                   BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
+                   SY: tl.constexpr, SX: tl.constexpr, SX2: tl.constexpr, MASKED: tl.constexpr,
+                   SAVE: tl.constexpr, FLAT: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
     "The weighted sum of a tile's differences to `partial`; with SAVE also signs and weights"
     b = tl.program_id(2).to(tl.int64)
     pixel = tl.program_id(0)*BLOCK_P + tl.arange(0, BLOCK_P)
@@ -77,8 +71,7 @@ def finish_kernel(partial, loss, n, scale, BLOCK: tl.constexpr):
 @triton.jit
 def backward_kernel(upstream, sign, weight, grad, C, P, width, known, scale,
                     s_b, s_c, s_h, s_w, g_b, g_c, g_h, g_w,
-                    MASKED: tl.constexpr, FLAT: tl.constexpr,
-                    BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
+                    MASKED: tl.constexpr, FLAT: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
     "A tile of `grad = sign·weight·upstream·scale`, where `upstream` stays on the device"
     b = tl.program_id(2).to(tl.int64)
     pixel = tl.program_id(0)*BLOCK_P + tl.arange(0, BLOCK_P)
@@ -107,12 +100,8 @@ def tiles(b, c, pixels, channels_last):
 @torch.library.custom_op("fastinpaint::masked_l1", mutates_args=())
 def masked_l1(pred: Tensor, target: Tensor, mask: Tensor | None, known: float, missing: float,
               save: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss, float32; with `save`, for its gradient, sign `[B, C, h, w]` and weight `[B, h, w]`.
-
-    Arguments as in `ops.masked_l1`, which checks them.
-    """
-    b, c, h, w = pred.shape
-    masked = mask is not None and known != missing
+    "The loss, float32; with `save`, for its gradient, sign `[B, C, h, w]` and weight `[B, h, w]`"
+    (b, c, h, w), masked = pred.shape, mask is not None and known != missing
     loss, sign, weight = empty_outputs(pred, target, mask, known, missing, save)
     blocks, grid = tiles(b, c, h*w, pred.stride(1) == 1)
     partial = pred.new_empty(grid[0]*grid[1]*b, dtype=torch.float32)
@@ -141,12 +130,10 @@ def empty_outputs(pred, target, mask, known, missing, save):
 def masked_l1_backward(upstream: Tensor, sign: Tensor, weight: Tensor, known: float,
                        dtype: torch.dtype) -> Tensor:
     "The gradient `[B, C, h, w]` of the prediction, of `dtype`, from what the forward pass kept"
-    b, c, h, w = sign.shape
-    grad = torch.empty_like(sign, dtype=dtype)
+    (b, c, h, w), grad = sign.shape, torch.empty_like(sign, dtype=dtype)
     blocks, grid = tiles(b, c, h*w, sign.stride(1) == 1)
-    backward_kernel[grid](upstream, sign, weight, grad, c, h*w, w, known, 1/sign.numel(),
-                          *sign.stride(), *grad.stride(),
-                          MASKED=weight.numel() > 0, FLAT=flat(sign, grad), **blocks)
+    backward_kernel[grid](upstream, sign, weight, grad, c, h*w, w, known, 1/sign.numel(), *sign.stride(),
+                          *grad.stride(), MASKED=weight.numel() > 0, FLAT=flat(sign, grad), **blocks)
     return grad
 
 
@@ -155,11 +142,9 @@ def _(upstream, sign, weight, known, dtype): return torch.empty_like(sign, dtype
 
 
 def setup_context(ctx, inputs, output):
-    pred, _, _, ctx.known, _, _ = inputs
-    _, sign, weight = output
-    ctx.dtype = pred.dtype
-    ctx.save_for_backward(sign, weight)
-    ctx.mark_non_differentiable(sign, weight)
+    ctx.dtype, ctx.known = inputs[0].dtype, inputs[3]
+    ctx.save_for_backward(*output[1:])
+    ctx.mark_non_differentiable(*output[1:])
 
 
 def gradient(ctx, upstream, *_):

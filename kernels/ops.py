@@ -1,7 +1,6 @@
 """What mask control and the latent loss add to a step: checks, and choice of a kernel.
 
-`impl` is "torch", the plain maths in `reference.py`; "triton", the fused kernels, which raises
-where they cannot run; or "auto", the kernels for CUDA tensors of sizes they suit, else torch.
+`impl` is "torch", "triton" (raises where it cannot run) or "auto", the faster of them on a GPU.
 """
 import os
 from importlib.util import find_spec
@@ -18,15 +17,15 @@ MEMORY_BOUND = 128  # channels; merges of more are bound by arithmetic, which cu
 def masked_l1(pred, target, mask=None, known=1., missing=1., impl="auto"):
     """Mean of `|pred - target|`, weighted by `missing` in the hole (mask 1), by `known` outside.
 
-    `pred`, `target` `[B, C, h, w]`; `mask` `[B, 1, H, W]` at their size or a whole multiple, or
-    None for the plain mean. The mean runs over all B·C·h·w elements, for any weights (as in LaMa).
-    Returns a scalar, float32 for half precision too. Only `pred` receives a gradient, 0 where both
-    are equal. Raises ValueError where shapes, types or devices do not fit, and RuntimeError where
-    `impl="triton"` cannot run.
+    `pred`, `target` `[B, C, h, w]`; `mask` `[B, 1, H, W]` at their size or a whole multiple, or None for the
+    plain mean. It runs over all elements, for any weights (as in LaMa), at least in float32. Only `pred` has
+    a gradient. Raises ValueError for arguments that do not fit, RuntimeError where "triton" cannot run.
     """
     if pred.ndim != 4 or pred.shape != target.shape:
         raise ValueError("masked_l1 takes two tensors [B, C, h, w] of one shape, "
                          f"got {list(pred.shape)} and {list(target.shape)}")
+    target = target.detach()
+    tensors = dict(pred=pred, target=target)
     if mask is not None:
         b, _, h, w = pred.shape
         fits = mask.ndim == 4 and mask.shape[:2] == (b, 1) and all(
@@ -34,11 +33,8 @@ def masked_l1(pred, target, mask=None, known=1., missing=1., impl="auto"):
         if not fits:
             raise ValueError(f"a mask for {list(pred.shape)} is [{b}, 1, s·{h}, s·{w}], "
                              f"got {list(mask.shape)}")
-        mask = mask.detach()
+        tensors["mask"] = mask = mask.detach()
     else: known = missing = 1.
-    target = target.detach()
-    # torch.compile of 2.6 cannot trace |
-    tensors = {"pred": pred, "target": target, **({} if mask is None else {"mask": mask})}
     check_types("masked_l1", tensors)
     if uses_triton(impl, tensors):
         from .masked_l1_triton import masked_l1 as fused
@@ -50,13 +46,11 @@ def masked_l1(pred, target, mask=None, known=1., missing=1., impl="auto"):
 def zero_conv_merge(x, m, weight, impl="auto"):
     """`x + W·m` with `x` `[B, C, h, w]`, guide `m` `[B, K, h, w]` and `weight` `[C, K, 1, 1]`.
 
-    Inside autocast the product runs in its type and the sum in the wider one of both. Raises
-    as `masked_l1` does.
+    Inside autocast the product runs in its type, the sum in the wider one. Raises as `masked_l1` does.
     """
     if x.ndim != 4 or m.ndim != 4 or x.shape[::2] != m.shape[::2] or x.shape[3] != m.shape[3] \
        or weight.shape != (x.shape[1], m.shape[1], 1, 1):
-        raise ValueError("zero_conv_merge takes x [B, C, h, w], m [B, K, h, w] and "
-                         "weight [C, K, 1, 1], "
+        raise ValueError("zero_conv_merge takes x [B, C, h, w], m [B, K, h, w] and weight [C, K, 1, 1], "
                          f"got {list(x.shape)}, {list(m.shape)} and {list(weight.shape)}")
     device = x.device.type
     if torch.is_autocast_enabled(device):
@@ -73,11 +67,10 @@ def zero_conv_merge(x, m, weight, impl="auto"):
 
 def check_types(name, tensors):
     "All floating point, all on one device"
-    found = ", ".join(f"{k} {t.dtype} on {t.device}" for k, t in tensors.items())
-    if not all(t.is_floating_point() for t in tensors.values()):
-        raise ValueError(f"{name} takes floating-point tensors, got {found}")
-    if len({t.device for t in tensors.values()}) > 1:
-        raise ValueError(f"{name} takes tensors on one device, got {found}")
+    values = tensors.values()
+    if not all(t.is_floating_point() for t in values) or len({t.device for t in values}) > 1:
+        found = ", ".join(f"{k} {t.dtype} on {t.device}" for k, t in tensors.items())
+        raise ValueError(f"{name} takes floating-point tensors on one device, got {found}")
 
 
 def uses_triton(impl, tensors, small=True):
@@ -95,9 +88,6 @@ def why_not_triton(tensors):
     if not HAS_TRITON: return "triton is not installed (for Linux: pip install triton)"
     for name, t in tensors.items():
         if not t.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
-            return (f"{name} is on {t.device}, kernels run on a GPU (or, interpreted, "
-                    "with TRITON_INTERPRET=1 set from the start)")
-        if t.dtype not in DTYPES:
-            return f"{name} is {t.dtype}, kernels take float32, float16 and bfloat16"
+            return f"{name} is on {t.device}, kernels run on a GPU (or set TRITON_INTERPRET=1 from the start)"
+        if t.dtype not in DTYPES: return f"{name} is {t.dtype}, kernels take float32, float16 and bfloat16"
         if not t.numel(): return f"{name} is empty"
-    return None

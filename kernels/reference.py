@@ -3,16 +3,12 @@ import torch
 import torch.nn.functional as F
 
 
-def latent_mask(mask, size):
-    "Share of hole behind each latent pixel: `mask` `[B, 1, H, W]` to `[B, 1, *size]`"
-    return mask if mask.shape[-2:] == size else F.adaptive_avg_pool2d(mask, size)
-
-
 def masked_l1(pred, target, mask=None, known=1., missing=1.):
     "Weighted mean absolute difference, at least in float32; arguments as in `ops.masked_l1`"
     difference = (pred.to(torch.promote_types(pred.dtype, torch.float32)) - target).abs()
     if mask is None or known == missing: return known*difference.mean()
-    share = latent_mask(mask.to(difference.dtype), pred.shape[-2:])
+    share = mask.to(difference.dtype)
+    if mask.shape[-2:] != pred.shape[-2:]: share = F.adaptive_avg_pool2d(share, pred.shape[-2:])
     weight = torch.lerp(*(difference.new_tensor(w) for w in (known, missing)), share)
     return (weight*difference).mean()
 

@@ -1,8 +1,4 @@
-"""The zero-convolution merge `x + W·m` in one pass, and its gradients in one more, for Triton.
-
-A 1×1 convolution is a matrix product for every pixel. At the channel counts of an encoder's
-early stages it is bound by memory, so what counts is that each tensor crosses it once.
-"""
+"The merge `x + W·m` in one pass, as it is bound by memory, and its gradients in one more, for Triton"
 import torch
 import triton
 import triton.language as tl
@@ -16,8 +12,7 @@ PROGRAMS = 256  # that share the pixels of a weight gradient
 @triton.jit
 def merge_kernel(x, m, weight, y, C, K, P, width,
                  x_b, x_c, x_h, x_w, m_b, m_k, m_h, m_w, w_c, w_k, y_b, y_c, y_h, y_w,
-                 ADD: tl.constexpr, FLAT: tl.constexpr,
-                 PRECISION: tl.constexpr, OPERAND: tl.constexpr,
+                 ADD: tl.constexpr, FLAT: tl.constexpr, PRECISION: tl.constexpr, OPERAND: tl.constexpr,
                  BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr):
     "A tile of `y = x + W·m`, or of `W·m` without ADD"
     b = tl.program_id(2).to(tl.int64)
@@ -47,11 +42,8 @@ def backward_kernel(grad, m, weight, grad_m, partial, B, C, K, P, width,
                     OF_M: tl.constexpr, OF_WEIGHT: tl.constexpr, FLAT: tl.constexpr,
                     PRECISION: tl.constexpr, OPERAND: tl.constexpr,
                     BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr):
-    """`Wᵀ·grad` of some pixels, which needs all channels in one block, and a sum of `grad·mᵀ`.
-
-    Program (i, j, l) takes the i-th of every num_programs(0) tiles of pixels, the j-th block
-    of channels and the l-th of guides.
-    """
+    "`Wᵀ·grad` of some pixels, which needs all channels in one block, and a sum of `grad·mᵀ`"
+    # axes of programs: tiles of pixels (every num_programs(0)-th), blocks of channels, blocks of guides
     channel = (tl.program_id(1)*BLOCK_C + tl.arange(0, BLOCK_C)).to(tl.int64)
     k = (tl.program_id(2)*BLOCK_K + tl.arange(0, BLOCK_K)).to(tl.int64)
     corner = (channel < C)[:, None] & (k < K)[None, :]
@@ -78,57 +70,43 @@ def backward_kernel(grad, m, weight, grad_m, partial, B, C, K, P, width,
 
 
 def block(n, most): return max(16, min(triton.next_power_of_2(n), most))  # tensor cores' least: 16
-
-
-def merge_blocks(c, k, pixels):
-    return dict(BLOCK_C=block(c, 64), BLOCK_K=block(k, 32), BLOCK_P=block(pixels, 64))
-
-
-def backward_blocks(c, k, pixels):
-    return dict(BLOCK_C=block(c, 64), BLOCK_K=block(k, 64), BLOCK_P=block(pixels, 32))
+def merge_blocks(c, k, p): return dict(BLOCK_C=block(c, 64), BLOCK_K=block(k, 32), BLOCK_P=block(p, 64))
+def backward_blocks(c, k, p): return dict(BLOCK_C=block(c, 64), BLOCK_K=block(k, 64), BLOCK_P=block(p, 32))
 
 
 def uses_tf32():
-    """Whether torch's own convolutions may round float32 to TF32.
-
-    Since torch 2.9 operators have settings of their own, and `allow_tf32` raises where they
-    differ. "none" reads as the setting of cudnn, then of all backends; all "none" is exact.
-    """
+    "Whether torch's own convolutions may round float32 to TF32"
+    # since torch 2.9 operators have settings of their own, and `allow_tf32` raises where they differ
     cudnn = torch.backends.cudnn
     return cudnn.conv.fp32_precision == "tf32" if hasattr(cudnn, "conv") else cudnn.allow_tf32
 
 
 def arithmetic(weight):
-    "The type in which tensor cores multiply, and how exactly: as torch's own convolutions do"
-    types = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
-    # the interpreter has no bfloat16 product
-    return dict(OPERAND=types[weight.dtype] if weight.is_cuda else tl.float32,
-                PRECISION="tf32" if uses_tf32() else "ieee")
+    "The type to multiply in (the interpreter has no bfloat16 product), and how exactly: as torch does"
+    name = str(weight.dtype).removeprefix("torch.") if weight.is_cuda else "float32"
+    return dict(OPERAND=getattr(tl, name), PRECISION="tf32" if uses_tf32() else "ieee")
 
 
 @torch.library.custom_op("fastinpaint::zero_conv_merge", mutates_args=())
 def zero_conv_merge(x: Tensor, m: Tensor, weight: Tensor) -> Tensor:
     "`x + W·m` for `weight` of `m`'s type; `ops.zero_conv_merge` checks the arguments"
-    y = empty_result(x, m, weight)
-    matrix_product(m, weight, weight.stride(), y, x)
-    return y
+    return matrix_product(m, weight, empty_result(x, m, weight), x)
 
 
 @zero_conv_merge.register_fake
-def empty_result(x, m, weight):
-    return torch.empty_like(x, dtype=torch.promote_types(x.dtype, m.dtype))
+def empty_result(x, m, weight): return torch.empty_like(x, dtype=torch.promote_types(x.dtype, m.dtype))
 
 
-def matrix_product(m, weight, strides, y, x=None):
-    "Write `W·m`, plus `x` if given, to `y`; `strides` of the weight along outputs, inputs"
-    b, c, h, w = y.shape
-    k = m.shape[1]
+def matrix_product(m, weight, y, x=None):
+    "Write `W·m`, plus `x` if given, to `y`, and return it"
+    (b, c, h, w), k = y.shape, m.shape[1]
     blocks = merge_blocks(c, k, h*w)
     grid = triton.cdiv(c, blocks["BLOCK_C"]), triton.cdiv(h*w, blocks["BLOCK_P"]), b
     base = y if x is None else x
     merge_kernel[grid](base, m, weight, y, c, k, h*w, w,
-                       *base.stride(), *m.stride(), *strides[:2], *y.stride(),
+                       *base.stride(), *m.stride(), *weight.stride()[:2], *y.stride(),
                        ADD=x is not None, FLAT=flat(base, m, y), **arithmetic(weight), **blocks)
+    return y
 
 
 @torch.library.custom_op("fastinpaint::zero_conv_merge_backward", mutates_args=())
@@ -139,7 +117,7 @@ def zero_conv_merge_backward(grad: Tensor, m: Tensor, weight: Tensor, of_m: bool
     grad_m, grad_weight = empty_gradients(grad, m, weight, of_m, of_weight)
     blocks = backward_blocks(c, k, h*w)
     fused = c <= blocks["BLOCK_C"]
-    if of_m and not fused: matrix_product(grad, weight, weight.stride()[1::-1], grad_m)
+    if of_m and not fused: matrix_product(grad, weight.transpose(0, 1), grad_m)
     if of_weight or fused:
         programs = min(PROGRAMS, b*triton.cdiv(h*w, blocks["BLOCK_P"]))
         partial = grad.new_empty((programs if of_weight else 0, c, k), dtype=torch.float32)
@@ -147,33 +125,27 @@ def zero_conv_merge_backward(grad: Tensor, m: Tensor, weight: Tensor, of_m: bool
         grid = programs, triton.cdiv(c, blocks["BLOCK_C"]), triton.cdiv(k, blocks["BLOCK_K"])
         backward_kernel[grid](
             grad, m, weight, target, partial, b, c, k, h*w, w,
-            *grad.stride(), *m.stride(), *weight.stride()[:2], *target.stride(),
-            OF_M=of_m and fused, OF_WEIGHT=of_weight, FLAT=flat(grad, m, target),
-            **arithmetic(weight), **blocks)
+            *grad.stride(), *m.stride(), *weight.stride()[:2], *target.stride(), OF_M=of_m and fused,
+            OF_WEIGHT=of_weight, FLAT=flat(grad, m, target), **arithmetic(weight), **blocks)
         if of_weight: grad_weight = partial.sum(0).to(weight.dtype).view_as(weight)
     return grad_m, grad_weight
 
 
 @zero_conv_merge_backward.register_fake
 def empty_gradients(grad, m, weight, of_m, of_weight):
-    wanted = (m, of_m), (weight, of_weight)
-    return tuple(torch.empty_like(x) if of else x.new_empty(0) for x, of in wanted)
+    return tuple(torch.empty_like(x) if of else x.new_empty(0) for x, of in ((m, of_m), (weight, of_weight)))
 
 
 def setup_context(ctx, inputs, output):
-    x, m, weight = inputs
-    ctx.dtype = x.dtype
-    ctx.save_for_backward(m, weight)
+    ctx.dtype = inputs[0].dtype
+    ctx.save_for_backward(*inputs[1:])
 
 
 def gradient(ctx, grad):
-    m, weight = ctx.saved_tensors
-    of_x, of_m, of_weight = ctx.needs_input_grad
-    grad_m = grad_weight = None
-    if of_m or of_weight:
-        grad_m, grad_weight = zero_conv_merge_backward(grad, m, weight, of_m, of_weight)
-    return (grad.to(ctx.dtype) if of_x else None, grad_m if of_m else None,
-            grad_weight if of_weight else None)
+    of_x, *wanted = ctx.needs_input_grad
+    found = zero_conv_merge_backward(grad, *ctx.saved_tensors, *wanted) if any(wanted) else (None, None)
+    parts = (g if of else None for g, of in zip(found, wanted, strict=True))
+    return grad.to(ctx.dtype) if of_x else None, *parts
 
 
 zero_conv_merge.register_autograd(gradient, setup_context=setup_context)

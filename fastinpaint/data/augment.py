@@ -1,7 +1,6 @@
 """Augmentation on the device: LaMa's ranges (Suvorov et al. 2022), drawn image by image.
 
-One resampling for flip, rotation, zoom, shear and perspective; one pass in logit space for
-brightness, contrast, saturation and hue. Validation batches pass untouched.
+One resampling moves pixels, one pass in logit space changes colours. Validation batches pass untouched.
 """
 import math
 from functools import partial
@@ -34,14 +33,6 @@ def perspective_mat(x: torch.Tensor, most: float = 0.06, p: float = 0.5) -> torc
     return F.pad(coeffs, (0, 1), value=1.).view(-1, 3, 3)
 
 
-def hue_mat(x: torch.Tensor, most: float, p: float) -> torch.Tensor:
-    "Rotations `[B, 3, 3]` of RGB about grey by up to `most` of the colour circle (Rodrigues)"
-    angle = _uniform(x, 2 * math.pi * most, p, 1, 1)
-    cross = torch.tensor([[0., -1, 1], [1, 0, -1], [-1, 1, 0]], device=x.device) / math.sqrt(3)
-    along = angle.cos() * torch.eye(3, device=x.device)
-    return along + angle.sin() * cross + (1 - angle.cos()) / 3
-
-
 def warp_grid(mat: torch.Tensor, height: int, width: int) -> torch.Tensor:
     "Sampling coordinates `[B, H, W, 2]` of homographies `[B, 3, 3]` of the square [-1, 1]²"
     sides = (torch.linspace(-1, 1, n, device=mat.device) for n in (height, width))
@@ -51,11 +42,10 @@ def warp_grid(mat: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 class SpaceAugment(augment.RandTransform):
-    """Moves image and mask alike, in one resampling, by the product of `mats`.
+    """Moves image and mask alike, in one resampling, by the product of `mats(batch)` `[B, 3, 3]`.
 
-    `mats` are functions of a batch to homographies `[B, 3, 3]`. What comes into the frame is a
-    reflection. A pair whose hole would leave the frame, or fill it, stays as it was. fastai's
-    `AffineCoordTfm` is several times as slow on a CPU, and resamples validation batches too.
+    What comes into the frame is a reflection. A pair whose hole would leave the frame, or fill it, stays as
+    it was. fastai's `AffineCoordTfm` is several times as slow on a CPU, and resamples validation batches too.
     """
     order = 30
     def __init__(self, mats: list):
@@ -73,23 +63,21 @@ class SpaceAugment(augment.RandTransform):
         hole = F.grid_sample(mask[:, None].to(image.dtype), grid, mode="nearest", **kwargs)[:, 0]
         share = hole.mean((1, 2), keepdim=True)
         good = (share > 0) & (share < 1)
-        return (TensorImage(torch.where(good[:, None], moved, image)),
-                TensorMask(torch.where(good, hole.to(mask.dtype), mask)))
+        mask = torch.where(good, hole.to(mask.dtype), mask)
+        return TensorImage(torch.where(good[:, None], moved, image)), TensorMask(mask)
 
 
 class HueLogit:
-    """Turns colours by up to `most` of the colour circle in logit space, for a `SpaceTfm`.
-
-    fastai's own `Hue` goes to HSV and back, longer on a CPU than all other augmentation together.
-    """
-    def __init__(self, most: float, p: float = 0.75):
-        self.most, self.p = most, p
+    "Turns colours about grey by up to `most` of the circle; fastai's `Hue`, by way of HSV, is far slower"
+    def __init__(self, most: float, p: float = 0.75): self.most, self.p = most, p
 
     def before_call(self, x: torch.Tensor):
-        self.mat = hue_mat(x, self.most, self.p)
+        angle = _uniform(x, 2 * math.pi * self.most, self.p, 1, 1)
+        cross = torch.tensor([[0., -1, 1], [1, 0, -1], [-1, 1, 0]], device=x.device) / math.sqrt(3)
+        along = angle.cos() * torch.eye(3, device=x.device)
+        self.mat = along + angle.sin() * cross + (1 - angle.cos()) / 3  # Rodrigues' formula
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return (self.mat @ x.flatten(2)).view_as(x)
+    def __call__(self, x: torch.Tensor): return (self.mat @ x.flatten(2)).view_as(x)
 
 
 def in_logit_space(x: TensorImage, f) -> TensorImage:
@@ -98,10 +86,7 @@ def in_logit_space(x: TensorImage, f) -> TensorImage:
 
 
 class LightAugment(augment.SpaceTfm):
-    "Changes the image's colours by each of `fs`, in logit space"
-    def __init__(self, fs: list):
-        super().__init__(fs, in_logit_space)
-
+    "fastai's changes of an image's colours, of training batches alone"
     def __call__(self, b, split_idx: int | None = None, **kwargs):
         return b if split_idx else super().__call__(b, split_idx=split_idx, **kwargs)
 
@@ -109,8 +94,7 @@ class LightAugment(augment.SpaceTfm):
 def lama_augment() -> list:
     "Flip, 40°, shear, perspective, scale 0.7-1.3; brightness, contrast, saturation, hue"
     space = [partial(augment.flip_mat, p=0.5), partial(augment.rotate_mat, max_deg=40, p=0.5),
-             shear_mat, perspective_mat,
-             partial(augment.zoom_mat, min_zoom=0.7, max_zoom=1.3, p=0.5)]
+             shear_mat, perspective_mat, partial(augment.zoom_mat, min_zoom=0.7, max_zoom=1.3, p=0.5)]
     light = augment.Brightness(0.2), augment.Contrast(0.2), augment.Saturation(30 / 255)
     fs = [f for o in light for f in o.fs]
-    return [SpaceAugment(space), LightAugment([*fs, HueLogit(5 / 180)])]
+    return [SpaceAugment(space), LightAugment([*fs, HueLogit(5 / 180)], in_logit_space)]

@@ -62,20 +62,17 @@ def png_bytes(pixels, info):
 
 
 def tiff_bytes(pixels, mode, info):
-    """The bytes of a TIFF of `pixels` `[H, W, C]`, uint8 or uint16, of a `Picture`'s `mode`.
-
-    EXIF is TIFF's own directory; the pixels follow it. Pillow's writer, where it compresses, fails
-    on EXIF's inner directories.
-    """
+    "The bytes of a TIFF of `pixels` `[H, W, C]`, uint8 or uint16, of a `Picture`'s `mode`"
+    # Pillow's writer, where it compresses, fails on the inner directories of EXIF, which is TIFF's own
     (h, w, c), tags = pixels.shape, Image.Exif()
     rows = np.diff(pixels, axis=1, prepend=pixels.dtype.type(0))  # predictor 2: less the left
     data = zlib.compress(rows.astype(rows.dtype.newbyteorder("<")))
     tags.load(info.get("exif", b""))
     tags.endian = "<"
     kind = {"L": 1, "LA": 1, "RGB": 2, "RGBA": 2, "CMYK": 5}[mode]
-    tags.update({256: w, 257: h, 258: (8*pixels.itemsize,)*c, 259: 8, 262: kind,
-                 273: 0,  # strip offset, which Pillow counts from the end of the directory
-                 277: c, 278: h, 279: len(data), 317: 2})
+    # 273, the strip's offset, is counted from the end of the directory by Pillow
+    tags.update({256: w, 257: h, 258: (8*pixels.itemsize,)*c, 259: 8, 262: kind, 273: 0, 277: c,
+                 278: h, 279: len(data), 317: 2})
     if mode in ("LA", "RGBA"): tags[338] = 2  # unassociated alpha
     if "dpi" in info: tags.update({282: info["dpi"][0], 283: info["dpi"][1], 296: 2})
     if "icc_profile" in info: tags[34675] = info["icc_profile"]

@@ -1,7 +1,6 @@
 """Holes drawn by samplers: pure functions `(height, width, rng) -> bool [H, W]`, True = hole.
 
-Lengths are in pixels at 256 and scale with the image's shorter side. Shapes and numbers are
-LaMa's (Suvorov et al. 2022, supplement, mask generation).
+Lengths are in pixels at 256, scale with the shorter side and are LaMa's (Suvorov et al. 2022, supplement).
 """
 import math
 import zlib
@@ -12,8 +11,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..core.errors import InputError
-
-_REDRAWS = 50  # a hole that still breaks its limit after so many draws becomes the central one
 
 
 @dataclass(frozen=True)
@@ -48,26 +45,25 @@ class Boxes:
     def paint(self, draw: ImageDraw.ImageDraw, unit: float, rng: np.random.Generator):
         margin = round(self.margin * unit)
         for _ in range(rng.integers(*self.count, endpoint=True)):
-            (x0, x1), (y0, y1) = (self._span(n, margin, unit, rng) for n in draw.im.size)
-            draw.rectangle((x0, y0, x1, y1), fill=1)
-
-    def _span(self, size: int, margin: int, unit: float, rng: np.random.Generator):
-        room = max(1, size - 2 * margin)
-        length = min(max(1, round(rng.uniform(*self.side) * unit)), room)
-        start = margin + int(rng.integers(room - length, endpoint=True))
-        return start, start + length - 1
+            spans = []
+            for size in draw.im.size:
+                room = max(1, size - 2 * margin)
+                length = min(max(1, round(rng.uniform(*self.side) * unit)), room)
+                start = margin + int(rng.integers(room - length, endpoint=True))
+                spans.append((start, start + length - 1))
+            draw.rectangle([*zip(*spans, strict=True)], fill=1)
 
 
 @dataclass(frozen=True)
 class Mixture:
-    "A sampler that chooses shapes by relative weight, until the hole keeps to `limit`"
+    "A sampler that chooses shapes by relative weight, until the hole keeps to `limit`, else the central one"
     kinds: tuple[tuple[Strokes | Boxes, float], ...]  # (shape, weight)
     limit: float = 1.0  # largest share of the image that may be hole
 
     def __call__(self, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
         shapes, weights = zip(*self.kinds, strict=True)
         p = np.asarray(weights) / sum(weights)
-        for _ in range(_REDRAWS):
+        for _ in range(50):
             canvas = Image.new("L", (width, height))
             shape = shapes[rng.choice(len(shapes), p=p)]
             shape.paint(ImageDraw.Draw(canvas), min(height, width) / 256, rng)
@@ -77,13 +73,9 @@ class Mixture:
 
 
 def center(height: int, width: int, rng: np.random.Generator | None = None) -> np.ndarray:
-    """The central half of height and width (a quarter of the image) is hole, always.
-
-    Raises InputError for an image of a single pixel.
-    """
+    "The central half of height and width is hole; raises InputError for an image of a single pixel"
     h, w = max(1, height // 2), max(1, width // 2)
-    if h * w == height * width:
-        raise InputError(f"an image of {width}x{height} pixels has no room for a hole")
+    if height == width == 1: raise InputError("an image of 1x1 pixels has no room for a hole")
     hole = np.zeros((height, width), dtype=bool)
     hole[(height - h) // 2:][:h, (width - w) // 2:][:, :w] = True
     return hole
@@ -98,30 +90,12 @@ def outpaint(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     return center(height, width) if hole.all() else hole
 
 
-_THICK_BOXES = Boxes((1, 3), (30, 150), 10)
 PRESETS: dict[str, Callable] = dict(
     train=Mixture(((Strokes((1, 5), (10, 210), (5, 105)), 1), (Boxes((1, 4), (30, 150), 10), 1))),
-    thin=Mixture(((Strokes((4, 50), (1, 40), (1, 10)), 1),), limit=0.5),
+    thin=Mixture(((Strokes((4, 50), (1, 40), (1, 10)), 1),), 0.5),
     medium=Mixture(((Strokes((4, 5), (10, 100), (5, 50)), 1), (Boxes((1, 5), (10, 50)), 0.3)), 0.5),
-    thick=Mixture(((Strokes((1, 5), (10, 200), (5, 100)), 1), (_THICK_BOXES, 0.3)), limit=0.5),
-    center=center,
-    outpaint=outpaint,
-)
-
-
-def draw_hole(sampler: Callable, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """`sampler`'s hole as uint8 `[H, W]` of 0 and 1 (1 = hole).
-
-    Raises InputError if the sampler returns another size or anything but 0 and 1.
-    """
-    hole = np.asarray(sampler(height, width, rng))
-    if hole.shape != (height, width):
-        raise InputError(f"the mask sampler returned shape {hole.shape}, "
-                         f"expected (height, width) = {(height, width)}")
-    if hole.dtype != bool and not np.isin(hole, (0, 1)).all():
-        raise InputError("the mask sampler returned values other than 0 and 1 (1 = hole); "
-                         "compare with a threshold")
-    return hole.astype(np.uint8)
+    thick=Mixture(((Strokes((1, 5), (10, 200), (5, 100)), 1), (Boxes((1, 3), (30, 150), 10), 0.3)), 0.5),
+    center=center, outpaint=outpaint)
 
 
 def hole_rng(seed: int, name: str) -> np.random.Generator:

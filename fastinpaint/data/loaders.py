@@ -1,7 +1,6 @@
 """Batches of masked pairs from photographs: `InpaintDataLoaders.from_folder`.
 
-Items are paths. On the CPU workers a photograph becomes a crop and its hole is drawn; on the
-device the batch is augmented and becomes xb = (masked, mask), yb = (image, mask).
+Workers turn paths into crops and draw holes; the device augments: xb = (masked, mask), yb = (image, mask).
 """
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +14,9 @@ from fastcore.foundation import L
 
 from ..core.errors import InputError
 from .augment import lama_augment
-from .masks import mask_source
+from .masks import MaskFolder, mask_source
 from .photos import Skipped, find_images, readable
-from .transforms import CropToSize, DrawHole, MaskedPair, OpenHole, OpenPhoto, relative_name
+from .transforms import CropToSize, MaskedPair, OpenHole, OpenPhoto, relative_name
 
 SCAN_LIMIT = 10_000  # of more photographs than this, none is opened before an epoch needs it
 
@@ -25,18 +24,16 @@ SCAN_LIMIT = 10_000  # of more photographs than this, none is opened before an e
 class InpaintDL(TfmdDL):
     """A fastai `TfmdDL` of masked pairs.
 
-    Shuffled, its epochs are `steps` batches (default: as many as one pass fills) cut from shuffled
-    passes without end, so that all photographs come equally often. The order depends on `seed` and
-    `drawn` alone, the number drawn so far: set it to go on where another run stopped. An epoch in
-    which no photograph can be read raises InputError.
-
-    It owns all private names of fastai's loaders that this package touches: it overrides
-    `_one_pass` and `_decode_batch`, sets `_n_inp` and `_types`, calls `_retain_dl`.
+    Shuffled, its epochs are `steps` batches (default: as many as one pass fills) cut from shuffled passes
+    without end, so that all photographs come equally often. The order depends on `seed` and `drawn`
+    alone, the number drawn so far: set it to go on where another run stopped. An epoch in which no
+    photograph can be read raises InputError. This class alone touches private names of fastai's loaders.
     """
-    def __init__(self, dataset, bs: int = 16, shuffle: bool = False, num_workers: int | None = None,
-                 steps: int | None = None, seed: int = 0, **kwargs):
+    # fastai would read an item to learn these, but it may be unreadable
+    n_inp, _n_inp, _types = 2, 2, {tuple: [TensorImage, TensorMask, TensorImage, TensorMask]}
+    def __init__(self, dataset, bs: int = 16, *, steps: int | None = None, seed: int = 0, **kwargs):
         self.steps, self.seed, self.drawn = steps, seed, 0
-        super().__init__(dataset, bs=bs, shuffle=shuffle, num_workers=num_workers, **kwargs)
+        super().__init__(dataset, bs=bs, **kwargs)
 
     def __len__(self):
         if not (self.shuffle and self.n): return super().__len__()
@@ -46,61 +43,47 @@ class InpaintDL(TfmdDL):
         if not (self.shuffle and self.n): return super().get_idxs()
         start, count = self.drawn, len(self) * self.bs
         self.drawn += count
-        first, last = start // self.n, (self.drawn - 1) // self.n
         passes = [np.random.default_rng([self.seed, i]).permutation(self.n)
-                  for i in range(first, last + 1)]
-        return np.concatenate(passes)[start - first * self.n:][:count].tolist()
+                  for i in range(start // self.n, (self.drawn - 1) // self.n + 1)]
+        return np.concatenate(passes)[start % self.n:][:count].tolist()
 
     def __iter__(self):
-        batches = 0
-        for b in super().__iter__():
-            batches += 1
-            yield b
-        if self.n and not batches:
+        b = None
+        for b in super().__iter__(): yield b
+        if self.n and b is None:
             raise InputError(f"none of the {self.n} photographs could be read in this epoch")
 
     def new(self, dataset=None, cls=None, **kwargs):
         return super().new(dataset, cls, **(dict(steps=self.steps, seed=self.seed) | kwargs))
-
-    @property
-    def n_inp(self): return 2
-
-    def _one_pass(self):  # fastai's reads an item to learn the types, but it may be unreadable
-        self._n_inp, self._types = 2, {tuple: [TensorImage, TensorMask, TensorImage, TensorMask]}
 
     def decode(self, b): return to_cpu(self._retain_dl(b))
 
     def _decode_batch(self, b, max_n=9, full=True): return L(batch_to_samples(b, max_n=max_n))
 
 
-def inpaint_block(masks="train", size: int = 256, seed: int = 0, augment: bool = True,
-                  invert: bool = False, roots: tuple[Path, ...] = (),
-                  skipped: Skipped | None = None, splitter: Callable | None = None):
-    """The `DataBlock` of (photograph, mask) pairs from a list of paths.
+def inpaint_block(masks="train", size: int = 256, seed: int = 0, augment: bool = True, invert: bool = False,
+                  roots: tuple[Path, ...] = (), skipped: Skipped | None = None,
+                  splitter: Callable | None = None):
+    """The `DataBlock` of (photograph, mask) pairs from a list of paths; `masks` is as in `mask_source`.
 
-    `masks` is as in `mask_source`. `roots` are the folders that items are named relative to,
-    `skipped` logs what cannot be read.
+    `roots` are the folders that items are named relative to, `skipped` logs what cannot be read.
     """
     skipped, source = skipped or Skipped([]), mask_source(masks, invert)
     # a JPEG decoded at reduced scale would no longer fit a mask of its own
-    photo = OpenPhoto(skipped, None if source.matched else 2 * size)
-    files = photo, OpenHole(source, roots, skipped)
+    min_side = None if isinstance(source, MaskFolder) else 2 * size
+    files = OpenPhoto(skipped, min_side), OpenHole(source, roots, skipped)
     return DataBlock(
         blocks=[TransformBlock(type_tfms=o, batch_tfms=IntToFloatTensor) for o in files],
-        item_tfms=[CropToSize(size), DrawHole(source, size, seed)],
+        item_tfms=CropToSize(size, source, seed),
         batch_tfms=[*(lama_augment() if augment else []), MaskedPair()],
         n_inp=2, dl_type=InpaintDL, splitter=splitter)
 
 
 def _find(path: Path, valid: float | str | Path | None, exclude: tuple[str | Path, ...]):
-    """Training files, validation files, and the folders that both are named relative to.
-
-    There are no validation files yet if `valid` is a fraction.
-    """
+    "Training files, validation files (none yet for a fraction), the folders that both are named relative to"
     train = path / "train"
     held = next((o for o in (path / "valid", path / "val") if o.is_dir() and train.is_dir()), None)
-    if valid is None and held:
-        return find_images(train, exclude), find_images(held, exclude), (train, held)
+    if valid is None and held: return find_images(train, exclude), find_images(held, exclude), (train, held)
     if isinstance(valid, str | Path):
         folder = path / valid if (path / valid).is_dir() else Path(valid)
         return find_images(path, (*exclude, folder)), find_images(folder, exclude), (folder, path)
@@ -109,15 +92,12 @@ def _find(path: Path, valid: float | str | Path | None, exclude: tuple[str | Pat
 
 def _split(files: list[str], share: float, seed: int) -> tuple[list[str], list[str]]:
     "A random `share` of `files`, at least one and not all, for validation"
-    if not 0 < share < 1:
-        raise InputError(f"valid={share!r} must be a fraction between 0 and 1, or a folder")
+    if not 0 < share < 1: raise InputError(f"valid={share!r} must be a fraction between 0 and 1, or a folder")
     if len(files) < 2:
-        raise InputError(f"only {files[0]} can be read; "
-                         "training and validation need at least 2 images")
+        raise InputError(f"only {files[0]} can be read; training and validation need at least 2 images")
     order = np.random.default_rng(seed).permutation(len(files))
     count = min(max(1, round(share * len(files))), len(files) - 1)
-    held, kept = (sorted(o.tolist()) for o in (order[:count], order[count:]))
-    return [files[i] for i in kept], [files[i] for i in held]
+    return tuple([files[i] for i in sorted(part)] for part in (order[count:], order[:count]))
 
 
 class InpaintDataLoaders(DataLoaders):
@@ -140,17 +120,16 @@ class InpaintDataLoaders(DataLoaders):
             **kwargs):  # for `DataBlock.dataloaders`: device, val_bs, pin_memory ...
         """Images `[B, 3, size, size]` in [0, 1] and masks `[B, 1, size, size]`, 1 = hole.
 
-        With `valid=None` and no train/ and valid/ in `path`, a tenth is held out. Raises
-        MissingFile if there are no images, InputError if none can be read or arguments or masks
-        do not fit.
+        With `valid=None` and no train/ and valid/ in `path`, a tenth is held out. Raises MissingFile
+        if there are no images, InputError if none can be read or arguments or masks do not fit.
         """
         if size < 1 or bs < 1 or (steps is not None and steps < 1) or seed < 0:
-            raise InputError("size, bs, steps must be above 0 and seed not below: "
-                             f"{size=}, {bs=}, {steps=}, {seed=}")
+            given = f"{size=}, {bs=}, {steps=}, {seed=}"
+            raise InputError(f"size, bs, steps must be above 0 and seed not below: {given}")
         source = mask_source(masks, invert)
         train, held, roots = _find(Path(path), valid, source.folders)
         skipped, scan = Skipped(train + held + source.files), len(train) + len(held) <= SCAN_LIMIT
-        if scan: train, held = readable(train, skipped), readable(held, skipped) if held else held
+        if scan: train, held = readable(train, skipped), readable(held, skipped)
         if not held: train, held = _split(train, 0.1 if valid is None else valid, seed)
         items = train + held
         source.check(((relative_name(o, roots), o) for o in items), skipped, sizes=scan)

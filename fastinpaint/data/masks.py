@@ -1,8 +1,4 @@
-"""Where holes come from: a sampler, a pool of mask files, or a mask file for each photograph.
-
-`DrawnHoles`, `MaskPool` and `MaskFolder` have the same methods; `mask_source` chooses. A
-photograph's `name` is its path relative to the folder of photographs.
-"""
+"Sources of holes, of one interface; a photograph's `name` is its path in the folder of photographs"
 import math
 import os
 import warnings
@@ -14,10 +10,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..core.errors import InputError
-from .holes import PRESETS, draw_hole
+from .holes import PRESETS
 from .photos import Skipped, central_square, find_images, image_size, to_rgb
-
-_LOOKED_AT = 200  # reading every mask of a large folder at each start would take minutes
 
 
 class HoleName(str):
@@ -35,18 +29,17 @@ def read_mask(source, invert: bool = False) -> np.ndarray:
 
 def hole_of(im: Image.Image, invert: bool = False) -> np.ndarray:
     "The hole that a mask's picture shows, as in `read_mask`"
-    values = np.asarray(im) if im.mode in ("1", "L", "P") else np.asarray(to_rgb(im).convert("L"))
-    if values.max(initial=0) <= 1: hole = values > 0
-    else: hole = np.asarray(to_rgb(im).convert("L")) >= 128
-    return hole != invert
+    grey = np.asarray(to_rgb(im).convert("L"))
+    values = np.asarray(im) if im.mode in ("1", "L", "P") else grey
+    return (grey >= 128 if values.max(initial=0) > 1 else values > 0) != invert
 
 
 def _warn_if_inverted(files: list[str], invert: bool, skipped: Skipped):
     "White is hole, yet many mask sets mean the opposite: warn where masks are mostly hole"
-    shares = {}
-    for fn in files[::math.ceil(len(files) / _LOOKED_AT)]:
-        with skipped.unreadable(fn): shares[fn] = read_mask(fn, invert).mean()
-    mostly = [f"{fn} ({share:.0%})" for fn, share in shares.items() if share > 0.6]
+    mostly = []
+    for fn in files[::math.ceil(len(files) / 200)]:  # all of a large folder would take minutes
+        with skipped.unreadable(fn):
+            if (share := read_mask(fn, invert).mean()) > 0.6: mostly.append(f"{fn} ({share:.0%})")
     if mostly:
         warnings.warn(f"{len(mostly)} mask(s) are over 60 % hole, such as {mostly[0]}: 1 or white "
                       "means hole; pass invert=True if these files mean the opposite", stacklevel=2)
@@ -55,7 +48,6 @@ def _warn_if_inverted(files: list[str], invert: bool, skipped: Skipped):
 class DrawnHoles:
     "Holes that `sampler` draws, at any size"
     folders, files = (), []  # of mask files
-    matched = False  # whether a hole has its photograph's size, and is cropped with it
     def __init__(self, sampler: Callable): self.sampler = sampler
 
     def check(self, photos: Iterable[tuple[str, str]], skipped: Skipped, sizes: bool):
@@ -67,7 +59,14 @@ class DrawnHoles:
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
         "A hole, uint8 `[H, W]` of 0 and 1; raises InputError where the sampler gives another"
-        return draw_hole(self.sampler, height, width, rng)
+        hole = np.asarray(self.sampler(height, width, rng))
+        if hole.shape != (height, width):
+            raise InputError(f"the mask sampler returned shape {hole.shape}, "
+                             f"expected (height, width) = {(height, width)}")
+        if hole.dtype != bool and not np.isin(hole, (0, 1)).all():
+            raise InputError("the mask sampler returned values other than 0 and 1 (1 = hole); "
+                             "compare with a threshold")
+        return hole.astype(np.uint8)
 
     def central(self, name: str, photo: str | Path, size: int, rng: np.random.Generator):
         "The hole in the photograph's `central_square`, bool `[size, size]`"
@@ -91,13 +90,11 @@ class MaskPool(DrawnHoles):
             with self.skipped.unreadable(self.files[i]):
                 hole = Image.fromarray(read_mask(self.files[i], self.invert))
                 return np.asarray(hole.resize((width, height), Image.Resampling.NEAREST))
-        count, folder = len(self.files), self.folders[0]
-        raise InputError(f"none of the {count} mask files in {folder} could be read")
+        raise InputError(f"none of the {len(self.files)} mask files in {self.folders[0]} could be read")
 
 
 class MaskFolder:
     "A mask for each photograph: same path within the folder or same file stem, any format"
-    matched = True
     def __init__(self, folder: str | Path, invert: bool = False):
         self.folders, self.invert, self.files = (folder,), invert, find_images(folder)
         stems = Counter(Path(o).stem for o in self.files)
@@ -110,13 +107,12 @@ class MaskFolder:
         return self.by_name.get(os.path.splitext(name)[0], self.by_name.get(Path(name).stem))
 
     def _masks_of(self, names: list[str]) -> list[str]:
-        "The mask file of each of `names`. Raises InputError unless all have one."
         missing = [o for o in names if self.mask_of(o) is None]
         if not missing: return [self.mask_of(o) for o in names]
         folder = self.folders[0]
-        raise InputError(f"{len(missing)} of {len(names)} photographs have no mask of the same "
-                         f"file stem in {folder}: {', '.join(missing[:3])} ...; to draw any mask "
-                         f"for any photograph pass masks='pool:{folder}'")
+        raise InputError(f"{len(missing)} of {len(names)} photographs have no mask of the same file stem "
+                         f"in {folder}: {', '.join(missing[:3])} ...; to draw any mask for any "
+                         f"photograph pass masks='pool:{folder}'")
 
     def check(self, photos: Iterable[tuple[str, str]], skipped: Skipped, sizes: bool):
         "Raises InputError unless all have masks (and `sizes` fit); warns as `MaskPool`"
@@ -127,10 +123,7 @@ class MaskFolder:
             for photo, mask in zip(photos, masks, strict=True): _fits(photo, mask, skipped)
 
     def open(self, name: str, photo: str | Path, skipped: Skipped):
-        """The mask, `PILMask` of 0 and 1; None, and logged, where a file cannot be read.
-
-        Raises InputError where there is none, or its size is another than the photograph's.
-        """
+        "As in `DrawnHoles`, `PILMask` of 0 and 1; raises InputError without one of the photograph's size"
         from fastai.vision.core import PILMask  # slow to import, and not needed to fill
         mask, = self._masks_of([name])
         if _fits(photo, mask, skipped):
@@ -148,28 +141,25 @@ def _fits(photo: str | Path, mask: str, skipped: Skipped) -> bool:
     "Whether both headers can be read; raises InputError if the sizes differ"
     sizes = []
     for o in (photo, mask):
-        with skipped.unreadable(o): sizes.append(image_size(o))
-    if len(sizes) < 2: return False
-    (w, h), (mw, mh) = sizes
-    if (w, h) == (mw, mh): return True
-    raise InputError(f"the mask {mask} is {mw}x{mh} pixels, but its photograph {photo} is "
-                     f"{w}x{h}; a mask must have its photograph's size")
+        with skipped.unreadable(o): sizes.append("{}x{}".format(*image_size(o)))
+    if len(set(sizes)) == 2:
+        raise InputError(f"the mask {mask} is {sizes[1]} pixels, but its photograph {photo} is "
+                         f"{sizes[0]}; a mask must have its photograph's size")
+    return len(sizes) == 2
 
 
 def mask_source(masks: str | Path | Callable, invert: bool = False):
-    """Where the holes that `masks` asks for come from; a source is returned as it is.
+    """`DrawnHoles` of a preset's name or a sampler, `MaskPool` of `"pool:FOLDER"`, `MaskFolder` of a folder.
 
-    A preset's name or a sampler: `DrawnHoles`; `"pool:FOLDER"`: `MaskPool`; a folder of masks:
-    `MaskFolder`. Raises InputError for anything else, MissingFile for a folder without images.
+    A source is returned as it is. Raises InputError for anything else, MissingFile if there are no masks.
     """
     if isinstance(masks, DrawnHoles | MaskFolder): return masks
-    if callable(masks) or isinstance(masks, str) and masks in PRESETS:
-        if invert:
-            raise InputError("invert=True is for mask files; drawn masks already have 1 = hole")
-        return DrawnHoles(masks if callable(masks) else PRESETS[masks])
-    if isinstance(masks, str) and masks.startswith("pool:"):
-        return MaskPool(masks.removeprefix("pool:"), invert)
-    if isinstance(masks, Path) or isinstance(masks, str) and Path(masks).is_dir():
+    if isinstance(masks, str) and masks in PRESETS: masks = PRESETS[masks]
+    if callable(masks):
+        if invert: raise InputError("invert=True is for mask files; drawn masks already have 1 = hole")
+        return DrawnHoles(masks)
+    if isinstance(masks, str) and masks.startswith("pool:"): return MaskPool(masks[len("pool:"):], invert)
+    if isinstance(masks, Path) or isinstance(masks, str) and os.path.isdir(masks):
         return MaskFolder(masks, invert)
     raise InputError(f"masks={masks!r} is neither a preset ({', '.join(PRESETS)}) nor an existing "
                      "folder; 'pool:FOLDER' draws from a folder of masks")

@@ -11,9 +11,8 @@ NAMED_DATA = dict(pets=(URLs.PETS, "images"),  # name: (archive, folder in it)
 
 
 def named_data(name: str | Path) -> Path:
-    """The folder of a named set of photographs, or `name` itself if it is a folder.
+    """The folder `name`, or that of a set: `sample` (in the package), `pets`, `imagenette` (downloaded once).
 
-    Sets are `sample` (part of the package), `pets`, `imagenette` (downloaded once by fastai).
     Raises Unreachable, within seconds, if one cannot be downloaded, InputError for other names.
     """
     if name == "sample": return Path(__file__).parent / "sample"
@@ -22,8 +21,7 @@ def named_data(name: str | Path) -> Path:
         there = URLs.path(url).exists() or (fastai_path("data") / Path(url).stem).exists()
         if not there and (why := unreachable(url)):
             raise Unreachable(f"cannot download {name} from {url} ({why}); pass a folder of "
-                              "photographs instead, for example --data path/to/photos, "
-                              "or --data sample")
+                              "photographs instead, for example --data path/to/photos, or --data sample")
         return untar_data(url) / folder
     if Path(name).is_dir(): return Path(name)
     raise InputError(f"{name!r} is neither a folder nor one of sample, {', '.join(NAMED_DATA)}")

@@ -2,9 +2,8 @@
 import os
 import struct
 import zlib
-from bisect import bisect_left
 from contextlib import contextmanager
-from functools import cache
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -18,28 +17,18 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, 
               OverflowError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
-@cache
-def _extensions() -> frozenset[str]:
-    known = Image.registered_extensions()  # loads Pillow's plugins, so that OPEN is complete
-    return frozenset(ext for ext, kind in known.items() if kind in Image.OPEN)
-
-
 def find_images(folder: str | Path, exclude: tuple[str | Path, ...] = ()) -> list[str]:
-    """Paths of the files under `folder` whose extension Pillow reads, sorted.
-
-    Hidden files and those in the folders `exclude` are left out. Raises MissingFile if there is
-    no such folder or no such file in it.
-    """
-    if not Path(folder).is_dir():
-        raise MissingFile(f"no such folder: {folder}; expected a folder of images")
+    "Files under `folder` of Pillow's extensions, not hidden nor in `exclude`, sorted; raises MissingFile"
+    if not Path(folder).is_dir(): raise MissingFile(f"no such folder: {folder}; expected a folder of images")
     left_out, found = {Path(o).resolve() for o in exclude}, []
     for root, dirs, names in os.walk(folder):
         dirs[:] = [o for o in dirs if o[0] != "." and Path(root, o).resolve() not in left_out]
         found += [os.path.join(root, o) for o in names if o[0] != "."]
-    files = [o for o in found if os.path.splitext(o)[1].lower() in _extensions()]
-    if files: return sorted(files)
+    known = {o for o, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    files = sorted(o for o in found if os.path.splitext(o)[1].lower() in known)
+    if files: return files
     raise MissingFile(f"no images in {folder} and its subfolders ({len(found)} other files): "
-                      f"looked for {', '.join(sorted(_extensions()))}")
+                      f"looked for {', '.join(sorted(known))}")
 
 
 def _reason(fn: str, error: Exception) -> str:
@@ -49,39 +38,31 @@ def _reason(fn: str, error: Exception) -> str:
 
 
 class Skipped:
-    """A log of the files that could not be read, which prints each of them once.
-
-    Workers are forked anew each epoch, so the log is in shared memory: one byte a file.
-    """
+    "Prints each file that cannot be read once; in shared memory, since workers are forked anew each epoch"
     def __init__(self, files: list[str]):
-        self.files = sorted(files)
-        self.flags = torch.zeros(len(files), dtype=torch.uint8).share_memory_()
-
-    def add(self, fn: str | Path, error: Exception):
-        "Print that `fn` is skipped and why, unless that was printed before"
-        i = bisect_left(self.files, str(fn))
-        if i < len(self.files) and self.files[i] == str(fn):
-            if self.flags[i]: return
-            self.flags[i] = 1
-        print(f"skipped {fn}: {_reason(str(fn), error)}", flush=True)
+        self.places = {fn: i for i, fn in enumerate(sorted(set(files)))}
+        self.flags = torch.zeros(len(self.places), dtype=torch.uint8).share_memory_()
 
     @contextmanager
     def unreadable(self, fn: str | Path):
         "Leaves the block, and logs why, where Pillow cannot read the file `fn`"
         try: yield
-        except UNREADABLE as e: self.add(fn, e)
+        except UNREADABLE as e:
+            if (i := self.places.get(str(fn))) is not None:
+                if self.flags[i]: return
+                self.flags[i] = 1
+            print(f"skipped {fn}: {_reason(str(fn), e)}", flush=True)
 
     @property
-    def names(self) -> list[str]:
-        return [self.files[i] for i in self.flags.nonzero().flatten().tolist()]
+    def names(self) -> list[str]: return list(compress(self.places, self.flags.tolist()))
 
 
 def readable(files: list[str], skipped: Skipped) -> list[str]:
-    "`files` whose header can be read; logs the others. Raises InputError if there is none."
+    "`files` whose header can be read; logs the others. Raises InputError if it is none of them."
     good = []
     for fn in files:
         with skipped.unreadable(fn), Image.open(fn): good.append(fn)
-    if not good:
+    if files and not good:
         raise InputError(f"none of the {len(files)} image files under {os.path.commonpath(files)} "
                          "could be read; the reasons are printed above")
     if len(good) < len(files): print(f"skipped {len(files) - len(good)} of {len(files)} files")
@@ -91,17 +72,16 @@ def readable(files: list[str], skipped: Skipped) -> list[str]:
 def image_size(fn: str | Path) -> tuple[int, int]:
     "(width, height) after the EXIF turn, from the header alone"
     with Image.open(fn) as im:
-        w, h = im.size
-        if im.format == "TIFF": return w, h  # Pillow turns these itself
-        return (h, w) if im.getexif().get(0x0112, 1) >= 5 else (w, h)  # 5-8 swap the axes
+        # orientations 5 to 8 swap the axes; Pillow turns TIFFs itself
+        turned = im.format != "TIFF" and im.getexif().get(0x0112, 1) >= 5
+        return im.size[::-1] if turned else im.size
 
 
 def to_rgb(im: Image.Image) -> Image.Image:
-    """Any Pillow mode as 8-bit RGB.
+    """Any Pillow mode as 8-bit RGB; CMYK, Lab, palettes ... are Pillow's conversions.
 
     16-bit grey is divided by 257, 32-bit integers above 65535 by 2^31 / 255; floats are taken
-    as [0, 1] if none exceeds 1, else as [0, 255]. Transparency is composited over white. CMYK,
-    Lab, palettes ... are Pillow's conversions.
+    as [0, 1] if none exceeds 1, else as [0, 255]. Transparency is composited over white.
     """
     if im.mode[0] in "IF":
         grey = np.nan_to_num(np.asarray(im, dtype=np.float64))
@@ -117,8 +97,8 @@ def to_rgb(im: Image.Image) -> Image.Image:
 def open_photo(source, min_side: int | None = None) -> Image.Image:
     """First frame of the photograph `source` (path, file object): 8-bit RGB, EXIF turn applied.
 
-    With `min_side` a large JPEG may be decoded at 1/2, 1/4 or 1/8 scale, several times faster,
-    with no side below `min_side` pixels. Raises what Pillow raises on a broken file (`UNREADABLE`).
+    With `min_side` a large JPEG may be decoded at 1/2, 1/4 or 1/8 scale, several times faster, with
+    no side below `min_side` pixels. Raises what Pillow raises on a broken file (`UNREADABLE`).
     """
     with Image.open(source) as im:
         if min_side: im.draft(None, (min_side, min_side))

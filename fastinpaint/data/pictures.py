@@ -13,7 +13,7 @@ from .deep_colour import deep_pixels, png_bytes, tiff_bytes
 from .photos import UNREADABLE
 
 MODES = "L", "LA", "RGB", "RGBA", "CMYK"
-# extension → modes with 8 bits, with 16, how Pillow writes it; all but JPEG are lossless
+# extension → modes with 8 bits, with 16, how Pillow writes it; all but JPEG (4:4:4) are lossless
 WRITABLE = {".png": ("L LA RGB RGBA", "L LA RGB RGBA", {}),
             ".tif": ("L LA RGB RGBA CMYK", "L RGB RGBA", {}),
             # exact: colours under transparent pixels are kept
@@ -28,21 +28,16 @@ DESCRIPTIVE = {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, *(ExifTags.Base[name] fo
 
 @dataclass
 class Picture:
-    """A photograph the right way up: `pixels` `[H, W, C]`, uint8 or uint16, `mode` of `MODES`.
-
-    `info` is what is written along with them: `exif`, `icc_profile`, `dpi`.
-    """
-    pixels: np.ndarray
-    mode: str
-    info: dict = field(default_factory=dict)
+    "A photograph the right way up"
+    pixels: np.ndarray  # `[H, W, C]`, uint8 or uint16
+    mode: str  # of `MODES`
+    info: dict = field(default_factory=dict)  # written along with them: `exif`, `icc_profile`, `dpi`
 
     @property
     def rgb(self):
         "Colours without alpha, `[H, W, 3]` of the same depth; a view if possible"
-        if self.mode == "CMYK":
-            return np.asarray(Image.fromarray(self.pixels, "CMYK").convert("RGB"))
-        if self.mode in ("L", "LA"):
-            return np.broadcast_to(self.pixels[..., :1], (*self.pixels.shape[:2], 3))
+        if self.mode == "CMYK": return np.asarray(self.image.convert("RGB"))
+        if self.mode in ("L", "LA"): return np.broadcast_to(self.pixels[..., :1], (*self.pixels.shape[:2], 3))
         return self.pixels[..., :3]
 
     def with_colours(self, rgb, where):
@@ -59,24 +54,16 @@ class Picture:
     def image(self):
         "The `PIL.Image`; the array `[H, W, C]` of 16-bit colours, which Pillow cannot hold"
         if self._deep_colour: return self.pixels
-        grey = self.mode == "L"
-        image = Image.fromarray(self.pixels[..., 0] if grey else self.pixels,
-                                "I;16" if self._deep else self.mode)
+        pixels = self.pixels[..., 0] if self.mode == "L" else self.pixels
+        image = Image.fromarray(pixels, "I;16" if pixels.dtype == np.uint16 else self.mode)
         image.info |= self.info
         return image
 
     @property
-    def _deep(self): return self.pixels.dtype == np.uint16
-
-    @property
-    def _deep_colour(self): return self._deep and self.mode != "L"
+    def _deep_colour(self): return self.pixels.dtype == np.uint16 and self.mode != "L"
 
     def save(self, path):
-        """Write to `path`, whole or not at all, in the format of its extension.
-
-        PNG, TIFF and WebP are lossless; JPEG is of quality 95 without chroma subsampling.
-        Raises InputError where the format cannot hold the picture, OSError where the disk cannot.
-        """
+        "Write to `path`, whole or not at all; InputError where its format, OSError where the disk cannot"
         data = self.encode(Path(path).suffix.lower())
         try:
             with replacing(path) as f: f.write(data)
@@ -86,12 +73,11 @@ class Picture:
 
     def check_fits(self, suffix):
         "Raises InputError where files with `suffix` cannot hold the picture"
-        fitting = [s for s, modes in WRITABLE.items() if self.mode in modes[self._deep].split()]
+        fitting = [s for s, modes in WRITABLE.items() if self.mode in modes[self.pixels.itemsize - 1].split()]
         if suffix not in fitting:
-            depth = 8*self.pixels.itemsize
+            kind = f"{8*self.pixels.itemsize}-bit {self.mode}"
             raise InputError(f"a file that ends in {suffix!r} cannot hold this photograph "
-                             f"({depth}-bit {self.mode}); "
-                             f"name one that ends in {', '.join(fitting)}")
+                             f"({kind}); name one that ends in {', '.join(fitting)}")
 
     def encode(self, suffix):
         "The bytes of a file with `suffix`; raises what `check_fits` raises"
@@ -99,8 +85,7 @@ class Picture:
         if suffix in (".tif", ".tiff"): return tiff_bytes(self.pixels, self.mode, self.info)
         if self._deep_colour: return png_bytes(self.pixels, self.info)
         out = io.BytesIO()  # on a full disk Pillow's encoders would lose the reason
-        kind = Image.registered_extensions()[suffix]
-        self.image.save(out, kind, **WRITABLE[suffix][-1], **self.info)
+        self.image.save(out, Image.registered_extensions()[suffix], **WRITABLE[suffix][-1], **self.info)
         return out.getvalue()
 
 
@@ -108,13 +93,12 @@ def open_picture(source):
     """The `Picture` of a path, PIL image, or array uint8 or uint16 `[H, W]`, `[H, W, 1|3|4]`.
 
     Greyscale, RGB, either with alpha, and CMYK stay as they are, and so do 16 bits of the first
-    two. Palettes become RGB or RGBA and 1 bit becomes greyscale, since a fill needs new colours;
-    all else becomes RGB. The EXIF turn is applied and dropped. Raises MissingFile, and InputError
-    where the file is no image, is damaged, animated, or larger than Pillow's limit.
+    two. Palettes become RGB or RGBA and 1 bit becomes greyscale, since a fill needs new
+    colours; all else becomes RGB. The EXIF turn is applied and dropped. Raises MissingFile, and
+    InputError where the file is no image, is damaged, animated, or larger than Pillow's limit.
     """
     if isinstance(source, np.ndarray): return _of_array(source)
-    if isinstance(source, Image.Image):
-        return _of_image(ImageOps.exif_transpose(source), source.format)
+    if isinstance(source, Image.Image): return _of_image(ImageOps.exif_transpose(source), source.format)
     with reading(source), Image.open(source) as im:
         # a phone's JPEG may have a preview for a second frame
         frames = getattr(im, "n_frames", 1) if im.format != "MPO" else 1
@@ -127,51 +111,40 @@ def open_picture(source):
 def reading(path):
     "What a reader raises over the file `path` becomes MissingFile or InputError, naming it"
     try: yield
-    except FileNotFoundError as e:
-        raise MissingFile(f"no such file: {Path(path).absolute()}") from e
+    except FileNotFoundError as e: raise MissingFile(f"no such file: {Path(path).absolute()}") from e
     except Image.DecompressionBombError as e:
-        raise InputError(f"{path} is too large: {e} "
-                         "Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it") from e
+        advice = "Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
+        raise InputError(f"{path} is too large: {e} {advice}") from e
     except UNREADABLE as e: raise InputError(f"{path} cannot be read as an image: {e}") from e
 
 
 def _of_array(array):
-    "An array of pixels as a `Picture`"
-    channels = array.shape[2:]
-    if array.dtype not in (np.uint8, np.uint16) or array.ndim not in (2, 3) \
-       or channels not in ((), (1,), (3,), (4,)):
+    modes = {1: "L", 3: "RGB", 4: "RGBA"}
+    pixels = array[..., None] if array.ndim == 2 else array
+    if array.dtype not in (np.uint8, np.uint16) or pixels.ndim != 3 or pixels.shape[2] not in modes:
         raise InputError("an image array is uint8 or uint16 [H, W] or [H, W, 3 or 4], "
                          f"got {array.dtype} {list(array.shape)}")
-    pixels = array.reshape(*array.shape[:2], -1)
-    return Picture(pixels, {1: "L", 3: "RGB", 4: "RGBA"}[pixels.shape[2]])
+    return Picture(pixels, modes[pixels.shape[2]])
 
 
 def _of_image(im, kind, pixels=None):
-    """The `Picture` of a Pillow image from a file of the format `kind`.
-
-    `pixels` are given where Pillow holds only 8 of 16 bits.
-    """
+    "The `Picture` of an image from a file of format `kind`; `pixels` where Pillow holds only 8 of 16 bits"
     ImageOps.exif_transpose(im, in_place=True)  # also loads it
     info, exif = {k: im.info[k] for k in ("icc_profile", "dpi") if im.info.get(k)}, im.getexif()
     if kind == "TIFF":
         for tag in exif.keys() - DESCRIPTIVE: del exif[tag]
     if exif: info["exif"] = exif.tobytes()
     if pixels is not None: mode = {2: "LA", 3: "RGB", 4: "RGBA"}[pixels.shape[2]]
-    elif im.mode[0] in "IF": mode, pixels = "L", _grey16(im)
+    elif im.mode[0] in "IF":
+        mode, pixels = "L", np.asarray(im)
+        if im.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
+            raise InputError("its pixels are 32-bit numbers; convert it to 8 or 16 bits")
+        pixels = pixels.astype(np.uint16)
     else: mode, pixels = _mode(im), np.asarray(im.convert(_mode(im)))
     return Picture(pixels.reshape(im.height, im.width, -1), mode, info)
 
 
 def _mode(im):
-    "The mode in which a Pillow image is filled"
     if im.mode in MODES and "transparency" not in im.info: return im.mode
     if im.has_transparency_data: return "LA" if im.mode in ("L", "1") else "RGBA"
     return "L" if im.mode == "1" else "RGB"
-
-
-def _grey16(im):
-    "uint16 `[H, W]` of a Pillow image of 16 bits, however it is stored"
-    grey = np.asarray(im)
-    if im.mode == "F" or grey.min() < 0 or grey.max() > 65535:
-        raise InputError("its pixels are 32-bit numbers; convert it to 8 or 16 bits")
-    return grey.astype(np.uint16)

@@ -56,22 +56,22 @@ class OpenHole(Transform):
 
 
 class CropToSize(RandTransform):
-    """A square of photograph and mask, resized to `size`.
+    """A square of photograph and mask, resized to `size`; a `HoleName` becomes a hole that `source` draws.
 
-    Validation: the central square of the shorter side. Training: a random square of 50-100 %
-    of that side, with no less than `size` pixels where the photograph has them.
+    Training: a random square of 50-100 % of the shorter side, with no less than `size` pixels where the
+    photograph has them; a new hole. Validation: the central square; a hole of its name and `seed` alone.
     """
     order, split_idx = 1, None
-    def __init__(self, size: int):
+    def __init__(self, size: int, source=None, seed: int = 0):
         super().__init__()
-        self.size = size
+        self.size, self.source, self.seed = size, source, seed
 
     def before_call(self, b, split_idx: int | None):
-        image, mask = b
+        (image, mask), self.valid = b, bool(split_idx)
         if isinstance(image, Unreadable) or isinstance(mask, Unreadable): raise SkipItemException
         short = min(image.size)
         self.box = square_box(image.size, short, 0.5, 0.5)
-        if split_idx: return
+        if self.valid: return
         for _ in range(10):  # a crop of the user's mask that misses the hole teaches nothing
             side = random.uniform(max(short / 2, min(short, self.size)), short)
             self.box = square_box(image.size, side, random.random(), random.random())
@@ -81,28 +81,14 @@ class CropToSize(RandTransform):
     def encodes(self, o: PILPhoto): return self._resize(o, Image.Resampling.BICUBIC)
     def encodes(self, o: PILMask): return self._resize(o, Image.Resampling.NEAREST)  # noqa: F811
 
-
-class DrawHole(RandTransform):
-    "Draws the hole of a `HoleName`: always new in training, by name and seed in validation"
-    order, split_idx = 2, None
-    def __init__(self, source, size: int, seed: int):
-        super().__init__()
-        self.source, self.size, self.seed = source, size, seed
-
-    def before_call(self, b, split_idx: int | None): self.valid = bool(split_idx)
-
-    def encodes(self, name: HoleName):
+    def encodes(self, name: HoleName):  # noqa: F811
         # fastai seeds Python's generator in every worker and epoch, and runs restore it
-        if self.valid: rng = hole_rng(self.seed, name)
-        else: rng = np.random.default_rng(random.getrandbits(64))
+        rng = hole_rng(self.seed, name) if self.valid else np.random.default_rng(random.getrandbits(64))
         return PILMask(Image.fromarray(self.source.draw(self.size, self.size, rng)))
 
 
 class MaskedPair(ItemTransform):
-    """Last on the device: (image, mask) to (masked, mask, image, mask).
-
-    Image float `[B, 3, H, W]`, mask `[B, H, W]` to float `[B, 1, H, W]`.
-    """
+    "Last on the device: image `[B, 3, H, W]`, mask `[B, H, W]` to (masked, mask `[B, 1, H, W]`, image, mask)"
     order, _retain = 100, False
 
     def encodes(self, b):

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastinpaint.data.holes import PRESETS, Boxes, Mixture, draw_hole, hole_rng
+from fastinpaint.data.holes import PRESETS, Boxes, Mixture, hole_rng
+from fastinpaint.data.masks import DrawnHoles
 
 quick = settings(max_examples=25, deadline=None)
 presets, sides, seeds = st.sampled_from(list(PRESETS)), st.integers(8, 160), st.integers(0, 2**32)
@@ -78,12 +79,12 @@ def test_train_holes_vary():
 
 def test_a_callable_is_a_sampler_and_its_result_is_checked():
     rng = np.random.default_rng(0)
-    upper = draw_hole(lambda h, w, rng: np.arange(h)[:, None] < np.full(w, h // 2), 4, 6, rng)
+    upper = DrawnHoles(lambda h, w, rng: np.arange(h)[:, None] < np.full(w, h // 2)).draw(4, 6, rng)
     assert upper.dtype == np.uint8 and upper.sum() == 12
     with pytest.raises(ValueError, match=r"shape \(6, 4\)"):
-        draw_hole(lambda h, w, rng: np.zeros((w, h)), 4, 6, rng)
+        DrawnHoles(lambda h, w, rng: np.zeros((w, h))).draw(4, 6, rng)
     with pytest.raises(ValueError, match="other than 0 and 1"):
-        draw_hole(lambda h, w, rng: np.full((h, w), 255), 4, 6, rng)
+        DrawnHoles(lambda h, w, rng: np.full((h, w), 255)).draw(4, 6, rng)
 
 
 def test_the_generator_of_a_hole_depends_on_seed_and_name():
