@@ -1,5 +1,5 @@
 "From data and a model to a Learner"
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 
 import fastai.callback.schedule  # noqa: F401 - gives the Learner fit_one_cycle and lr_find
@@ -20,11 +20,10 @@ from .step import Step
 
 
 class InpaintLearner(Learner):
-    """A fastai `Learner` whose loss reads a `Step`, and whose `FitCallback`s are undone however a
-    fit ends.
+    """A fastai `Learner` whose loss reads a `Step`, and whose `FitCallback`s are undone however a fit ends.
 
-    Its use is fastai's. All private parts of fastai's Learner that the package depends on are
-    overridden here: `_with_events`, `_do_fit`, `_split` and `_do_one_batch`.
+    All private parts of fastai's Learner that the package depends on are overridden here:
+    `_with_events`, `_do_fit`, `_split` and `_do_one_batch`.
     """
     def __init__(self, *args, **kwargs):
         self.step = None              # the `Step` at hand
@@ -35,15 +34,8 @@ class InpaintLearner(Learner):
         self.forward_context = nullcontext  # of forward pass and loss, such as autocast
         super().__init__(*args, **kwargs)
 
-    def fit(self, n_epoch, *args, **kwargs):
-        "As fastai's"
-        self.first_epoch = 0
-        with ExitStack() as self._contexts: super().fit(n_epoch, *args, **kwargs)
-
     def inpaint(self, image, mask, **options):
-        """`image` with the hole of `mask` filled, a `PIL.Image`: `Inpainter.__call__` with the
-        Learner's model
-        """
+        "The `PIL.Image` that `Inpainter.__call__` makes of these with the Learner's model"
         return Inpainter(self.model)(image, mask, **options)
 
     show_latent_damage = show_latent_damage
@@ -52,22 +44,24 @@ class InpaintLearner(Learner):
     def finding_lr(self): return hasattr(self, "lr_finder")
 
     def _with_events(self, f, event_type, ex, *args, **kwargs):
-        if event_type == "fit": self._begin_fit()  # all of its callbacks are known by now
-        super()._with_events(f, event_type, ex, *args, **kwargs)
+        # all callbacks of a fit are known by now
+        with self._fit_contexts() if event_type == "fit" else nullcontext():
+            super()._with_events(f, event_type, ex, *args, **kwargs)
 
-    def _begin_fit(self):
+    @contextmanager
+    def _fit_contexts(self):
         # fastai does so in `before_fit`, too late for what the contexts copy and hook
         self.model.to(getattr(self.dls, "device", default_device()))
-        self._contexts.callback(self._end_fit)
         found = [cb for cb in self.cbs.sorted("order") if isinstance(cb, FitCallback)]
         self.fit_callbacks = [cb for cb in found if cb.in_lr_find or not self.finding_lr]
-        terms = self.loss_func.terms
-        for cb in self.fit_callbacks: terms = cb.change_terms(terms)
-        self.objective = InpaintLoss(*terms)
-        for cb in self.fit_callbacks: self._contexts.enter_context(cb.during_fit())
-
-    def _end_fit(self):
-        self.fit_callbacks, self.objective, self.forward_context = [], None, nullcontext
+        self.first_epoch, terms = 0, self.loss_func.terms
+        try:
+            for cb in self.fit_callbacks: terms = cb.change_terms(terms)
+            self.objective = InpaintLoss(*terms)
+            with ExitStack() as contexts:
+                for cb in self.fit_callbacks: contexts.enter_context(cb.during_fit())
+                yield
+        finally: self.fit_callbacks, self.objective, self.forward_context = [], None, nullcontext
 
     def _do_fit(self):
         for epoch in range(self.first_epoch, self.n_epoch):
@@ -101,10 +95,8 @@ def inpaint_learner(
     **kwargs        # For `Learner`
 ):
     "An `InpaintLearner` with Adam and every loss term in its log"
-    loss = PixelL1() if loss is None else loss
-    if not isinstance(loss, InpaintLoss): loss = InpaintLoss(loss)
+    if not isinstance(loss, InpaintLoss): loss = InpaintLoss(loss or PixelL1())
     # the optimizer holds all parameters from the start, also those that a schedule thaws later
     kwargs = dict(opt_func=partial(Adam, sqr_mom=.99, eps=1e-8), splitter=params) | kwargs
-    metrics = default_metrics() if metrics is None else metrics
-    cbs = [LossTerms(), *(cbs or [])]
-    return InpaintLearner(dls, model, loss, metrics=metrics, cbs=cbs, lr=lr, wd=wd, **kwargs)
+    if metrics is None: metrics = default_metrics()
+    return InpaintLearner(dls, model, loss, metrics=metrics, cbs=[LossTerms(), *(cbs or [])], lr=lr, wd=wd, **kwargs)

@@ -3,7 +3,6 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import fastai.callback.schedule  # noqa: F401 - gives the Learner fit_one_cycle
 import matplotlib.pyplot as plt
 from fastai.callback.channelslast import ChannelsLast
 from fastai.torch_core import set_seed
@@ -39,9 +38,9 @@ def train_recipe(
 ):
     """Train a recipe, write the model and `FILES` to `out/name`, and return the Learner.
 
-    Ctrl-C ends training early: the model is saved as it stands, KeyboardInterrupt says where, and
-    `resume` continues from the last whole epoch. Raises Diverged where a loss is NaN or infinite,
-    and InputError where settings do not fit, or are not those of the run to resume.
+    Ctrl-C ends training early: the model is saved as it stands, KeyboardInterrupt says where, and `resume`
+    continues from the last whole epoch. Raises Diverged where a loss is NaN or infinite, and InputError where
+    settings do not fit, or are not those of the run to resume.
     """
     folder, device = Path(settings.out)/name, choose_device(settings.device)
     about = dict(recipe=name) | asdict(settings) | (chosen or {})
@@ -70,20 +69,18 @@ def check_settings(file, settings):
     changed = [f"{k}={before.get(k)!r}, now {v!r}" for k, v in settings.items()
                if k not in MAY_CHANGE and before.get(k) != v]
     if changed:
-        raise InputError(f"{file.parent} was made with other settings: {'; '.join(changed)}. "
-                         "Choose another --out")
+        raise InputError(f"{file.parent} was made with other settings: {'; '.join(changed)}. Choose another --out")
 
 
 def _loaders(settings, device):
-    steps, epochs, workers = settings.steps, settings.epochs, settings.workers
+    epochs, workers = settings.epochs, settings.workers
     if epochs < 1: raise InputError(f"--epochs {epochs}: a run has at least one")
     # beside the training itself a CPU has no cores to spare: workers only get in its way
     if workers < 0: workers = 0 if device.type == "cpu" else None
     return InpaintDataLoaders.from_folder(
         named_data(settings.data), settings.masks, settings.size, settings.bs,
-        valid=_fraction(settings.valid), seed=settings.seed, augment=settings.augment,
-        steps=-(-steps//epochs) if steps else None, invert=settings.invert,
-        num_workers=workers, device=device)
+        valid=_fraction(settings.valid), seed=settings.seed, augment=settings.augment, invert=settings.invert,
+        steps=-(-settings.steps//epochs) or None, num_workers=workers, device=device)
 
 
 def _fraction(valid):
@@ -101,23 +98,20 @@ def _callbacks(settings, folder, about):
     if settings.wandb != "disabled":
         from .callback.tracking import WandbTracking  # takes a second to import
         mode = None if settings.wandb == "auto" else settings.wandb
-        cbs.append(WandbTracking(settings.project, mode, about, about["recipe"], folder,
-                                 settings.log_model))
+        cbs.append(WandbTracking(settings.project, mode, about, about["recipe"], folder, settings.log_model))
     return cbs
 
 
 def _fit(learn, settings, folder):
     "One cycle, after which the model is saved; after Ctrl-C as well"
-    weights, checkpoint = folder/"model.safetensors", folder/"checkpoint.pt"
+    weights = folder/"model.safetensors"
     try: learn.fit_one_cycle(settings.epochs, settings.lr)
     except FloatingPointError as error:
-        raise Diverged(f"{error}. {checkpoint} is as it was after the last whole epoch; "
+        raise Diverged(f"{error}. {folder/'checkpoint.pt'} is as it was after the last whole epoch; "
                        "a smaller --lr may help.") from error
     except KeyboardInterrupt:
         save_model(learn, weights)
         epoch = getattr(learn, "epoch", 0)  # before the first one begins, there is none
-        how = (f"--resume goes on after epoch {epoch - 1}" if epoch else
-               "without a whole epoch nothing to resume")
-        stands = f"the model as it stands in epoch {epoch} is in {weights}"
-        raise KeyboardInterrupt(f"{stands}; {how}") from None
+        how = f"--resume goes on after epoch {epoch - 1}" if epoch else "without a whole epoch nothing to resume"
+        raise KeyboardInterrupt(f"the model as it stands in epoch {epoch} is in {weights}; {how}") from None
     save_model(learn, weights)

@@ -17,13 +17,11 @@ from .fit import FitCallback
 class AdversarialTraining(FitCallback):
     """Train a discriminator beside the model, and add its opinion to the model's loss.
 
-    Both learn from every batch: the model from the adversarial and the feature-matching term, the
-    discriminator from the non-saturating loss and the R1 penalty on real images. Inside the hole,
-    patches of the prediction count as fake, outside as real (the mask, resized). Prediction and
-    image pass through the discriminator once each, for both losses; gradients are taken for one
-    network at a time, so neither's step sees the other's. The discriminator judges predictions from
-    before the model's step. R1 runs in float32 inside autocast. Discriminator and its optimizer are
-    part of a `Checkpoint`; losses, logits and gradient norms are written to the `StepLog`.
+    Both learn from every batch: the model from the adversarial and the feature-matching term, the discriminator
+    from the non-saturating loss and the R1 penalty on real images. Prediction and image pass through the
+    discriminator once each, for both losses; gradients are taken for one network at a time, so neither's step
+    sees the other's. The discriminator judges predictions from before the model's step. R1 runs in float32
+    inside autocast. Both discriminator and optimizer are part of a `Checkpoint`.
 
     Raises InputError for negative weights, and where predictions are no images (`LatentLoss` needs
     `pixel=True`); Diverged where the discriminator's loss is not finite.
@@ -63,9 +61,8 @@ class AdversarialTraining(FitCallback):
         if not self.in_fit: return
         step = self.learn.step
         if self.pred.shape != step.image.shape:
-            raise InputError(f"adversarial training judges images {list(step.image.shape)}, the "
-                             f"model predicts {list(self.pred.shape)}: keep the decoder in "
-                             "training, as LatentLoss(pixel=True) does")
+            raise InputError(f"adversarial training judges images {list(step.image.shape)}, the model predicts "
+                             f"{list(self.pred.shape)}: keep the decoder in training, as LatentLoss(pixel=True) does")
         self.penalised = self.training and self.r1 > 0 and self.steps % self.r1_every == 0
         self.real_image = step.image.detach().requires_grad_(self.penalised)
         self.discriminator.train(self.training)
@@ -99,8 +96,7 @@ class AdversarialTraining(FitCallback):
         with torch.autocast(self.real_image.device.type, enabled=False):
             return r1_penalty(self.discriminator(self.real_image)[0], self.real_image)
 
-    def before_step(self):
-        # after GradientAccumulation has let the step happen
+    def before_step(self):  # after GradientAccumulation has let the step happen
         limit = float("inf") if self.clip is None else self.clip
         for name, network in ("generator", self.model), ("discriminator", self.discriminator):
             self.health[f"grad_norm_{name}"] = clip_grad_norm_(network.parameters(), limit)
@@ -117,8 +113,7 @@ class AdversarialTraining(FitCallback):
     def before_train(self): self.opt_d.zero_grad()  # of an interrupted batch
 
     def state_dict(self):
-        networks = dict(discriminator=self.discriminator, optimizer=self.opt_d)
-        return {k: v.state_dict() for k, v in networks.items()} | {"steps": self.steps}
+        return dict(discriminator=self.discriminator.state_dict(), optimizer=self.opt_d.state_dict(), steps=self.steps)
 
     def load_state_dict(self, state):
         self.discriminator.load_state_dict(state["discriminator"])
@@ -129,8 +124,7 @@ class AdversarialTraining(FitCallback):
 def discriminator_losses(real, fake, hole):
     """Non-saturating losses of the logits of images and of predictions, all `[B, 1, h, w]`.
 
-    Patches of the prediction are fake where `hole`, the mask resized by nearest neighbour, is 1,
-    and real elsewhere.
+    Patches of the prediction are fake where `hole`, the mask resized by nearest neighbour, is 1, else real.
     """
     return {"real": F.softplus(-real).mean(),
             "fake": (hole*F.softplus(fake) + (1 - hole)*F.softplus(-fake)).mean()}

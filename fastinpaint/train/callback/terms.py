@@ -1,20 +1,9 @@
 "Every loss term by name, next to fastai's losses"
 from contextlib import contextmanager
 
-from fastai.learner import Metric
+from fastai.learner import ValueMetric
 
 from .fit import FitCallback
-
-
-class TermMean(Metric):
-    "Mean of one loss term over the training batches of the epoch"
-    def __init__(self, terms, term): self.terms, self.term = terms, term
-
-    @property
-    def name(self): return f"train_{self.term}"
-
-    @property
-    def value(self): return self.terms.means().get(self.term)
 
 
 class LossTerms(FitCallback):
@@ -26,9 +15,9 @@ class LossTerms(FitCallback):
 
     @contextmanager
     def during_fit(self):
+        def mean_of(term): return ValueMetric(lambda: self.step_log.terms.means().get(term), f"train_{term}")
         metrics = self.learn.metrics
-        means = [TermMean(self.step_log.terms, t.name) for t in self.objective.terms]
-        self.learn.metrics = [*metrics, *means]
+        self.learn.metrics = [*metrics, *(mean_of(t.name) for t in self.objective.terms)]
         try: yield
         finally: self.learn.metrics = metrics
 
