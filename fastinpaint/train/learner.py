@@ -14,16 +14,14 @@ from ..judge.metrics import default_metrics
 from ..judge.show import show_latent_damage
 from .callback.fit import FitCallback
 from .callback.terms import LossTerms
-from .log import StepLog
 from .losses import InpaintLoss, PixelL1
-from .step import Step
+from .step import Step, StepLog
 
 
 class InpaintLearner(Learner):
     """A fastai `Learner` whose loss reads a `Step`, and whose `FitCallback`s are undone however a fit ends.
 
-    All private parts of fastai's Learner that the package depends on are overridden here:
-    `_with_events`, `_do_fit`, `_split` and `_do_one_batch`.
+    It overrides all private parts of fastai's Learner that the package depends on.
     """
     def __init__(self, *args, **kwargs):
         self.step = None              # the `Step` at hand
@@ -99,4 +97,5 @@ def inpaint_learner(
     # the optimizer holds all parameters from the start, also those that a schedule thaws later
     kwargs = dict(opt_func=partial(Adam, sqr_mom=.99, eps=1e-8), splitter=params) | kwargs
     if metrics is None: metrics = default_metrics()
-    return InpaintLearner(dls, model, loss, metrics=metrics, cbs=[LossTerms(), *(cbs or [])], lr=lr, wd=wd, **kwargs)
+    cbs = [LossTerms(), *(cbs or [])]
+    return InpaintLearner(dls, model, loss, metrics=metrics, cbs=cbs, lr=lr, wd=wd, **kwargs)

@@ -21,7 +21,7 @@ class MaskedL1(Term):
     "L1 with its own weights for `known` and `missing` pixels"
     def __init__(self, weight=1., known=1., missing=1.):
         super().__init__(weight)
-        if min(known, missing) < 0: raise InputError(f"{self.name}: {known=} and {missing=} cannot be negative")
+        if min(known, missing) < 0: raise InputError(f"{self.name}: negative {known=} or {missing=}")
         self.known, self.missing = known, missing
 
     def l1(self, a, b, mask): return masked_l1(a, b, mask, self.known, self.missing)
@@ -64,10 +64,7 @@ class FeatureMatching(Term):
 
 
 class Perceptual(Term):
-    """Sum over the feature maps of `network` of the squared distance (LaMa, § 3.2).
-
-    `network(image)` takes RGB `[B, 3, H, W]` in [0, 1] and gives a list of features.
-    """
+    "Squared distance summed over the list of features of `network`, given images in [0, 1] (LaMa, § 3.2)"
     name = "perceptual"
 
     def __init__(self, network, weight=30.):
@@ -90,7 +87,7 @@ class InpaintLoss(nn.Module):
         super().__init__()
         wrong = [t for t in terms if not isinstance(t, Term)]
         if wrong:
-            raise InputError(f"a loss is made of terms such as PixelL1() or Perceptual(…), not of {wrong[0]!r}")
+            raise InputError(f"a loss is made of terms such as PixelL1(), not of {wrong[0]!r}")
         self.terms, self.values = list(terms), {}
 
     def forward(self, step):

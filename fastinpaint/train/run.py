@@ -36,11 +36,10 @@ def train_recipe(
     loss=None,    # `InpaintLoss`, or one term of it; L1 in pixels by default
     chosen=None,  # what else the recipe decided on, for settings.json
 ):
-    """Train a recipe, write the model and `FILES` to `out/name`, and return the Learner.
+    """Train a recipe, write `FILES` to `out/name`, and return the Learner.
 
-    Ctrl-C ends training early: the model is saved as it stands, KeyboardInterrupt says where, and `resume`
-    continues from the last whole epoch. Raises Diverged where a loss is NaN or infinite, and InputError where
-    settings do not fit, or are not those of the run to resume.
+    Ctrl-C ends training early and saves the model; `resume` continues from the last whole epoch. Raises
+    Diverged where a loss is not finite, InputError where settings do not fit, or not the run to resume.
     """
     folder, device = Path(settings.out)/name, choose_device(settings.device)
     about = dict(recipe=name) | asdict(settings) | (chosen or {})
@@ -69,7 +68,8 @@ def check_settings(file, settings):
     changed = [f"{k}={before.get(k)!r}, now {v!r}" for k, v in settings.items()
                if k not in MAY_CHANGE and before.get(k) != v]
     if changed:
-        raise InputError(f"{file.parent} was made with other settings: {'; '.join(changed)}. Choose another --out")
+        raise InputError(f"{file.parent} was made with other settings: {'; '.join(changed)}. "
+                         "Choose another --out")
 
 
 def _loaders(settings, device):
@@ -112,6 +112,7 @@ def _fit(learn, settings, folder):
     except KeyboardInterrupt:
         save_model(learn, weights)
         epoch = getattr(learn, "epoch", 0)  # before the first one begins, there is none
-        how = f"--resume goes on after epoch {epoch - 1}" if epoch else "without a whole epoch nothing to resume"
+        how = (f"--resume goes on after epoch {epoch - 1}" if epoch else
+               "without a whole epoch nothing to resume")
         raise KeyboardInterrupt(f"the model as it stands in epoch {epoch} is in {weights}; {how}") from None
     save_model(learn, weights)

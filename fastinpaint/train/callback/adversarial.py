@@ -5,7 +5,6 @@ from copy import deepcopy
 import torch
 import torch.nn.functional as F
 from fastai.callback.core import CancelBackwardException
-from fastai.torch_core import find_bs
 from torch.nn.utils import clip_grad_norm_
 
 from ...core.errors import InputError
@@ -17,14 +16,10 @@ from .fit import FitCallback
 class AdversarialTraining(FitCallback):
     """Train a discriminator beside the model, and add its opinion to the model's loss.
 
-    Both learn from every batch: the model from the adversarial and the feature-matching term, the discriminator
-    from the non-saturating loss and the R1 penalty on real images. Prediction and image pass through the
-    discriminator once each, for both losses; gradients are taken for one network at a time, so neither's step
-    sees the other's. The discriminator judges predictions from before the model's step. R1 runs in float32
-    inside autocast. Both discriminator and optimizer are part of a `Checkpoint`.
-
-    Raises InputError for negative weights, and where predictions are no images (`LatentLoss` needs
-    `pixel=True`); Diverged where the discriminator's loss is not finite.
+    The discriminator learns from the non-saturating loss and the R1 penalty on real images. Prediction and
+    image pass through it once each, for both networks' losses, before the model's step; each gradient is
+    taken for one network's parameters alone. R1 runs in float32 inside autocast. Raises InputError for
+    negative weights, and where predictions are no images; Diverged where the loss is not finite.
     """
     order = 30  # after autocast's casts (10) and GradientAccumulation (6); before LossTerms (40)
 
@@ -39,10 +34,10 @@ class AdversarialTraining(FitCallback):
     ):
         if r1 < 0 or r1_every < 1:
             raise InputError(f"the R1 penalty has {r1=}, at least 0, and {r1_every=}, at least 1")
-        self.discriminator, self.lr_d, self.clip = discriminator, lr, clip
-        self.r1, self.r1_every = r1, r1_every
+        self.discriminator, self.lr_d, self.r1, self.r1_every = discriminator, lr, r1, r1_every
+        self.clip = float("inf") if clip is None else clip
         self.terms = [Adversarial(weight), FeatureMatching(feature_matching)]
-        self.opt_d, self.steps, self.health = None, 0, {}
+        self.steps, self.health = 0, {}
 
     def after_create(self):
         if self.discriminator is None: self.discriminator = PatchGAN(self.model.config["width"])
@@ -61,8 +56,8 @@ class AdversarialTraining(FitCallback):
         if not self.in_fit: return
         step = self.learn.step
         if self.pred.shape != step.image.shape:
-            raise InputError(f"adversarial training judges images {list(step.image.shape)}, the model predicts "
-                             f"{list(self.pred.shape)}: keep the decoder in training, as LatentLoss(pixel=True) does")
+            raise InputError(f"the discriminator judges images, the model predicts {list(self.pred.shape)}: "
+                             "keep the decoder in training, as LatentLoss(pixel=True) does")
         self.penalised = self.training and self.r1 > 0 and self.steps % self.r1_every == 0
         self.real_image = step.image.detach().requires_grad_(self.penalised)
         self.discriminator.train(self.training)
@@ -75,7 +70,7 @@ class AdversarialTraining(FitCallback):
         self.learn.loss_grad.backward(inputs=trained, retain_graph=True)
         loss = self._discriminator_loss()
         accumulated = getattr(self.learn, "gradient_accumulation", None)
-        scale = find_bs(self.yb)/accumulated.n_acc if accumulated else 1
+        scale = len(self.real_image)/accumulated.n_acc if accumulated else 1
         (loss*scale).backward(inputs=list(self.discriminator.parameters()))
         raise CancelBackwardException
 
@@ -97,23 +92,23 @@ class AdversarialTraining(FitCallback):
             return r1_penalty(self.discriminator(self.real_image)[0], self.real_image)
 
     def before_step(self):  # after GradientAccumulation has let the step happen
-        limit = float("inf") if self.clip is None else self.clip
         for name, network in ("generator", self.model), ("discriminator", self.discriminator):
-            self.health[f"grad_norm_{name}"] = clip_grad_norm_(network.parameters(), limit)
+            self.health[f"grad_norm_{name}"] = clip_grad_norm_(network.parameters(), self.clip)
 
     def after_step(self):
         self.opt_d.step()
         self.opt_d.zero_grad()
         self.steps += 1
 
+    def before_train(self): self.opt_d.zero_grad()  # of an interrupted batch
+
     def after_batch(self):
         if self.training: self.step_log.health.write(self.health)
         self.real_image = None
 
-    def before_train(self): self.opt_d.zero_grad()  # of an interrupted batch
-
     def state_dict(self):
-        return dict(discriminator=self.discriminator.state_dict(), optimizer=self.opt_d.state_dict(), steps=self.steps)
+        return {"discriminator": self.discriminator.state_dict(), "optimizer": self.opt_d.state_dict(),
+                "steps": self.steps}
 
     def load_state_dict(self, state):
         self.discriminator.load_state_dict(state["discriminator"])
@@ -122,10 +117,7 @@ class AdversarialTraining(FitCallback):
 
 
 def discriminator_losses(real, fake, hole):
-    """Non-saturating losses of the logits of images and of predictions, all `[B, 1, h, w]`.
-
-    Patches of the prediction are fake where `hole`, the mask resized by nearest neighbour, is 1, else real.
-    """
+    "Of logits `[B, 1, h, w]`, non-saturating: patches of predictions are fake where the resized `hole` is 1"
     return {"real": F.softplus(-real).mean(),
             "fake": (hole*F.softplus(fake) + (1 - hole)*F.softplus(-fake)).mean()}
 

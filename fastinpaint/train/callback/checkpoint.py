@@ -13,11 +13,10 @@ from .fit import FitCallback
 
 
 class Checkpoint(FitCallback):
-    """After every epoch, save all that the next one depends on to `path`; with `resume`, the next fit begins there.
+    """After every epoch, save all that the next one depends on to `path`; `resume` begins the next fit there.
 
-    Model, optimizer, random state, the position in the schedule and the state of every callback that has
-    `state_dict` are kept, so that on a CPU a resumed run ends with the very bits of an uninterrupted one.
-    The file is replaced whole or not at all, and read with `weights_only=True`. Resuming raises MissingFile
+    With model, optimizer, random state and every callback's `state_dict`, a resumed run on a CPU ends with
+    the bits of an uninterrupted one. The file is replaced whole or not at all. Resuming raises MissingFile
     without a checkpoint, and InputError for another model, other callbacks or another number of epochs.
     """
     order = 90  # last: nothing draws random numbers between the saved state and the next epoch
@@ -51,25 +50,25 @@ class Checkpoint(FitCallback):
         "Take over the saved state; returns the epoch to go on with"
         device = next(self.model.parameters()).device
         state = torch.load(self.path, map_location=device, weights_only=True)
-        callbacks = self._stateful()
-        self._check(state, callbacks)
+        self._check(state)
         self.model.load_state_dict(state["model"])
         self.opt.load_state_dict(state["optimizer"] | {"hypers": L(state["optimizer"]["hypers"])})
         self.recorder.smooth_loss.count, self.recorder.smooth_loss.val = state["smooth_loss"]
-        for name, cb in callbacks.items(): cb.load_state_dict(state["callbacks"][name])
+        for name, cb in self._stateful().items(): cb.load_state_dict(state["callbacks"][name])
         self.learn.train_iter = state["train_iter"]
         self._set_random_state(state["random"])
         return state["epoch"]
 
-    def _check(self, state, callbacks):
+    def _check(self, state):
         if state["n_epoch"] != self.n_epoch:
             raise InputError(f"{self.path} belongs to a run of {state['n_epoch']} epochs, not {self.n_epoch}")
         theirs, ours = ([(k, v.shape) for k, v in weights.items()]
                         for weights in (state["model"], self.model.state_dict()))
         if theirs != ours: raise InputError(f"{self.path} belongs to another model")
-        if (theirs := state["callbacks"]).keys() != callbacks.keys():
+        theirs, ours = state["callbacks"], self._stateful()
+        if theirs.keys() != ours.keys():
             raise InputError(f"{self.path} belongs to a run with the callbacks "
-                             f"{', '.join(theirs)}, not {', '.join(callbacks)}")
+                             f"{', '.join(theirs)}, not {', '.join(ours)}")
 
     def _stateful(self):
         # asked of the type: a callback without the method passes on the model's
@@ -92,7 +91,7 @@ class Checkpoint(FitCallback):
 
 
 def _data(x):
-    "`x` in the types alone that `weights_only` reads: nothing of NumPy, no tensor subclasses, no fastcore lists"
+    "`x` without NumPy's types, tensor subclasses and fastcore's lists, which `weights_only` does not read"
     if isinstance(x, torch.Tensor): return x.as_subclass(torch.Tensor)
     if isinstance(x, np.generic | np.ndarray): return x.tolist()
     if isinstance(x, dict): return {k: _data(v) for k, v in x.items()}

@@ -9,17 +9,15 @@ from ...core.errors import Diverged
 class FitCallback(Callback):
     """A callback of an `InpaintLearner` with a context around every fit.
 
-    `during_fit` is entered before fastai's `before_fit` and left when training ends, in whatever way: by
-    itself, by an error, or by Ctrl-C. Validation and prediction outside of a fit do not enter it.
+    `during_fit` is entered before fastai's `before_fit` and left however training ends. Validation and
+    prediction outside of a fit do not enter it.
     """
     in_lr_find = True  # whether it takes part in `lr_find`, whose training is undone afterwards
 
     @property
     def in_fit(self): return self in self.learn.fit_callbacks
 
-    def during_fit(self):
-        "A context manager"
-        return nullcontext()
+    def during_fit(self): return nullcontext()
 
     def change_terms(self, terms):
         "The loss terms of this fit, given those of the Learner and of callbacks of lower order"

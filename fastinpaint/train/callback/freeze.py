@@ -10,21 +10,16 @@ from .fit import FitCallback
 
 
 class FreezeSchedule(FitCallback):
-    """Freeze parts of the model from one fraction of training to another.
+    """Freeze parts of the model from one fraction of training to another, by default for the whole run.
 
-    `FreezeSchedule()` freezes encoder and decoder for the whole run (thesis, Table 5.1); `decoder=(0, .8)`
-    thaws the decoder for the last fifth. Frozen means: no gradients, no step of the optimizer (its momentum
-    included) and BatchNorm in eval mode, even after `unfreeze`.
-    Raises InputError for a module that the model does not have or a span outside [0, 1].
+    `decoder=(0, .8)` thaws the decoder for the last fifth, None does not freeze it; `parts` are other modules
+    by name, "." written as "__". What `keep` names, or patterns such as "encoder.stages.0.*", trains inside
+    frozen parts. Frozen means: no gradients, no step of the optimizer (its momentum included) and BatchNorm
+    in eval mode, even after `unfreeze`. Raises InputError for unknown modules or spans outside [0, 1].
     """
     order = -5  # right after TrainEvalCallback (-10), which puts the whole model into training mode
 
-    def __init__(self,
-        encoder=(0, 1), # The fractions of training between which it is frozen, or None
-        decoder=(0, 1), # The same for the decoder
-        keep=(),        # What trains inside frozen parts: names, or patterns ("encoder.stages.0.*")
-        **parts         # Fractions for other modules by name, "." written as "__"
-    ):
+    def __init__(self, encoder=(0, 1), decoder=(0, 1), keep=(), **parts):
         spans = dict(encoder=encoder, decoder=decoder, **parts)
         self.spans = {k.replace("__", "."): v for k, v in spans.items() if v is not None}
         self.keep = [keep] if isinstance(keep, str) else list(keep)

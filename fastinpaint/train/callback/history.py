@@ -6,7 +6,7 @@ from .fit import FitCallback
 
 
 class History(FitCallback):
-    "Writes every epoch's losses and metrics to the CSV file `path`, whole each time; rows of a resumed run stay"
+    "Writes every epoch's losses and metrics to the CSV file `path`; rows of a resumed run stay"
     order = 80  # before Checkpoint, whose file takes the rows along
     in_lr_find = False
 

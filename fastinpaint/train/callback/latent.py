@@ -9,18 +9,13 @@ from .fit import FitCallback
 
 
 class LatentLoss(FitCallback):
-    """L1 between the refined latent and the encoder's latent of the image, `|refine(E(masked, mask)) - E(image)|`.
+    """L1 of the weight `weight` between the refined latent and the encoder's latent of the image.
 
-    In place of the Learner's pixel terms, or with `pixel=True` added to them. Without pixel terms the decoder
-    does not run in training at all; validation decodes, for the metrics. `known` and `missing` weigh latent
-    pixels by how much hole lies behind them. The target comes from the encoder as the first fit found it.
+    In place of the Learner's pixel terms, or with `pixel` added to them. Without pixel terms the decoder does
+    not run in training at all; validation decodes, for the metrics. `known` and `missing` weigh latent pixels
+    by how much hole lies behind them. The target comes from the encoder as the first fit found it.
     """
-    def __init__(self,
-        weight=1.,   # Weight of the term; the thesis takes 1e-4 beside LaMa's other losses
-        known=1.,    # Weight outside the hole
-        missing=1.,  # Weight inside the hole
-        pixel=False  # Keep the Learner's pixel terms, and so decode in training
-    ):
+    def __init__(self, weight=1., known=1., missing=1., pixel=False):
         self.term, self.pixel, self.target_encoder = LatentL1(weight, known, missing), pixel, None
 
     def change_terms(self, terms): return [*terms, self.term] if self.pixel else [self.term]

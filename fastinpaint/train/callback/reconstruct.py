@@ -8,7 +8,7 @@ from ...models.pca import start_at_pca
 
 
 class Reconstruct(Callback):
-    """Shows the model the whole image and asks for all of it back, as if all of it were a hole (thesis, § 4.1.2).
+    """Shows the model the whole image and asks for all of it back (thesis, § 4.1.2).
 
     A model with linear paths starts at the principal components of the first `batches` training batches.
     """

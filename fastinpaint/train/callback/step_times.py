@@ -17,8 +17,8 @@ PARTS = "data", "targets", "encode", "refine", "decode", "loss", "backward", "op
 class StepTimes(FitCallback):
     """Writes median seconds of each of `PARTS`, over every `every`-th step, to the JSON file `path`.
 
-    `targets` is what callbacks prepare before the forward pass, such as the latent of the whole image; `decode`
-    and `backward` include a discriminator's. Measured steps wait for a GPU.
+    `targets` is what callbacks prepare before the forward pass; `decode` and `backward` include a
+    discriminator's. Measured steps wait for a GPU.
     """
     order = -20  # before all other callbacks of a batch
     in_lr_find = False

@@ -63,7 +63,7 @@ class WandbTracking(FitCallback):
             if self.tracked is not None: self._harmless(self.tracked.finish)
             self.tracked = None
 
-    def before_train(self): self._restart_clock()
+    def before_train(self): self.images, self.clock = 0, time.perf_counter()
     def before_validate(self): self.shown = []
 
     def after_batch(self):
@@ -78,14 +78,13 @@ class WandbTracking(FitCallback):
         # the clock is read after `item` waited for the device
         values["train/images_per_s"] = self.images/(time.perf_counter() - self.clock)
         self._log(values)
-        self._restart_clock()
+        self.before_train()
 
     def after_trained_epoch(self):
         record = zip(self.recorder.metric_names[1:-1], self.recorder.values[-1], strict=True)
         values = {f"epoch/{name}": value for name, value in record
                   if isinstance(value, int | float) and math.isfinite(value)}
-        norms = zero_conv_norms(get_model(self.model))
-        values |= {f"zero_conv/{name}": norm for name, norm in norms.items()}
+        values |= {f"zero_conv/{k}": norm for k, norm in zero_conv_norms(get_model(self.model)).items()}
         if self.shown: self._harmless(lambda: values.update(samples=self._grid()))
         self._log({**values, "epoch": self.epoch + 1})
 
@@ -93,8 +92,6 @@ class WandbTracking(FitCallback):
         run = self.tracked = self.begin()
         where = run.url or f"offline; to upload this run: wandb sync {Path(run.dir).parent}"
         if not run.disabled: print(f"W&B: {where}")
-
-    def _restart_clock(self): self.images, self.clock = 0, time.perf_counter()
 
     def _keep_images(self):
         "Keep the first `n_images` of the validation set, whose order is fixed"

@@ -1,7 +1,9 @@
 import csv
 import errno
 import os
+import random
 
+import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback
@@ -18,6 +20,11 @@ METHODS = {"pixel": (lambda: [], dict(augment=True)),
            "latent": (lambda: [FreezeSchedule(decoder=(0, .8), keep=FIRST), LatentLoss()], dict(augment=True, linear=False)),
            "workers": (lambda: [FreezeSchedule(), LatentLoss()], dict(augment=True, control="mask", num_workers=2)),
            "autoencoder": (lambda: [Reconstruct()], dict(loss=PixelMSE(), control=None, blocks=0))}
+
+
+def draw(learn):
+    "The next numbers of every source of randomness"
+    return random.random(), np.random.rand(), torch.rand(1).item(), [dl.rng.random() for dl in learn.dls.loaders]
 
 
 def rows(path):
@@ -39,11 +46,13 @@ def test_an_interrupted_run_ends_with_the_bits_of_an_uninterrupted_one(run, inte
     make, kwargs = METHODS[method]
     whole = run("whole", cbs=make(), **kwargs)
     whole.fit_one_cycle(3, 1e-2)
+    drawn = draw(whole)
     broken = run("run", cbs=make(), **kwargs)
     interrupted(broken, 2, 1, lambda: broken.fit_one_cycle(3, 1e-2))
     resumed = run("run", resume=True, cbs=make(), **kwargs, seed=0)
-    torch.rand(7)  # whatever was drawn since does not matter
+    draw(resumed)  # whatever was drawn since does not matter
     resumed.fit_one_cycle(3, 1e-2)
+    assert draw(resumed) == drawn and resumed.train_iter == whole.train_iter
     assert same(state_of(resumed.model), state_of(whole.model))
     assert same(resumed.opt.state_dict(), whole.opt.state_dict())
     assert rows(tmp_path/"run/metrics.csv") == rows(tmp_path/"whole/metrics.csv")
