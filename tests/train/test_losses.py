@@ -38,8 +38,9 @@ def test_the_loss_is_the_weighted_sum_and_remembers_its_terms(batch):
     assert torch.equal(loss.values["pixel_l1"], l1) and torch.equal(loss.values["pixel_mse"], mse)
 
 
-@pytest.mark.parametrize("make", [lambda: PixelMSE(-1), lambda: PixelL1(known=-1), lambda: MaskedL1(missing=-.1),
-                                  lambda: Adversarial(-1), lambda: FeatureMatching(-1), lambda: Perceptual(None, -1)])
+@pytest.mark.parametrize("make", [
+    lambda: PixelMSE(-1), lambda: PixelL1(known=-1), lambda: MaskedL1(missing=-.1), lambda: Adversarial(-1),
+    lambda: FeatureMatching(-1), lambda: Perceptual(None, -1)])
 def test_negative_weights_are_refused(make):
     with pytest.raises(ValueError, match="negative"): make()
 
