@@ -82,17 +82,12 @@ class InpaintLearner(Learner):
         if self.training: self._do_grad_opt()
 
 
-def inpaint_learner(
-    dls,            # `InpaintDataLoaders`, or any that give xb = (masked, mask), yb = (image, mask)
-    model,          # `InpaintNet`, such as `lama(control="mask")`
-    loss=None,      # `InpaintLoss`, or one term of it; L1 in pixels by default
-    metrics=None,   # Hole L1, PSNR, SSIM and LPIPS by default
-    cbs=None,       # What makes the method: `FreezeSchedule()`, `LatentLoss()`, …
-    lr=2e-3,        # Default learning rate
-    wd=0.,          # Weight decay
-    **kwargs        # For `Learner`
-):
-    "An `InpaintLearner` with Adam and every loss term in its log"
+def inpaint_learner(dls, model, loss=None, metrics=None, cbs=None, lr=2e-3, wd=0., **kwargs):
+    """An `InpaintLearner` with Adam and every loss term in its log.
+
+    `dls` give xb = (masked, mask), yb = (image, mask). `loss`, an `InpaintLoss` or one term of it, is L1 in
+    pixels by default; `metrics` are hole L1, PSNR, SSIM and LPIPS. `cbs` make the method: `LatentLoss()`, …
+    """
     if not isinstance(loss, InpaintLoss): loss = InpaintLoss(loss or PixelL1())
     # the optimizer holds all parameters from the start, also those that a schedule thaws later
     kwargs = dict(opt_func=partial(Adam, sqr_mom=.99, eps=1e-8), splitter=params) | kwargs

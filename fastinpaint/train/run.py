@@ -28,16 +28,11 @@ FILES = {"the model": "model.safetensors", "losses and metrics": "metrics.csv",
          "what it was made with": "settings.json"}
 
 
-def train_recipe(
-    name,         # of the recipe: its runs' folder in `settings.out`, and their W&B name
-    settings,     # `Settings`
-    model,        # makes the model from `width`, `blocks`, `linear`, `prefill`, `autoencoder`
-    cbs=(),       # callbacks that make the method
-    loss=None,    # `InpaintLoss`, or one term of it; L1 in pixels by default
-    chosen=None,  # what else the recipe decided on, for settings.json
-):
-    """Train a recipe, write `FILES` to `out/name`, and return the Learner.
+def train_recipe(name, settings, model, cbs=(), loss=None, chosen=None):
+    """Train a recipe, write `FILES` to the folder `name` in `settings.out`, and return the Learner.
 
+    `model` makes a network from `width`, `blocks`, `linear`, `prefill` and `autoencoder`; `cbs` make the
+    method; `loss` is that of `inpaint_learner`; `chosen`, what else was decided on, goes to settings.json.
     Ctrl-C ends training early and saves the model; `resume` continues from the last whole epoch. Raises
     Diverged where a loss is not finite, InputError where settings do not fit, or not the run to resume.
     """

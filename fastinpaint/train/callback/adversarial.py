@@ -16,22 +16,18 @@ from .fit import FitCallback
 class AdversarialTraining(FitCallback):
     """Train a discriminator beside the model, and add its opinion to the model's loss.
 
-    The discriminator learns from the non-saturating loss and the R1 penalty on real images. Prediction and
-    image pass through it once each, for both networks' losses, before the model's step; each gradient is
-    taken for one network's parameters alone. R1 runs in float32 inside autocast. Raises InputError for
-    negative weights, and where predictions are no images; Diverged where the loss is not finite.
+    `discriminator` makes logits and features of images: by default a `PatchGAN` as wide as the model. It
+    learns, by an Adam of rate `lr`, from the non-saturating loss and from `r1` times the R1 penalty on real
+    images, every `r1_every` steps and then so many times larger, in float32. The model learns from terms of
+    weight `weight` and `feature_matching`. Prediction and image pass through the discriminator once each,
+    for both networks' losses, before the model's step; each gradient is taken for one network's parameters
+    alone, and its norm is at most `clip`, None for any. Raises InputError for negative weights, and where
+    predictions are no images; Diverged where the discriminator's loss is not finite.
     """
     order = 30  # after autocast's casts (10) and GradientAccumulation (6); before LossTerms (40)
 
-    def __init__(self,
-        discriminator=None,     # Image to logits and features; a `PatchGAN` as wide as the model
-        weight=10.,             # Of the adversarial term
-        feature_matching=100.,  # Of the feature-matching term
-        r1=1e-3,                # Coefficient of the R1 penalty
-        r1_every=1,             # Steps between two penalties, each then so many times larger
-        lr=1e-4,                # Of the discriminator's Adam
-        clip=1.,                # Largest gradient norm of each network, None for any
-    ):
+    def __init__(self, discriminator=None, weight=10., feature_matching=100., r1=1e-3, r1_every=1, lr=1e-4,
+                 clip=1.):
         if r1 < 0 or r1_every < 1:
             raise InputError(f"the R1 penalty has {r1=}, at least 0, and {r1_every=}, at least 1")
         self.discriminator, self.lr_d, self.r1, self.r1_every = discriminator, lr, r1, r1_every

@@ -10,8 +10,8 @@ from .fit import FitCallback
 class EMA(FitCallback):
     """Exponential moving average of the weights, evaluated in place of them, and the model's when a fit ends.
 
-    After every step `average ← decay·average + (1 - decay)·weights`, BatchNorm statistics included, where
-    `decay` is at most (1 + steps)/(10 + steps). Raises InputError for a decay outside [0, 1).
+    After every step `average ← decay·average + (1 - decay)·weights`, BatchNorm statistics included,
+    where `decay` is at most (1 + steps)/(10 + steps). Raises InputError for a decay outside [0, 1).
     """
     order = 70  # after what changes the weights; before Checkpoint (90), which wants the trained
     in_lr_find = False

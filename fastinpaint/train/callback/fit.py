@@ -9,8 +9,8 @@ from ...core.errors import Diverged
 class FitCallback(Callback):
     """A callback of an `InpaintLearner` with a context around every fit.
 
-    `during_fit` is entered before fastai's `before_fit` and left however training ends. Validation and
-    prediction outside of a fit do not enter it.
+    `during_fit` is entered before fastai's `before_fit` and left however training ends.
+    Validation and prediction outside of a fit do not enter it.
     """
     in_lr_find = True  # whether it takes part in `lr_find`, whose training is undone afterwards
 

@@ -14,8 +14,8 @@ class History(FitCallback):
 
     def after_trained_epoch(self):
         values = [v if isinstance(v, int | float) else str(v) for v in self.recorder.log]
-        row = dict(zip(self.recorder.metric_names, values, strict=True)) | self.step_log.health.means()
-        self.rows.append(row)
+        row = dict(zip(self.recorder.metric_names, values, strict=True))
+        self.rows.append(row | self.step_log.health.means())
         names = list(self.rows[0])
         table = [names, *([str(row.get(k, "")) for k in names] for row in self.rows)]
         with replacing(self.path) as f: f.write("".join(",".join(o) + "\n" for o in table).encode())

@@ -28,25 +28,18 @@ WANDB_ERRORS = (wandb.errors.Error, OSError, RuntimeError, TypeError, ValueError
 class WandbTracking(FitCallback):
     """Logs a `fit` to W&B: settings, loss terms, learning rates, zero-conv norms, metrics, images.
 
-    Offline unless the user is logged in or `mode` or WANDB_MODE says otherwise. When W&B fails, this says so
+    `mode` is one of `MODES`; without it WANDB_MODE decides, else the login. `settings` become the run's
+    config, `dir` holds the files of offline runs, `log_model` uploads the weights at the end. Every `every`
+    batches are logged; the first `n_images` of the validation set are shown. When W&B fails, this says so
     once and training goes on. Uses no random numbers. Raises InputError for an unknown mode.
     """
     order = 62  # after Recorder (50), Progress (60) and SaveModel (61)
     remove_on_fetch = True
     in_lr_find = False
 
-    def __init__(self,
-        project=None,     # W&B project; W&B's own default when None
-        mode=None,        # "online", "offline", "shared" or "disabled"; None: the login decides
-        settings=None,    # What made this run: shown as the run's config
-        name=None,        # Of the run; W&B makes one up when None
-        dir=None,         # Folder for the files of offline runs; the current one when None
-        log_model=False,  # Upload the weights at the end, as an artifact
-        n_images=8,       # Images in the grid: the first ones of the validation set
-        every=10,         # Batches between two entries for losses, learning rates and images/s
-    ):
-        if mode not in (None, *MODES):
-            raise InputError(f'mode is one of {MODES} or None, got "{mode}"')
+    def __init__(self, project=None, mode=None, settings=None, name=None, dir=None, log_model=False,
+                 n_images=8, every=10):
+        if mode not in (None, *MODES): raise InputError(f'mode is one of {MODES} or None, got "{mode}"')
         self.begin = partial(_begin, project, name, mode, dir, config=settings or {})
         self.log_model, self.n_images, self.every = log_model, n_images, every
         self.tracked, self.broken, self.shown = None, False, []
