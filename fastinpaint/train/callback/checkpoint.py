@@ -28,7 +28,7 @@ class Checkpoint(FitCallback):
             raise MissingFile(f"nothing to resume: no checkpoint at {self.path.absolute()}")
 
     def before_fit(self):
-        # fastai's own `start_epoch` walks through the epochs it skips and logs an empty row for each
+        # fastai's own `start_epoch` walks through skipped epochs and logs an empty row for each
         if not (self.resume and self.in_fit): return
         self.learn.first_epoch, self.resume = self._restore(), False
         bar = getattr(getattr(self.learn, "progress", None), "mbar", None)

@@ -10,7 +10,7 @@ from .fit import FitCallback
 
 
 class FreezeSchedule(FitCallback):
-    """Freeze parts of the model from one fraction of training to another, by default for the whole run.
+    """Freeze parts of the model from one fraction of training to another; by default always.
 
     `decoder=(0, .8)` thaws the decoder for the last fifth, None does not freeze it; `parts` are other modules
     by name, "." written as "__". What `keep` names, or patterns such as "encoder.stages.0.*", trains inside

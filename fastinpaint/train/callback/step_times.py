@@ -15,7 +15,7 @@ PARTS = "data", "targets", "encode", "refine", "decode", "loss", "backward", "op
 
 
 class StepTimes(FitCallback):
-    """Writes median seconds of each of `PARTS`, over every `every`-th step, to the JSON file `path`.
+    """Writes median seconds of each of `PARTS`, over every `every`-th step, to `path` as JSON.
 
     `targets` is what callbacks prepare before the forward pass; `decode` and `backward` include a
     discriminator's. Measured steps wait for a GPU.

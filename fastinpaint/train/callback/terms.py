@@ -7,7 +7,7 @@ from .fit import FitCallback
 
 
 class LossTerms(FitCallback):
-    """Writes loss terms and their shares in the loss to the `StepLog`; shows means as `train_<term>`.
+    """Writes loss terms and their shares to the `StepLog`; shows means as `train_<term>`.
 
     Raises Diverged at the first training batch where a term is not finite, before any step.
     """
