@@ -34,8 +34,7 @@ from .train.callback.precision import BFloat16
 from .train.callback.reconstruct import Reconstruct
 from .train.callback.terms import LossTerms
 from .train.callback.tracking import WandbTracking
-from .train.full_loss import full_loss
 from .train.learner import InpaintLearner, inpaint_learner
-from .train.losses import InpaintLoss, Perceptual, PixelL1, PixelMSE, Term
+from .train.losses import InpaintLoss, Perceptual, PixelL1, PixelMSE, Term, full_loss
 from .train.run import train_recipe
 from .train.settings import AdversarialSettings, Settings

@@ -1,10 +1,11 @@
-"What many tests share: a folder of tiny photographs, and models and learners small enough to train in a moment"
+"What many tests share: tiny photographs, and models and learners that train in a moment"
 import os
 import signal
 
 import torch
 
-if not torch.cuda.is_available(): os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton
+# before anything imports triton
+if not torch.cuda.is_available(): os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # ruff: noqa: E402
 import matplotlib
@@ -23,7 +24,8 @@ from fastinpaint.train.learner import inpaint_learner
 
 torch.set_num_threads(1)
 matplotlib.use("Agg")
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and some tests send it
+# a shell's background jobs ignore it, and some tests send it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -58,10 +60,11 @@ def tiny_lama():
 @pytest.fixture
 def tiny_learner(photos, tmp_path, tiny_lama):
     "Makes a learner on 32-pixel crops: three batches of two an epoch, one to validate"
-    def make(*cbs, loss=None, wd=0., seed=0, size=32, augment=False, num_workers=0, steps=3, splitter=params, **kwargs):
+    def make(*cbs, loss=None, wd=0., seed=0, size=32, augment=False, num_workers=0, steps=3,
+             splitter=params, **kwargs):
         set_seed(seed)
-        dls = InpaintDataLoaders.from_folder(photos, "center", size, 2, valid=.25, seed=seed, steps=steps, augment=augment,
-                                             num_workers=num_workers, device="cpu")
+        dls = InpaintDataLoaders.from_folder(photos, "center", size, 2, valid=.25, seed=seed, steps=steps,
+                                             augment=augment, num_workers=num_workers, device="cpu")
         return inpaint_learner(dls, tiny_lama(**kwargs), loss, [HoleL1()], cbs, lr=1e-2, wd=wd,
                                path=tmp_path, splitter=splitter)
     return make

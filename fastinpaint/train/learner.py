@@ -1,5 +1,5 @@
 "From data and a model to a Learner"
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 
 import fastai.callback.schedule  # noqa: F401 - gives the Learner fit_one_cycle and lr_find
@@ -14,17 +14,14 @@ from ..judge.metrics import default_metrics
 from ..judge.show import show_latent_damage
 from .callback.fit import FitCallback
 from .callback.terms import LossTerms
-from .log import StepLog
 from .losses import InpaintLoss, PixelL1
-from .step import Step
+from .step import Step, StepLog
 
 
 class InpaintLearner(Learner):
-    """A fastai `Learner` whose loss reads a `Step`, and whose `FitCallback`s are undone however a
-    fit ends.
+    """A fastai `Learner` whose loss reads a `Step`, and whose `FitCallback`s are undone however a fit ends.
 
-    Its use is fastai's. All private parts of fastai's Learner that the package depends on are
-    overridden here: `_with_events`, `_do_fit`, `_split` and `_do_one_batch`.
+    It overrides all private parts of fastai's Learner that the package depends on.
     """
     def __init__(self, *args, **kwargs):
         self.step = None              # the `Step` at hand
@@ -36,15 +33,8 @@ class InpaintLearner(Learner):
         self.forward_context = nullcontext  # of forward pass and loss, such as autocast
         super().__init__(*args, **kwargs)
 
-    def fit(self, n_epoch, *args, **kwargs):
-        "As fastai's"
-        self.first_epoch = 0
-        with ExitStack() as self._contexts: super().fit(n_epoch, *args, **kwargs)
-
     def inpaint(self, image, mask, **options):
-        """`image` with the hole of `mask` filled, a `PIL.Image`: `Inpainter.__call__` with the
-        Learner's model
-        """
+        "The `PIL.Image` that `Inpainter.__call__` makes of these with the Learner's model"
         return Inpainter(self.model)(image, mask, **options)
 
     show_latent_damage = show_latent_damage
@@ -53,27 +43,28 @@ class InpaintLearner(Learner):
     def finding_lr(self): return hasattr(self, "lr_finder")
 
     def _with_events(self, f, event_type, ex, *args, **kwargs):
-        if event_type == "fit": self._begin_fit()  # all of its callbacks are known by now
-        super()._with_events(f, event_type, ex, *args, **kwargs)
+        # all callbacks of a fit are known by now
+        with self._fit_contexts() if event_type == "fit" else nullcontext():
+            super()._with_events(f, event_type, ex, *args, **kwargs)
 
-    def _begin_fit(self):
-        self._contexts.callback(self._end_fit)
+    @contextmanager
+    def _fit_contexts(self):
         found = [cb for cb in self.cbs.sorted("order") if isinstance(cb, FitCallback)]
         self.fit_callbacks = [cb for cb in found if cb.in_lr_find or not self.finding_lr]
-        terms = self.loss_func.terms
-        for cb in self.fit_callbacks: terms = cb.change_terms(terms)
-        self.objective = InpaintLoss(*terms)
-        self._waiting = [*self.fit_callbacks]
+        self.first_epoch, terms = 0, self.loss_func.terms
+        try:
+            for cb in self.fit_callbacks: terms = cb.change_terms(terms)
+            self.objective, self._waiting = InpaintLoss(*terms), [*self.fit_callbacks]
+            with ExitStack() as self._contexts: yield
+        finally:
+            self.fit_callbacks, self._waiting = [], []
+            self.objective, self.forward_context = None, nullcontext
 
     def enter(self, cb):
         "Enter the context of `cb`, once a fit: callbacks of lower order have prepared the model by then"
         if cb not in self._waiting: return  # amid a fit, validation has the same events
         self._waiting.remove(cb)
         self._contexts.enter_context(cb.during_fit())
-
-    def _end_fit(self):
-        self.fit_callbacks, self._waiting = [], []
-        self.objective, self.forward_context = None, nullcontext
 
     def _do_fit(self):
         for epoch in range(self.first_epoch, self.n_epoch):
@@ -96,21 +87,15 @@ class InpaintLearner(Learner):
         if self.training: self._do_grad_opt()
 
 
-def inpaint_learner(
-    dls,            # `InpaintDataLoaders`, or any that give xb = (masked, mask), yb = (image, mask)
-    model,          # `InpaintNet`, such as `lama(control="mask")`
-    loss=None,      # `InpaintLoss`, or one term of it; L1 in pixels by default
-    metrics=None,   # Hole L1, PSNR, SSIM and LPIPS by default
-    cbs=None,       # What makes the method: `FreezeSchedule()`, `LatentLoss()`, …
-    lr=2e-3,        # Default learning rate
-    wd=0.,          # Weight decay
-    **kwargs        # For `Learner`
-):
-    "An `InpaintLearner` with Adam and every loss term in its log"
-    loss = PixelL1() if loss is None else loss
-    if not isinstance(loss, InpaintLoss): loss = InpaintLoss(loss)
+def inpaint_learner(dls, model, loss=None, metrics=None, cbs=None, lr=2e-3, wd=0., **kwargs):
+    """An `InpaintLearner` with Adam and every loss term in its log.
+
+    `dls` give xb = (masked, mask), yb = (image, mask). `loss`, an `InpaintLoss` or one term of it, is L1 in
+    pixels by default; `metrics` are hole L1, PSNR, SSIM and LPIPS. `cbs` make the method: `LatentLoss()`, …
+    """
+    if not isinstance(loss, InpaintLoss): loss = InpaintLoss(loss or PixelL1())
     # the optimizer holds all parameters from the start, also those that a schedule thaws later
     kwargs = dict(opt_func=partial(Adam, sqr_mom=.99, eps=1e-8), splitter=params) | kwargs
-    metrics = default_metrics() if metrics is None else metrics
+    if metrics is None: metrics = default_metrics()
     cbs = [LossTerms(), *(cbs or [])]
     return InpaintLearner(dls, model, loss, metrics=metrics, cbs=cbs, lr=lr, wd=wd, **kwargs)

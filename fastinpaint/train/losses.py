@@ -4,6 +4,7 @@ from torch import nn
 
 from ..core.errors import InputError
 from ..kernels import masked_l1
+from ..models.perceptual import perceptual_network
 
 
 class Term(nn.Module):
@@ -20,18 +21,14 @@ class MaskedL1(Term):
     "L1 with its own weights for `known` and `missing` pixels"
     def __init__(self, weight=1., known=1., missing=1.):
         super().__init__(weight)
-        if min(known, missing) < 0:
-            raise InputError(f"{self.name}: {known=} and {missing=} cannot be negative")
+        if min(known, missing) < 0: raise InputError(f"{self.name}: negative {known=} or {missing=}")
         self.known, self.missing = known, missing
 
     def l1(self, a, b, mask): return masked_l1(a, b, mask, self.known, self.missing)
 
 
 class PixelL1(MaskedL1):
-    """L1 between the raw prediction and the image, before compositing.
-
-    LaMa's full training weighs known pixels 10 and the hole 0, leaving the hole to its other terms.
-    """
+    "L1 between the raw prediction and the image, before compositing"
     name = "pixel_l1"
 
     def forward(self, step): return self.l1(step.prediction, step.image, step.mask)
@@ -55,8 +52,6 @@ class Adversarial(Term):
     "Non-saturating generator loss (Goodfellow et al. 2014) on the discriminator's logits"
     name = "adversarial"
 
-    def __init__(self, weight=10.): super().__init__(weight)
-
     def forward(self, step): return F.softplus(-step.fake_logits).mean()
 
 
@@ -64,17 +59,12 @@ class FeatureMatching(Term):
     "Mean over the discriminator's layers of the squared distance of prediction and image"
     name = "feature_matching"
 
-    def __init__(self, weight=100.): super().__init__(weight)
-
     def forward(self, step):
         return feature_distance(step.fake_features, step.real_features)/len(step.fake_features)
 
 
 class Perceptual(Term):
-    """Sum over the feature maps of `network` of the squared distance (LaMa, § 3.2).
-
-    `network(image)` takes RGB `[B, 3, H, W]` in [0, 1] and gives a list of features.
-    """
+    "Squared distance summed over the list of features of `network`, given images in [0, 1] (LaMa, § 3.2)"
     name = "perceptual"
 
     def __init__(self, network, weight=30.):
@@ -97,10 +87,20 @@ class InpaintLoss(nn.Module):
         super().__init__()
         wrong = [t for t in terms if not isinstance(t, Term)]
         if wrong:
-            raise InputError("a loss is made of terms such as PixelL1() or Perceptual(…), "
-                             f"not of {wrong[0]!r}")
+            raise InputError(f"a loss is made of terms such as PixelL1(), not of {wrong[0]!r}")
         self.terms, self.values = list(terms), {}
 
     def forward(self, step):
         self.values = {term.name: term(step) for term in self.terms}
         return sum(term.weight*self.values[term.name] for term in self.terms)
+
+
+def full_loss(perceptual):
+    """L1 on known pixels and the perceptual term, with the weights of LaMa's paper.
+
+    `perceptual` and errors as of `perceptual_network`. Returns the loss, and the network for settings.json.
+    """
+    network, name = perceptual_network(perceptual)
+    print(f"perceptual term: {name}")
+    terms = [PixelL1(10., known=1., missing=0.), *([Perceptual(network)] if network else [])]
+    return InpaintLoss(*terms), {"perceptual_network": name}

@@ -3,7 +3,6 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import fastai.callback.schedule  # noqa: F401 - gives the Learner fit_one_cycle
 import matplotlib.pyplot as plt
 from fastai.callback.channelslast import ChannelsLast
 from fastai.torch_core import set_seed
@@ -29,19 +28,13 @@ FILES = {"the model": "model.safetensors", "losses and metrics": "metrics.csv",
          "what it was made with": "settings.json"}
 
 
-def train_recipe(
-    name,         # of the recipe: its runs' folder in `settings.out`, and their W&B name
-    settings,     # `Settings`
-    model,        # makes the model from `width`, `blocks`, `linear`, `prefill`, `autoencoder`
-    cbs=(),       # callbacks that make the method
-    loss=None,    # `InpaintLoss`, or one term of it; L1 in pixels by default
-    chosen=None,  # what else the recipe decided on, for settings.json
-):
-    """Train a recipe, write the model and `FILES` to `out/name`, and return the Learner.
+def train_recipe(name, settings, model, cbs=(), loss=None, chosen=None):
+    """Train a recipe, write `FILES` to the folder `name` in `settings.out`, and return the Learner.
 
-    Ctrl-C ends training early: the model is saved as it stands, KeyboardInterrupt says where, and
-    `resume` continues from the last whole epoch. Raises Diverged where a loss is NaN or infinite,
-    and InputError where settings do not fit, or are not those of the run to resume.
+    `model` makes a network from `width`, `blocks`, `linear`, `prefill` and `autoencoder`; `cbs` make the
+    method; `loss` is that of `inpaint_learner`; `chosen`, what else was decided on, goes to settings.json.
+    Ctrl-C ends training early and saves the model; `resume` continues from the last whole epoch. Raises
+    Diverged where a loss is not finite, InputError where settings do not fit, or not the run to resume.
     """
     folder, device = Path(settings.out)/name, choose_device(settings.device)
     about = dict(recipe=name) | asdict(settings) | (chosen or {})
@@ -75,15 +68,14 @@ def check_settings(file, settings):
 
 
 def _loaders(settings, device):
-    steps, epochs, workers = settings.steps, settings.epochs, settings.workers
+    epochs, workers = settings.epochs, settings.workers
     if epochs < 1: raise InputError(f"--epochs {epochs}: a run has at least one")
     # beside the training itself a CPU has no cores to spare: workers only get in its way
     if workers < 0: workers = 0 if device.type == "cpu" else None
     return InpaintDataLoaders.from_folder(
         named_data(settings.data), settings.masks, settings.size, settings.bs,
-        valid=_fraction(settings.valid), seed=settings.seed, augment=settings.augment,
-        steps=-(-steps//epochs) if steps else None, invert=settings.invert,
-        num_workers=workers, device=device)
+        valid=_fraction(settings.valid), seed=settings.seed, augment=settings.augment, invert=settings.invert,
+        steps=-(-settings.steps//epochs) or None, num_workers=workers, device=device)
 
 
 def _fraction(valid):
@@ -101,23 +93,21 @@ def _callbacks(settings, folder, about):
     if settings.wandb != "disabled":
         from .callback.tracking import WandbTracking  # takes a second to import
         mode = None if settings.wandb == "auto" else settings.wandb
-        cbs.append(WandbTracking(settings.project, mode, about, about["recipe"], folder,
-                                 settings.log_model))
+        cbs.append(WandbTracking(settings.project, mode, about, about["recipe"], folder, settings.log_model))
     return cbs
 
 
 def _fit(learn, settings, folder):
     "One cycle, after which the model is saved; after Ctrl-C as well"
-    weights, checkpoint = folder/"model.safetensors", folder/"checkpoint.pt"
+    weights = folder/"model.safetensors"
     try: learn.fit_one_cycle(settings.epochs, settings.lr)
     except FloatingPointError as error:
-        raise Diverged(f"{error}. {checkpoint} is as it was after the last whole epoch; "
+        raise Diverged(f"{error}. {folder/'checkpoint.pt'} is as it was after the last whole epoch; "
                        "a smaller --lr may help.") from error
     except KeyboardInterrupt:
         save_model(learn, weights)
         epoch = getattr(learn, "epoch", 0)  # before the first one begins, there is none
         how = (f"--resume goes on after epoch {epoch - 1}" if epoch else
                "without a whole epoch nothing to resume")
-        stands = f"the model as it stands in epoch {epoch} is in {weights}"
-        raise KeyboardInterrupt(f"{stands}; {how}") from None
+        raise KeyboardInterrupt(f"the model as it stands in epoch {epoch} is in {weights}; {how}") from None
     save_model(learn, weights)

@@ -8,8 +8,7 @@ from ..core.settings import flag, setting
 class Settings:
     "Settings of a run; a recipe with flags or defaults of its own takes a subclass"
     data: str = setting("sample", "Photographs: a folder, or sample, pets, imagenette")
-    masks: str = setting(
-        "train", "Holes: train, thin, medium, thick, center, outpaint, a folder, or pool:FOLDER")
+    masks: str = setting("train", "Holes: train, thin, medium, thick, center, outpaint, folder, pool:FOLDER")
     invert: bool = flag(False, "In mask files, 0 or black is the hole")
     valid: str = setting("", "Validation: a folder or a fraction; else valid/ in the data, or 0.1")
     augment: bool = flag(True, "Turn, warp and recolour training photographs")
@@ -38,8 +37,7 @@ class Settings:
 @dataclass(kw_only=True)
 class AdversarialSettings(Settings):
     "Settings of the recipes that train with all of LaMa's losses"
-    perceptual: str = flag(
-        "auto", "Perceptual network: auto, imagenet, vgg, none, or a file of ADE20K weights")
+    perceptual: str = flag("auto", "Perceptual network: auto, imagenet, vgg, none, a file of ADE20K weights")
     r1_every: int = flag(1, "Steps between two R1 penalties")
     lr_d: float = flag(1e-4, "Learning rate of the discriminator")
     lr: float = flag(1e-3, "Highest learning rate of the one-cycle schedule")

@@ -1,4 +1,5 @@
-"What is known of one training step"
+"What is known of a training step, and what steps report"
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -6,11 +7,7 @@ from torch import Tensor
 
 @dataclass
 class Step:
-    """One batch on its way through a step, as the loss terms read it.
-
-    The learner fills in what every method has, `LatentLoss` and `AdversarialTraining` what their
-    own terms read.
-    """
+    "One batch as the loss terms read it; `LatentLoss` and `AdversarialTraining` fill in what theirs read"
     image: Tensor                       # `[B, 3, H, W]` in [0, 1]
     mask: Tensor                        # `[B, 1, H, W]`, 1 in the hole
     prediction: Tensor | None = None    # Raw `[B, 3, H, W]`; the latent where the decoder rests
@@ -21,3 +18,25 @@ class Step:
     fake_logits: Tensor | None = None   # The same of the prediction
     real_features: list = field(default_factory=list)  # Its features of the image, layer by layer
     fake_features: list = field(default_factory=list)  # The same of the prediction
+
+
+class Scalars:
+    "Named scalars: `last`, those of the last step, and their means since `reset`"
+    def __init__(self): self.reset()
+
+    def reset(self): self.last, self._sums, self._counts = {}, defaultdict(float), Counter()
+
+    def write(self, values):
+        "Take in one step's `values`, name → detached scalar"
+        self.last |= values
+        self._counts.update(values.keys())
+        for k, v in values.items(): self._sums[k] = self._sums[k] + v
+
+    def means(self): return {k: float(v)/self._counts[k] for k, v in self._sums.items()}
+
+
+class StepLog:
+    "The unweighted loss `terms` of training steps, and their `health`: all else worth watching"
+    def __init__(self): self.terms, self.health = Scalars(), Scalars()
+
+    def reset(self): self.terms.reset(), self.health.reset()

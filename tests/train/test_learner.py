@@ -66,7 +66,8 @@ def test_the_optimizer_holds_what_a_schedule_thaws_later(tiny_learner):
 
 def test_lr_find_leaves_the_learner_as_it_was(tiny_learner, tmp_path, state_of, same):
     cbs = [FreezeSchedule(), LatentLoss(1e-2, pixel=True), AdversarialTraining(PatchGAN(2, 2)), EMA(.9),
-           History(tmp_path/"metrics.csv"), Checkpoint(tmp_path/"checkpoint.pt"), StepTimes(tmp_path/"step.json")]
+           History(tmp_path/"metrics.csv"), Checkpoint(tmp_path/"checkpoint.pt"),
+           StepTimes(tmp_path/"step.json")]
     learn = tiny_learner(*cbs, control="mask")
     before = state_of(learn.model), deepcopy(learn.adversarial_training.state_dict())
     assert learn.lr_find(num_it=8, show_plot=False).valley > 0
@@ -88,7 +89,8 @@ def test_lr_find_does_not_use_up_a_resume(tiny_learner, interrupted, tmp_path, s
     assert len(resumed.recorder.values) == 1 and same(state_of(resumed.model), state_of(whole.model))
 
 
-@pytest.mark.parametrize("callback", [Checkpoint, History, EMA, LatentLoss, FreezeSchedule, BFloat16, StepTimes])
+@pytest.mark.parametrize("callback", [
+    Checkpoint, History, EMA, LatentLoss, FreezeSchedule, BFloat16, StepTimes])
 def test_any_callback_can_be_removed_between_fits(tiny_learner, tmp_path, callback):
     learn = tiny_learner(FreezeSchedule(), LatentLoss(), EMA(.9), BFloat16(), StepTimes(tmp_path/"step.json"),
                          History(tmp_path/"metrics.csv"), Checkpoint(tmp_path/"checkpoint.pt"))
@@ -119,8 +121,9 @@ def test_half_precision_of_fastai(tiny_learner):
 
 
 def test_callbacks_of_fastai(tiny_learner, tmp_path):
-    learn = tiny_learner(FreezeSchedule(), LatentLoss(), CSVLogger("log.csv"), SaveModelCallback("train_latent_l1"),
-                         EarlyStoppingCallback("valid_loss", min_delta=1e9, patience=1), GradientAccumulation(4))
+    stop = EarlyStoppingCallback("valid_loss", min_delta=1e9, patience=1)
+    learn = tiny_learner(FreezeSchedule(), LatentLoss(), CSVLogger("log.csv"),
+                         SaveModelCallback("train_latent_l1"), stop, GradientAccumulation(4))
     learn.fit(9)
     assert (tmp_path/"models/model.pth").is_file() and learn.epoch == 1  # without a gain of 1e9 it stops
     header, *rows = (tmp_path/"log.csv").read_text().splitlines()

@@ -9,6 +9,7 @@ from fastinpaint.train.losses import (
     Perceptual,
     PixelL1,
     PixelMSE,
+    full_loss,
 )
 from fastinpaint.train.step import Step
 
@@ -37,8 +38,9 @@ def test_the_loss_is_the_weighted_sum_and_remembers_its_terms(batch):
     assert torch.equal(loss.values["pixel_l1"], l1) and torch.equal(loss.values["pixel_mse"], mse)
 
 
-@pytest.mark.parametrize("make", [lambda: PixelMSE(-1), lambda: PixelL1(known=-1), lambda: MaskedL1(missing=-.1),
-                                  lambda: Adversarial(-1), lambda: FeatureMatching(-1), lambda: Perceptual(None, -1)])
+@pytest.mark.parametrize("make", [
+    lambda: PixelMSE(-1), lambda: PixelL1(known=-1), lambda: MaskedL1(missing=-.1), lambda: Adversarial(-1),
+    lambda: FeatureMatching(-1), lambda: Perceptual(None, -1)])
 def test_negative_weights_are_refused(make):
     with pytest.raises(ValueError, match="negative"): make()
 
@@ -52,3 +54,28 @@ def test_the_perceptual_term_sums_over_feature_maps(batch):
     assert torch.allclose(value, error.mean() + 4*error[..., ::2, ::2].mean())
     value.backward()
     assert pred.grad.any() and image.grad is None
+
+
+# LaMa's full loss
+
+def test_pixels_count_outside_the_hole_alone_ten_times(half):
+    image, mask = half
+    loss, chosen = full_loss("none")
+    assert chosen == {"perceptual_network": "none"}
+    assert loss(Step(image, mask, prediction=image + mask)) == 0
+    known = loss(Step(image, mask, prediction=image + (1 - mask))).item()
+    assert known == pytest.approx(10*(1 - mask).mean().item()) and known > 1
+
+
+class Features(torch.nn.Module):
+    def forward(self, x): return [x, 2*x]
+
+
+def test_the_perceptual_term_is_there_where_a_network_is_found(monkeypatch):
+    monkeypatch.setattr("fastinpaint.train.losses.perceptual_network",
+                        lambda name: (Features(), f"{name} of a test"))
+    loss, chosen = full_loss("vgg")
+    image = torch.zeros(1, 3, 8, 8)
+    assert chosen == {"perceptual_network": "vgg of a test"}
+    step = Step(image, torch.ones(1, 1, 8, 8), prediction=image + 1)
+    assert loss(step).item() == pytest.approx(30*(1 + 4))

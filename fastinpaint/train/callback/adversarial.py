@@ -5,7 +5,6 @@ from copy import deepcopy
 import torch
 import torch.nn.functional as F
 from fastai.callback.core import CancelBackwardException
-from fastai.torch_core import find_bs
 from torch.nn.utils import clip_grad_norm_
 
 from ...core.errors import InputError
@@ -17,34 +16,24 @@ from .fit import FitCallback
 class AdversarialTraining(FitCallback):
     """Train a discriminator beside the model, and add its opinion to the model's loss.
 
-    Both learn from every batch: the model from the adversarial and the feature-matching term, the
-    discriminator from the non-saturating loss and the R1 penalty on real images. Inside the hole,
-    patches of the prediction count as fake, outside as real (the mask, resized). Prediction and
-    image pass through the discriminator once each, for both losses; gradients are taken for one
-    network at a time, so neither's step sees the other's. The discriminator judges predictions from
-    before the model's step. R1 runs in float32 inside autocast. Discriminator and its optimizer are
-    part of a `Checkpoint`; losses, logits and gradient norms are written to the `StepLog`.
-
-    Raises InputError for negative weights, and where predictions are no images (`LatentLoss` needs
-    `pixel=True`); Diverged where the discriminator's loss is not finite.
+    `discriminator` makes logits and features of images: by default a `PatchGAN` as wide as the model. It
+    learns, by an Adam of rate `lr`, from the non-saturating loss and from `r1` times the R1 penalty on real
+    images, every `r1_every` steps and then so many times larger, in float32. The model learns from terms of
+    weight `weight` and `feature_matching`. Prediction and image pass through the discriminator once each,
+    for both networks' losses, before the model's step; each gradient is taken for one network's parameters
+    alone, and its norm is at most `clip`, None for any. Raises InputError for negative weights, and where
+    predictions are no images; Diverged where the discriminator's loss is not finite.
     """
     order = 30  # after autocast's casts (10) and GradientAccumulation (6); before LossTerms (40)
 
-    def __init__(self,
-        discriminator=None,     # Image to logits and features; a `PatchGAN` as wide as the model
-        weight=10.,             # Of the adversarial term
-        feature_matching=100.,  # Of the feature-matching term
-        r1=1e-3,                # Coefficient of the R1 penalty
-        r1_every=1,             # Steps between two penalties, each then so many times larger
-        lr=1e-4,                # Of the discriminator's Adam
-        clip=1.,                # Largest gradient norm of each network, None for any
-    ):
+    def __init__(self, discriminator=None, weight=10., feature_matching=100., r1=1e-3, r1_every=1, lr=1e-4,
+                 clip=1.):
         if r1 < 0 or r1_every < 1:
             raise InputError(f"the R1 penalty has {r1=}, at least 0, and {r1_every=}, at least 1")
-        self.discriminator, self.lr_d, self.clip = discriminator, lr, clip
-        self.r1, self.r1_every = r1, r1_every
+        self.discriminator, self.lr_d, self.r1, self.r1_every = discriminator, lr, r1, r1_every
+        self.clip = float("inf") if clip is None else clip
         self.terms = [Adversarial(weight), FeatureMatching(feature_matching)]
-        self.opt_d, self.steps, self.health = None, 0, {}
+        self.steps, self.health = 0, {}
 
     def after_create(self):
         if self.discriminator is None: self.discriminator = PatchGAN(self.model.config["width"])
@@ -63,9 +52,8 @@ class AdversarialTraining(FitCallback):
         if not self.in_fit: return
         step = self.learn.step
         if self.pred.shape != step.image.shape:
-            raise InputError(f"adversarial training judges images {list(step.image.shape)}, the "
-                             f"model predicts {list(self.pred.shape)}: keep the decoder in "
-                             "training, as LatentLoss(pixel=True) does")
+            raise InputError(f"the discriminator judges images, the model predicts {list(self.pred.shape)}: "
+                             "keep the decoder in training, as LatentLoss(pixel=True) does")
         self.penalised = self.training and self.r1 > 0 and self.steps % self.r1_every == 0
         self.real_image = step.image.detach().requires_grad_(self.penalised)
         self.discriminator.train(self.training)
@@ -78,7 +66,7 @@ class AdversarialTraining(FitCallback):
         self.learn.loss_grad.backward(inputs=trained, retain_graph=True)
         loss = self._discriminator_loss()
         accumulated = getattr(self.learn, "gradient_accumulation", None)
-        scale = find_bs(self.yb)/accumulated.n_acc if accumulated else 1
+        scale = len(self.real_image)/accumulated.n_acc if accumulated else 1
         (loss*scale).backward(inputs=list(self.discriminator.parameters()))
         raise CancelBackwardException
 
@@ -99,26 +87,24 @@ class AdversarialTraining(FitCallback):
         with torch.autocast(self.real_image.device.type, enabled=False):
             return r1_penalty(self.discriminator(self.real_image)[0], self.real_image)
 
-    def before_step(self):
-        # after GradientAccumulation has let the step happen
-        limit = float("inf") if self.clip is None else self.clip
+    def before_step(self):  # after GradientAccumulation has let the step happen
         for name, network in ("generator", self.model), ("discriminator", self.discriminator):
-            self.health[f"grad_norm_{name}"] = clip_grad_norm_(network.parameters(), limit)
+            self.health[f"grad_norm_{name}"] = clip_grad_norm_(network.parameters(), self.clip)
 
     def after_step(self):
         self.opt_d.step()
         self.opt_d.zero_grad()
         self.steps += 1
 
+    def before_train(self): self.opt_d.zero_grad()  # of an interrupted batch
+
     def after_batch(self):
         if self.training: self.step_log.health.write(self.health)
         self.real_image = None
 
-    def before_train(self): self.opt_d.zero_grad()  # of an interrupted batch
-
     def state_dict(self):
-        networks = dict(discriminator=self.discriminator, optimizer=self.opt_d)
-        return {k: v.state_dict() for k, v in networks.items()} | {"steps": self.steps}
+        return {"discriminator": self.discriminator.state_dict(), "optimizer": self.opt_d.state_dict(),
+                "steps": self.steps}
 
     def load_state_dict(self, state):
         self.discriminator.load_state_dict(state["discriminator"])
@@ -127,11 +113,7 @@ class AdversarialTraining(FitCallback):
 
 
 def discriminator_losses(real, fake, hole):
-    """Non-saturating losses of the logits of images and of predictions, all `[B, 1, h, w]`.
-
-    Patches of the prediction are fake where `hole`, the mask resized by nearest neighbour, is 1,
-    and real elsewhere.
-    """
+    "Of logits `[B, 1, h, w]`, non-saturating: patches of predictions are fake where the resized `hole` is 1"
     return {"real": F.softplus(-real).mean(),
             "fake": (hole*F.softplus(fake) + (1 - hole)*F.softplus(-fake)).mean()}
 

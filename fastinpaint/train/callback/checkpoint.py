@@ -13,14 +13,11 @@ from .fit import FitCallback
 
 
 class Checkpoint(FitCallback):
-    """After every epoch, save all that the next one depends on to `path`; with `resume`, the next
-    fit begins there.
+    """After every epoch, save all that the next one depends on to `path`; `resume` begins the next fit there.
 
-    Model, optimizer, random state, the position in the schedule and the state of every callback
-    that has `state_dict` are kept, so that on a CPU a resumed run ends with the very bits of an
-    uninterrupted one. The file is replaced whole or not at all, and read with `weights_only=True`.
-    Resuming raises MissingFile without a checkpoint, and InputError if it belongs to another model,
-    other callbacks or another number of epochs.
+    With model, optimizer, random state and every callback's `state_dict`, a resumed run on a CPU ends with
+    the bits of an uninterrupted one. The file is replaced whole or not at all. Resuming raises MissingFile
+    without a checkpoint, and InputError for another model, other callbacks or another number of epochs.
     """
     order = 90  # last: nothing draws random numbers between the saved state and the next epoch
     in_lr_find = False
@@ -31,8 +28,7 @@ class Checkpoint(FitCallback):
             raise MissingFile(f"nothing to resume: no checkpoint at {self.path.absolute()}")
 
     def before_fit(self):
-        # fastai's own `start_epoch` walks through the epochs it skips and logs an empty row for
-        # each
+        # fastai's own `start_epoch` walks through skipped epochs and logs an empty row for each
         if not (self.resume and self.in_fit): return
         self.learn.first_epoch, self.resume = self._restore(), False
         bar = getattr(getattr(self.learn, "progress", None), "mbar", None)
@@ -43,7 +39,7 @@ class Checkpoint(FitCallback):
             "epoch": self.epoch + 1, "n_epoch": self.n_epoch, "train_iter": self.train_iter,
             "model": self.model.state_dict(), "optimizer": self.opt.state_dict(),
             "smooth_loss": (self.recorder.smooth_loss.count, self.recorder.smooth_loss.val),
-            "callbacks": {cb.name: cb.state_dict() for cb in self._stateful()},
+            "callbacks": {name: cb.state_dict() for name, cb in self._stateful().items()},
             "random": self._random_state(),
         }
         buffer = BytesIO()  # written whole, so that a full disk is met by `replacing`
@@ -54,35 +50,32 @@ class Checkpoint(FitCallback):
         "Take over the saved state; returns the epoch to go on with"
         device = next(self.model.parameters()).device
         state = torch.load(self.path, map_location=device, weights_only=True)
-        callbacks = {cb.name: cb for cb in self._stateful()}
-        self._check(state, callbacks)
+        self._check(state)
         self.model.load_state_dict(state["model"])
         self.opt.load_state_dict(state["optimizer"] | {"hypers": L(state["optimizer"]["hypers"])})
         self.recorder.smooth_loss.count, self.recorder.smooth_loss.val = state["smooth_loss"]
-        for name, cb in callbacks.items(): cb.load_state_dict(state["callbacks"][name])
+        for name, cb in self._stateful().items(): cb.load_state_dict(state["callbacks"][name])
         self.learn.train_iter = state["train_iter"]
         self._set_random_state(state["random"])
         return state["epoch"]
 
-    def _check(self, state, callbacks):
+    def _check(self, state):
         if state["n_epoch"] != self.n_epoch:
-            raise InputError(f"{self.path} belongs to a run of {state['n_epoch']} epochs, "
-                             f"not {self.n_epoch}")
+            raise InputError(f"{self.path} belongs to a run of {state['n_epoch']} epochs, not {self.n_epoch}")
         theirs, ours = ([(k, v.shape) for k, v in weights.items()]
                         for weights in (state["model"], self.model.state_dict()))
         if theirs != ours: raise InputError(f"{self.path} belongs to another model")
-        theirs = state["callbacks"]
-        if theirs.keys() != callbacks.keys():
+        theirs, ours = state["callbacks"], self._stateful()
+        if theirs.keys() != ours.keys():
             raise InputError(f"{self.path} belongs to a run with the callbacks "
-                             f"{', '.join(theirs)}, not {', '.join(callbacks)}")
+                             f"{', '.join(theirs)}, not {', '.join(ours)}")
 
     def _stateful(self):
         # asked of the type: a callback without the method passes on the model's
-        return [cb for cb in self.learn.cbs if hasattr(type(cb), "state_dict")]
+        return {cb.name: cb for cb in self.learn.cbs if hasattr(type(cb), "state_dict")}
 
     def _random_state(self):
-        _, numpy_key, numpy_position, *_ = np.random.get_state()
-        return {"python": random.getstate(), "numpy": (numpy_key.tolist(), numpy_position),
+        return {"python": random.getstate(), "numpy": np.random.get_state()[1:],
                 "torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all(),
                 "loaders": [(o.rng.getstate(), getattr(o, "drawn", 0)) for o in self.dls.loaders]}
 
@@ -98,11 +91,9 @@ class Checkpoint(FitCallback):
 
 
 def _data(x):
-    """`x` in the types alone that `weights_only` reads: no NumPy numbers, tensor subclasses or
-    fastcore lists
-    """
+    "`x` without NumPy's types, tensor subclasses and fastcore's lists, which `weights_only` does not read"
     if isinstance(x, torch.Tensor): return x.as_subclass(torch.Tensor)
-    if isinstance(x, np.generic): return x.item()
+    if isinstance(x, np.generic | np.ndarray): return x.tolist()
     if isinstance(x, dict): return {k: _data(v) for k, v in x.items()}
     if isinstance(x, L): return [_data(o) for o in x]
     return type(x)(_data(o) for o in x) if isinstance(x, list | tuple) else x

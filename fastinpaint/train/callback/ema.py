@@ -8,12 +8,10 @@ from .fit import FitCallback
 
 
 class EMA(FitCallback):
-    """Exponential moving average of the model's weights, evaluated in place of them, and the
-    model's when a fit ends.
+    """Exponential moving average of the weights, evaluated in place of them, and the model's when a fit ends.
 
-    After every step `average ← decay·average + (1 - decay)·weights`, BatchNorm statistics included.
-    While it is young the average forgets faster: `decay` is at most (1 + steps)/(10 + steps). An
-    interrupted fit ends with the average, too. Raises InputError for a decay outside [0, 1).
+    After every step `average ← decay·average + (1 - decay)·weights`, BatchNorm statistics included,
+    where `decay` is at most (1 + steps)/(10 + steps). Raises InputError for a decay outside [0, 1).
     """
     order = 70  # after what changes the weights; before Checkpoint (90), which wants the trained
     in_lr_find = False
@@ -25,7 +23,9 @@ class EMA(FitCallback):
     @contextmanager
     def during_fit(self):
         try: yield
-        finally: self._finish()
+        finally:
+            self._swap(True)
+            self.average, self.steps, self.swapped = None, 0, False
 
     def before_train(self):
         if self.in_fit and self.average is None: self.average = self._copy()
@@ -35,32 +35,21 @@ class EMA(FitCallback):
         if not self.in_fit: return
         self.steps += 1
         decay = min(self.decay, (1 + self.steps)/(10 + self.steps))
-        for k, v in self._weights().items(): self.average[k].lerp_(v, 1 - decay)
+        for k, v in self._weights(): self.average[k].lerp_(v, 1 - decay)
 
     def before_validate(self): self._swap(True)
     def after_validate(self): self._swap(False)
 
-    def _finish(self):
-        "Make the average the model"
-        self._swap(False)
-        if self.average is not None: self._load(self.average)
-        self.average, self.steps = None, 0
-
-    @torch.no_grad()
     def _swap(self, averaged):
         "Exchange weights and average, unless they are where they should be"
         if self.average is None or averaged == self.swapped: return
         before = self._copy()
-        self._load(self.average)
+        self.model.load_state_dict(self.average, strict=False)
         self.average, self.swapped = before, averaged
 
-    def _weights(self):
-        return {k: v for k, v in self.model.state_dict().items() if v.is_floating_point()}
+    def _weights(self): return ((k, v) for k, v in self.model.state_dict().items() if v.is_floating_point())
 
-    def _copy(self): return {k: v.clone() for k, v in self._weights().items()}
-
-    def _load(self, weights): self.model.load_state_dict(weights, strict=False)
+    def _copy(self): return {k: v.clone() for k, v in self._weights()}
 
     def state_dict(self): return {"average": self.average, "steps": self.steps}
-
     def load_state_dict(self, state): self.average, self.steps = state["average"], state["steps"]

@@ -8,28 +8,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ...core.errors import InputError
 from .fit import FitCallback
 
-WHOLE_RUN = (0., 1.)
-
 
 class FreezeSchedule(FitCallback):
-    """Freeze parts of the model from one fraction of training to another.
+    """Freeze parts of the model from one fraction of training to another; by default always.
 
-    `FreezeSchedule()` freezes encoder and decoder for the whole run (thesis, Table 5.1);
-    `decoder=(0, .8)` thaws the decoder for the last fifth. Frozen means: no gradients, no step of
-    the optimizer (its momentum included) and BatchNorm in eval mode, even after `unfreeze`.
-    Raises InputError for a module that the model does not have or a span outside [0, 1].
+    `decoder=(0, .8)` thaws the decoder for the last fifth, None does not freeze it; `parts` are other modules
+    by name, "." written as "__". What `keep` names, or patterns such as "encoder.stages.0.*", trains inside
+    frozen parts. Frozen means: no gradients, no step of the optimizer (its momentum included) and BatchNorm
+    in eval mode, even after `unfreeze`. Raises InputError for unknown modules or spans outside [0, 1].
     """
     order = -5  # right after TrainEvalCallback (-10), which puts the whole model into training mode
 
-    def __init__(self,
-        encoder=WHOLE_RUN, # The fractions of training between which it is frozen, or None
-        decoder=WHOLE_RUN, # The same for the decoder
-        keep=(),           # What trains inside frozen parts: names, or patterns ("encoder.stages.0.*")
-        **parts            # Fractions for other modules by name, "." written as "__"
-    ):
+    def __init__(self, encoder=(0, 1), decoder=(0, 1), keep=(), **parts):
         spans = dict(encoder=encoder, decoder=decoder, **parts)
-        spans = {k.replace("__", "."): v for k, v in spans.items()}
-        self.spans = {k: v for k, v in spans.items() if v is not None}
+        self.spans = {k.replace("__", "."): v for k, v in spans.items() if v is not None}
         self.keep = [keep] if isinstance(keep, str) else list(keep)
         for name, (start, stop) in self.spans.items():
             if not 0 <= start <= stop <= 1:
@@ -38,12 +30,12 @@ class FreezeSchedule(FitCallback):
     @contextmanager
     def during_fit(self):
         names = [name for name, _ in self.model.named_modules()]
-        self.kept = {pattern: fnmatch.filter(names, pattern) for pattern in self.keep}
-        missing = [k for k in self.spans if k not in names]
-        missing += [k for k, found in self.kept.items() if not found]
+        kept = {pattern: fnmatch.filter(names, pattern) for pattern in self.keep}
+        missing = [k for k in self.spans if k not in names] + [k for k, found in kept.items() if not found]
         if missing:
             raise InputError(f"the model has no module {', '.join(missing)}; its parts are "
                              f"{', '.join(k for k, _ in self.model.named_children())}")
+        self.kept = [*chain(*kept.values())]
         try: yield
         finally:
             for name in self.spans: self.model.get_submodule(name).requires_grad_(True)
@@ -52,15 +44,11 @@ class FreezeSchedule(FitCallback):
 
     def before_batch(self):
         if not self.training: return
-        now = self.pct_train
-        frozen = {k for k, (start, stop) in self.spans.items() if start <= now < stop}
-        if frozen != self.frozen:
-            self.frozen = frozen
-            self._apply()
-
-    def _apply(self):
-        for name in self.spans: _set_frozen(self.model.get_submodule(name), name in self.frozen)
-        for name in chain(*self.kept.values()): _set_frozen(self.model.get_submodule(name), False)
+        frozen = {k for k, (start, stop) in self.spans.items() if start <= self.pct_train < stop}
+        if frozen == self.frozen: return
+        self.frozen = frozen
+        for name in self.spans: _set_frozen(self.model.get_submodule(name), name in frozen)
+        for name in self.kept: _set_frozen(self.model.get_submodule(name), False)
 
 
 def _set_frozen(module, frozen):

@@ -6,24 +6,19 @@ from .fit import FitCallback
 
 
 class History(FitCallback):
-    """Writes every epoch's losses and metrics to the CSV file `path`, whole each time; rows of a
-    resumed run stay
-    """
+    "Writes every epoch's losses and metrics to the CSV file `path`; rows of a resumed run stay"
     order = 80  # before Checkpoint, whose file takes the rows along
     in_lr_find = False
 
     def __init__(self, path): self.path, self.rows = Path(path), []
 
     def after_trained_epoch(self):
-        row = dict(zip(self.recorder.metric_names, map(_plain, self.recorder.log), strict=True))
+        values = [v if isinstance(v, int | float) else str(v) for v in self.recorder.log]
+        row = dict(zip(self.recorder.metric_names, values, strict=True))
         self.rows.append(row | self.step_log.health.means())
         names = list(self.rows[0])
         table = [names, *([str(row.get(k, "")) for k in names] for row in self.rows)]
         with replacing(self.path) as f: f.write("".join(",".join(o) + "\n" for o in table).encode())
 
     def state_dict(self): return {"rows": self.rows}
-
     def load_state_dict(self, state): self.rows = state["rows"]
-
-
-def _plain(value): return value if isinstance(value, int | float) else str(value)

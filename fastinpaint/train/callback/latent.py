@@ -9,20 +9,13 @@ from .fit import FitCallback
 
 
 class LatentLoss(FitCallback):
-    """L1 between the refined latent and the encoder's latent of the image, `|refine(E(masked,
-    mask)) - E(image)|`.
+    """L1 of the weight `weight` between the refined latent and the encoder's latent of the image.
 
-    In place of the Learner's pixel terms, or with `pixel=True` added to them. Without pixel terms
-    the decoder does not run in training at all; validation decodes, for the metrics. `known` and
-    `missing` weigh latent pixels by how much hole lies behind them. The target comes from the
-    encoder as the first fit found it, without gradients.
+    In place of the Learner's pixel terms, or with `pixel` added to them. Without pixel terms the decoder does
+    not run in training at all; validation decodes, for the metrics. `known` and `missing` weigh latent pixels
+    by how much hole lies behind them. The target comes from the encoder as the first fit found it.
     """
-    def __init__(self,
-        weight=1.,   # Weight of the term; the thesis takes 1e-4 beside LaMa's other losses
-        known=1.,    # Weight outside the hole
-        missing=1.,  # Weight inside the hole
-        pixel=False  # Keep the Learner's pixel terms, and so decode in training
-    ):
+    def __init__(self, weight=1., known=1., missing=1., pixel=False):
         self.term, self.pixel, self.target_encoder = LatentL1(weight, known, missing), pixel, None
 
     def change_terms(self, terms): return [*terms, self.term] if self.pixel else [self.term]
@@ -32,11 +25,10 @@ class LatentLoss(FitCallback):
         found, exploring = self.target_encoder, self.learn.finding_lr
         if found is None: self.target_encoder = deepcopy(self.model.encoder).requires_grad_(False)
         self.target_encoder.to(next(self.model.parameters()).device).eval()
-        hook = self.model.refiner.register_forward_hook(self._keep_latent)
         self.model.decode_in_training = self.pixel
-        try: yield
+        try:
+            with self.model.refiner.register_forward_hook(self._keep_latent): yield
         finally:
-            hook.remove()
             self.model.decode_in_training = True
             if exploring: self.target_encoder = found  # training may start from other weights
 
@@ -49,5 +41,4 @@ class LatentLoss(FitCallback):
         step.latent_mask = pad(step.mask)
 
     def state_dict(self): return self.target_encoder.state_dict()
-
     def load_state_dict(self, state): self.target_encoder.load_state_dict(state)

@@ -8,9 +8,7 @@ from fastai.torch_core import to_float
 
 
 class BFloat16(Callback):
-    """Forward pass and losses under bfloat16 autocast; fastai's own `to_bf16` knows CUDA only.
-    Fourier units stay in fp32.
-    """
+    "Forward pass and losses under bfloat16 autocast; fastai's `to_bf16` knows CUDA only"
     order = 10  # after the casts to plain tensors (CastToTensor, 9)
 
     def before_fit(self):

@@ -1,4 +1,6 @@
 "Training an autoencoder with data made for inpainting"
+from itertools import islice
+
 import torch
 from fastai.callback.core import Callback
 
@@ -6,22 +8,17 @@ from ...models.pca import start_at_pca
 
 
 class Reconstruct(Callback):
-    """Shows the model the whole image and asks for all of it back (thesis, § 4.1.2), as if all of
-    it were a hole.
+    """Shows the model the whole image and asks for all of it back (thesis, § 4.1.2).
 
-    A model with linear paths starts at the principal components of the first `batches` training
-    batches.
+    A model with linear paths starts at the principal components of the first `batches` training batches.
     """
     def __init__(self, batches=16): self.batches, self.begun = batches, False
 
     def before_train(self):
         # not in before_fit, which validation calls as well, of a model that has been trained
-        if not self.begun and self.model.encoder.stages[0].linear is not None: self._start_at_pca()
+        if not self.begun and self.model.encoder.stages[0].linear is not None:
+            start_at_pca(self.model, torch.cat([b[2] for b in islice(self.dls.train, self.batches)]))
         self.begun = not self.learn.finding_lr  # which undoes its training, and so this start
-
-    def _start_at_pca(self):
-        images = [b[2] for _, b in zip(range(self.batches), self.dls.train, strict=False)]
-        start_at_pca(self.model, torch.cat(images))
 
     def before_batch(self):
         step = self.learn.step
@@ -29,5 +26,4 @@ class Reconstruct(Callback):
         self.learn.xb = self.learn.yb = step.image, step.mask
 
     def state_dict(self): return {"begun": self.begun}
-
     def load_state_dict(self, state): self.begun = state["begun"]

@@ -1,6 +1,7 @@
 "Where the time of a training step goes"
 import json
 import time
+from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -14,10 +15,10 @@ PARTS = "data", "targets", "encode", "refine", "decode", "loss", "backward", "op
 
 
 class StepTimes(FitCallback):
-    """Writes median seconds of each of `PARTS`, over every `every`-th step, to the JSON file `path`.
+    """Writes median seconds of each of `PARTS`, over every `every`-th step, to `path` as JSON.
 
-    `targets` is what callbacks prepare before the forward pass, such as the latent of the whole
-    image; `decode` and `backward` include a discriminator's. Measured steps wait for a GPU.
+    `targets` is what callbacks prepare before the forward pass; `decode` and `backward` include a
+    discriminator's. Measured steps wait for a GPU.
     """
     order = -20  # before all other callbacks of a batch
     in_lr_find = False
@@ -28,24 +29,19 @@ class StepTimes(FitCallback):
     @contextmanager
     def during_fit(self):
         refiner = self.model.refiner
-        hooks = [self.model.register_forward_pre_hook(lambda *_: self._end("targets")),
-                 refiner.register_forward_pre_hook(lambda *_: self._end("encode")),
-                 refiner.register_forward_hook(lambda *_: self._end("refine"))]
-        try: yield
-        finally:
-            self.measuring = False
-            for hook in hooks: hook.remove()
+        with (self.model.register_forward_pre_hook(lambda *_: self._end("targets")),
+              refiner.register_forward_pre_hook(lambda *_: self._end("encode")),
+              refiner.register_forward_hook(lambda *_: self._end("refine"))): yield
         if self.seconds:
-            found = {part: median(s.get(part, 0.) for s in self.seconds) for part in PARTS}
+            found = {part: median(s[part] for s in self.seconds) for part in PARTS}
             with replacing(self.path) as f: f.write(json.dumps(found, indent=1).encode())
 
     def before_train(self): self.ended = None  # a validation is no loading of data
 
     def before_batch(self):
         self.measuring = self.in_fit and self.training and self.ended is not None
-        if self.measuring:
-            self.seconds.append({})
-            self._end("data")
+        if self.measuring: self.seconds.append(defaultdict(float))
+        self._end("data")
 
     def after_pred(self): self._end("decode")
     def before_backward(self): self._end("loss")
@@ -59,7 +55,7 @@ class StepTimes(FitCallback):
     def _end(self, part):
         if not self.measuring: return
         now = self._now()
-        self.seconds[-1][part] = self.seconds[-1].get(part, 0.) + now - self.ended
+        self.seconds[-1][part] += now - self.ended
         self.ended = now
 
     def _now(self):

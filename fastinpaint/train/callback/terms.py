@@ -1,24 +1,13 @@
 "Every loss term by name, next to fastai's losses"
 from contextlib import contextmanager
 
-from fastai.learner import Metric
+from fastai.learner import ValueMetric
 
 from .fit import FitCallback
 
 
-class TermMean(Metric):
-    "Mean of one loss term over the training batches of the epoch"
-    def __init__(self, terms, term): self.terms, self.term = terms, term
-
-    @property
-    def name(self): return f"train_{self.term}"
-
-    @property
-    def value(self): return self.terms.means().get(self.term)
-
-
 class LossTerms(FitCallback):
-    """Writes loss terms and their shares in the loss to the `StepLog`; shows means as `train_<term>`.
+    """Writes loss terms and their shares to the `StepLog`; shows means as `train_<term>`.
 
     Raises Diverged at the first training batch where a term is not finite, before any step.
     """
@@ -26,9 +15,9 @@ class LossTerms(FitCallback):
 
     @contextmanager
     def during_fit(self):
+        def mean_of(term): return ValueMetric(lambda: self.step_log.terms.means().get(term), f"train_{term}")
         metrics = self.learn.metrics
-        means = [TermMean(self.step_log.terms, t.name) for t in self.objective.terms]
-        self.learn.metrics = [*metrics, *means]
+        self.learn.metrics = [*metrics, *(mean_of(t.name) for t in self.objective.terms)]
         try: yield
         finally: self.learn.metrics = metrics
 

@@ -1,6 +1,4 @@
-"""Weights & Biases tracking that works offline, asks nothing and never stands in the way of a
-training run
-"""
+"Weights & Biases tracking that works offline, asks nothing and never ends a training run"
 import math
 import netrc
 import os
@@ -30,26 +28,18 @@ WANDB_ERRORS = (wandb.errors.Error, OSError, RuntimeError, TypeError, ValueError
 class WandbTracking(FitCallback):
     """Logs a `fit` to W&B: settings, loss terms, learning rates, zero-conv norms, metrics, images.
 
-    Offline unless the user is logged in or `mode` or WANDB_MODE says otherwise; `wandb sync`
-    uploads an offline run. When W&B fails, this says so once and logs no more, while the training
-    goes on. Uses no random numbers. Raises InputError for an unknown mode.
+    `mode` is one of `MODES`; without it WANDB_MODE decides, else the login. `settings` become the run's
+    config, `dir` holds the files of offline runs, `log_model` uploads the weights at the end. Every `every`
+    batches are logged; the first `n_images` of the validation set are shown. When W&B fails, this says so
+    once and training goes on. Uses no random numbers. Raises InputError for an unknown mode.
     """
     order = 62  # after Recorder (50), Progress (60) and SaveModel (61)
     remove_on_fetch = True
     in_lr_find = False
 
-    def __init__(self,
-        project=None,     # W&B project; W&B's own default when None
-        mode=None,        # "online", "offline", "shared" or "disabled"; None: the login decides
-        settings=None,    # What made this run: shown as the run's config
-        name=None,        # Of the run; W&B makes one up when None
-        dir=None,         # Folder for the files of offline runs; the current one when None
-        log_model=False,  # Upload the weights at the end, as an artifact
-        n_images=8,       # Images in the grid: the first ones of the validation set
-        every=10,         # Batches between two entries for losses, learning rates and images/s
-    ):
-        if mode not in (None, *MODES):
-            raise InputError(f'mode is one of {MODES} or None, got "{mode}"')
+    def __init__(self, project=None, mode=None, settings=None, name=None, dir=None, log_model=False,
+                 n_images=8, every=10):
+        if mode not in (None, *MODES): raise InputError(f'mode is one of {MODES} or None, got "{mode}"')
         self.begin = partial(_begin, project, name, mode, dir, config=settings or {})
         self.log_model, self.n_images, self.every = log_model, n_images, every
         self.tracked, self.broken, self.shown = None, False, []
@@ -57,14 +47,17 @@ class WandbTracking(FitCallback):
     @contextmanager
     def during_fit(self):
         self.broken = False
-        if not rank_distrib(): self._start()
+        if not rank_distrib(): self._harmless(self._start)
         try:
             yield
             # contexts of higher order have ended: EMA's average is the model by now
-            if self.log_model and self.tracked is not None and not self.broken: self._log_model()
-        finally: self._finish()
+            if self.log_model: self._use(self._log_model)
+        finally:
+            if self.tracked is not None: self._harmless(self.tracked.finish)
+            self.tracked = None
 
-    def before_train(self): self._restart_clock()
+    def before_train(self): self.images, self.clock = 0, time.perf_counter()
+    def before_validate(self): self.shown = []
 
     def after_batch(self):
         if self.tracked is None: return
@@ -78,30 +71,20 @@ class WandbTracking(FitCallback):
         # the clock is read after `item` waited for the device
         values["train/images_per_s"] = self.images/(time.perf_counter() - self.clock)
         self._log(values)
-        self._restart_clock()
-
-    def before_validate(self): self.shown = []
+        self.before_train()
 
     def after_trained_epoch(self):
         record = zip(self.recorder.metric_names[1:-1], self.recorder.values[-1], strict=True)
-        values = {f"epoch/{name}": value for name, value in record if _is_number(value)}
-        norms = zero_conv_norms(get_model(self.model))
-        values |= {f"zero_conv/{name}": norm for name, norm in norms.items()}
-        if self.shown: values |= self._grid()
+        values = {f"epoch/{name}": value for name, value in record
+                  if isinstance(value, int | float) and math.isfinite(value)}
+        values |= {f"zero_conv/{k}": norm for k, norm in zero_conv_norms(get_model(self.model)).items()}
+        if self.shown: self._harmless(lambda: values.update(samples=self._grid()))
         self._log({**values, "epoch": self.epoch + 1})
 
     def _start(self):
-        with self._harmless():
-            run = self.tracked = self.begin()
-            where = run.url or f"offline; to upload this run: wandb sync {Path(run.dir).parent}"
-            if not run.disabled: print(f"W&B: {where}")
-
-    def _finish(self):
-        if self.tracked is None: return
-        with self._harmless(): self.tracked.finish()
-        self.tracked = None
-
-    def _restart_clock(self): self.images, self.clock = 0, time.perf_counter()
+        run = self.tracked = self.begin()
+        where = run.url or f"offline; to upload this run: wandb sync {Path(run.dir).parent}"
+        if not run.disabled: print(f"W&B: {where}")
 
     def _keep_images(self):
         "Keep the first `n_images` of the validation set, whose order is fixed"
@@ -109,34 +92,31 @@ class WandbTracking(FitCallback):
         if n <= 0: return
         image, mask = self.yb
         rows = torch.cat([self.xb[0], composite(self.pred, image, mask), image], dim=2)[:n]
-        if not self.shown or rows.shape[1:] == self.shown[0].shape[1:]:
-            self.shown.append(rows.float().cpu())
+        if not self.shown or rows.shape[1:] == self.shown[0].shape[1:]: self.shown.append(rows.float().cpu())
 
     def _grid(self):
         "One picture [3 H, n W, 3] of the kept images [n, 3, 3 H, W]"
         rows = torch.cat(self.shown).permute(2, 0, 3, 1)
         picture = (rows.flatten(1, 2).clamp(0, 1)*255).round().byte().numpy()
-        with self._harmless():
-            caption = "masked, composite, original"
-            return {"samples": wandb.Image(picture, caption=caption, file_type="jpg")}
-        return {}
+        return wandb.Image(picture, caption="masked, composite, original", file_type="jpg")
 
-    def _log(self, values):
-        if self.tracked is None or self.broken: return
-        with self._harmless(): self.tracked.log(values, step=self.train_iter)
+    def _log(self, values): self._use(lambda: self.tracked.log(values, step=self.train_iter))
 
     def _log_model(self):
-        model, name = get_model(self.model), "model.safetensors"
-        with self._harmless(), TemporaryDirectory() as folder:  # the artifact takes copies
+        model = get_model(self.model)
+        with TemporaryDirectory() as folder:  # the artifact takes copies
             artifact = wandb.Artifact(f"model-{self.tracked.id}", type="model")
-            write_weights(Path(folder)/name, model.state_dict(), getattr(model, "config", {}))
+            write_weights(Path(folder)/"model.safetensors", model.state_dict(), getattr(model, "config", {}))
             artifact.add_dir(folder)
             self.tracked.log_artifact(artifact)
 
-    @contextmanager
-    def _harmless(self):
-        "Around W&B's work and nothing else: say once what went wrong with it, then log no more"
-        try: yield
+    def _use(self, work):
+        "Call `work`, which needs the run, while there is one and nothing has gone wrong"
+        if self.tracked is not None and not self.broken: self._harmless(work)
+
+    def _harmless(self, work):
+        "Call `work`, which is for W&B alone: say once what went wrong with it, then log no more"
+        try: work()
         except WANDB_ERRORS as error:
             if not self.broken: print(f"W&B tracking stopped, training goes on: {error!r}")
             self.broken = True
@@ -178,12 +158,8 @@ def zero_conv_norms(model):
 
 def _is_logged_in(settings):
     "Whether W&B will find a key without asking"
-    if os.environ.get("WANDB_API_KEY") or settings.api_key or settings.identity_token_file:
-        return True
+    if os.environ.get("WANDB_API_KEY") or settings.api_key or settings.identity_token_file: return True
     try: logins = netrc.netrc(os.environ.get("NETRC") or None)
     except (OSError, netrc.NetrcParseError): return False
     hosts = urlsplit(settings.base_url).netloc, "api.wandb.ai"
     return any(logins.authenticators(host) for host in hosts)
-
-
-def _is_number(value): return isinstance(value, int | float) and math.isfinite(value)

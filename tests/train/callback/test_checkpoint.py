@@ -1,7 +1,9 @@
 import csv
 import errno
 import os
+import random
 
+import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback
@@ -15,9 +17,17 @@ from fastinpaint.train.losses import PixelMSE
 
 FIRST = "encoder.stages.0.conv"
 METHODS = {"pixel": (lambda: [], dict(augment=True)),
-           "latent": (lambda: [FreezeSchedule(decoder=(0, .8), keep=FIRST), LatentLoss()], dict(augment=True, linear=False)),
-           "workers": (lambda: [FreezeSchedule(), LatentLoss()], dict(augment=True, control="mask", num_workers=2)),
+           "latent": (lambda: [FreezeSchedule(decoder=(0, .8), keep=FIRST), LatentLoss()],
+                      dict(augment=True, linear=False)),
+           "workers": (lambda: [FreezeSchedule(), LatentLoss()],
+                       dict(augment=True, control="mask", num_workers=2)),
            "autoencoder": (lambda: [Reconstruct()], dict(loss=PixelMSE(), control=None, blocks=0))}
+
+
+def draw(learn):
+    "The next numbers of every source of randomness"
+    loaders = [dl.rng.random() for dl in learn.dls.loaders]
+    return random.random(), np.random.rand(), torch.rand(1).item(), loaders
 
 
 def rows(path):
@@ -30,20 +40,23 @@ def run(tiny_learner, tmp_path):
     "A learner whose run is kept in the folder `name`"
     def make(name="run", resume=False, cbs=(), **kwargs):
         folder = tmp_path/name
-        return tiny_learner(*cbs, History(folder/"metrics.csv"), Checkpoint(folder/"checkpoint.pt", resume), **kwargs)
+        cbs = *cbs, History(folder/"metrics.csv"), Checkpoint(folder/"checkpoint.pt", resume)
+        return tiny_learner(*cbs, **kwargs)
     return make
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_interrupted_run_ends_with_the_bits_of_an_uninterrupted_one(run, interrupted, tmp_path, state_of, same, method):
+def test_a_resumed_run_ends_with_the_bits_of_a_whole_one(run, interrupted, tmp_path, state_of, same, method):
     make, kwargs = METHODS[method]
     whole = run("whole", cbs=make(), **kwargs)
     whole.fit_one_cycle(3, 1e-2)
+    drawn = draw(whole)
     broken = run("run", cbs=make(), **kwargs)
     interrupted(broken, 2, 1, lambda: broken.fit_one_cycle(3, 1e-2))
     resumed = run("run", resume=True, cbs=make(), **kwargs, seed=0)
-    torch.rand(7)  # whatever was drawn since does not matter
+    draw(resumed)  # whatever was drawn since does not matter
     resumed.fit_one_cycle(3, 1e-2)
+    assert draw(resumed) == drawn and resumed.train_iter == whole.train_iter
     assert same(state_of(resumed.model), state_of(whole.model))
     assert same(resumed.opt.state_dict(), whole.opt.state_dict())
     assert rows(tmp_path/"run/metrics.csv") == rows(tmp_path/"whole/metrics.csv")
@@ -52,7 +65,8 @@ def test_an_interrupted_run_ends_with_the_bits_of_an_uninterrupted_one(run, inte
 
 
 def test_what_is_frozen_stays_frozen_through_resuming(run, interrupted, state_of, same):
-    def learner(resume=False): return run(cbs=[FreezeSchedule(), LatentLoss()], resume=resume, control="mask", wd=.1)
+    def learner(resume=False):
+        return run(cbs=[FreezeSchedule(), LatentLoss()], resume=resume, control="mask", wd=.1)
     broken = learner()
     before = {part: state_of(getattr(broken.model, part)) for part in ("encoder", "decoder")}
     interrupted(broken, 1, 1)
@@ -89,7 +103,8 @@ def test_metrics_are_numbers_under_their_names(run, tmp_path):
     learn.fit(2)
     table = rows(tmp_path/"run/metrics.csv")
     assert list(table[0]) == ["epoch", "train_loss", "valid_loss", "hole_l1", "train_pixel_l1"]
-    assert [[float(v) for v in list(row.values())[1:]] for row in table] == [list(v) for v in learn.recorder.values]
+    found = [[float(v) for v in list(row.values())[1:]] for row in table]
+    assert found == [list(v) for v in learn.recorder.values]
 
 
 # what cannot be resumed

@@ -55,6 +55,14 @@ def test_an_interrupted_fit_ends_with_the_average_too(tiny_learner, interrupted)
     torch.testing.assert_close(weights(learn), start)
 
 
+def test_it_can_be_given_to_one_fit(tiny_learner, state_of, same):
+    always = tiny_learner(EMA(.9))
+    always.fit(1)
+    once = tiny_learner()
+    once.fit(1, cbs=EMA(.9))
+    assert same(state_of(once.model), state_of(always.model))
+
+
 @pytest.mark.parametrize("decay", [-.1, 1.])
 def test_impossible_decays_are_refused(decay):
     with pytest.raises(ValueError, match=str(decay)): EMA(decay)

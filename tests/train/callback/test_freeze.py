@@ -26,7 +26,8 @@ def test_frozen_parts_have_no_gradients_and_batchnorm_in_eval_mode(tiny_learner)
             assert all(p.grad is None and not p.requires_grad for p in part.parameters())
             assert not any(m.training for m in batchnorms(part))
         for part in learn.model.refiner, learn.model.conditioner:
-            assert all(p.grad is not None for p in part.parameters()) and all(m.training for m in batchnorms(part))
+            assert all(p.grad is not None for p in part.parameters())
+            assert all(m.training for m in batchnorms(part))
         seen.append(1)
 
     learn = tiny_learner(FreezeSchedule(), Watch(look), control="mask")
@@ -44,7 +45,8 @@ def test_frozen_parts_stay_to_the_bit_whatever_is_done_between_fits(tiny_learner
     learn.fit_one_cycle(1)
     learn.validate()
     learn.fit(1)
-    assert same(state_of(model.encoder), before["encoder"]) and same(state_of(model.decoder), before["decoder"])
+    assert same(state_of(model.encoder), before["encoder"])
+    assert same(state_of(model.decoder), before["decoder"])
     assert not same(state_of(model.refiner), before["refiner"])
 
 
@@ -66,7 +68,8 @@ def test_momentum_does_not_move_what_is_frozen_after_training(tiny_learner, stat
 
 def test_a_part_thaws_when_its_time_has_come(tiny_learner, state_of, same):
     seen = []
-    learn = tiny_learner(FreezeSchedule(decoder=(0, .5)), Watch(lambda learn: seen.append(state_of(learn.model.decoder))))
+    watch = Watch(lambda learn: seen.append(state_of(learn.model.decoder)))
+    learn = tiny_learner(FreezeSchedule(decoder=(0, .5)), watch)
     before = state_of(learn.model.decoder)
     learn.fit(2)
     assert all(same(s, before) for s in seen[:3])
@@ -74,9 +77,9 @@ def test_a_part_thaws_when_its_time_has_come(tiny_learner, state_of, same):
     assert len(heads) == 4 and not any(torch.equal(a, b) for a, b in zip(heads, heads[1:], strict=False))
 
 
-@pytest.mark.parametrize("keep, names", [(FIRST, ["0.conv.weight"]),
-                                         ([FIRST, "encoder.stages.1.conv"], ["0.conv.weight", "1.conv.weight"]),
-                                         ("encoder.stages.?.conv", [f"{i}.conv.weight" for i in range(4)])])
+@pytest.mark.parametrize("keep, names", [
+    (FIRST, ["0.conv.weight"]), ([FIRST, "encoder.stages.1.conv"], ["0.conv.weight", "1.conv.weight"]),
+    ("encoder.stages.?.conv", [f"{i}.conv.weight" for i in range(4)])])
 def test_what_is_kept_trains_inside_a_frozen_part(tiny_learner, state_of, keep, names):
     learn = tiny_learner(FreezeSchedule(keep=keep), linear=False)
     before = state_of(learn.model.encoder)
@@ -111,13 +114,15 @@ def test_a_fit_after_an_interrupted_one_freezes_and_releases(tiny_learner, inter
     before = state_of(learn.model.decoder)
     interrupted(learn)
     learn.fit(1)
-    assert same(state_of(learn.model.decoder), before) and all(p.requires_grad for p in learn.model.parameters())
+    assert same(state_of(learn.model.decoder), before)
+    assert all(p.requires_grad for p in learn.model.parameters())
 
 
 @pytest.mark.parametrize("schedule", [FreezeSchedule(critic=(0, 1)), FreezeSchedule(keep="critic"),
                                       FreezeSchedule(keep="critic.*")])
 def test_unknown_modules_are_named(tiny_learner, schedule):
-    with pytest.raises(ValueError, match=r"no module critic(\.\*)?; its parts are encoder"): tiny_learner(schedule).fit(1)
+    with pytest.raises(ValueError, match=r"no module critic(\.\*)?; its parts are encoder"):
+        tiny_learner(schedule).fit(1)
 
 
 @pytest.mark.parametrize("span", [(-.1, 1), (0, 1.5), (.8, .2)])

@@ -47,9 +47,11 @@ def test_the_loss_is_the_weighted_l1_between_latents(tiny_learner, size, known, 
         weight = missing*share + known*(1 - share)
         seen.append((learn.loss.item(), 3*(weight*(refined - target).abs()).mean().item()))
 
-    learn = tiny_learner(FreezeSchedule(), LatentLoss(3., known, missing), Watch(look), control="mask", size=size)
+    cbs = FreezeSchedule(), LatentLoss(3., known, missing), Watch(look)
+    learn = tiny_learner(*cbs, control="mask", size=size)
     learn.fit(2)
-    assert len(seen) == 6 and all(loss == pytest.approx(expected, rel=1e-4) and loss > 0 for loss, expected in seen)
+    assert len(seen) == 6
+    assert all(loss == pytest.approx(expected, rel=1e-4) and loss > 0 for loss, expected in seen)
 
 
 def test_pixel_terms_are_added_where_asked_for(tiny_learner):

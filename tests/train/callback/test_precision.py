@@ -17,7 +17,8 @@ class Types(Callback):
         self.convs, self.fourier, self.backward = set(), set(), set()
         for m in self.model.modules():
             if isinstance(m, ConvBlock): m.register_forward_hook(lambda _, i, y: self.convs.add(y.dtype))
-            if isinstance(m, FourierUnit): m.conv.register_forward_hook(lambda _, i, y: self.fourier.add(y.dtype))
+            if isinstance(m, FourierUnit):
+                m.conv.register_forward_hook(lambda _, i, y: self.fourier.add(y.dtype))
 
     def before_backward(self): self.backward.add(torch.is_autocast_enabled("cpu"))
 

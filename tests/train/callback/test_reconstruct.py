@@ -29,3 +29,11 @@ def test_training_starts_at_the_best_linear_code_once(tiny_learner, state_of, sa
     linear = learn.model.encoder.stages[1].linear.weight.clone()
     learn.fit(1, 0.)
     assert torch.equal(learn.model.encoder.stages[1].linear.weight, linear)
+
+
+def test_a_search_for_the_rate_does_not_use_up_the_start(tiny_learner):
+    learn = tiny_learner(Reconstruct(), loss=PixelMSE(), control=None, blocks=0, width=8)
+    before = learn.validate()[0]
+    learn.lr_find(num_it=6, show_plot=False)
+    learn.fit(1, 0.)
+    assert learn.validate()[0] < before/10

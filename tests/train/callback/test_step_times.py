@@ -37,7 +37,8 @@ def test_parts_end_where_they_say(parts_of, monkeypatch, latent, part):
         if not latent or not torch.is_grad_enabled(): ticks.append(1)
         return forward(self, x)
     monkeypatch.setattr(Encoder if latent else Decoder, "forward", ticking)
-    _, found = parts_of(*([FreezeSchedule(), LatentLoss()] if latent else []), control="mask" if latent else "alpha")
+    cbs = [FreezeSchedule(), LatentLoss()] if latent else []
+    _, found = parts_of(*cbs, control="mask" if latent else "alpha")
     assert found == {p: float(p == part) for p in PARTS}
 
 

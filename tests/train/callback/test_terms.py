@@ -10,12 +10,13 @@ class KeepTerms(Callback):
     "Keeps the unweighted terms of every training batch"
     def before_fit(self): self.rows = []
     def after_loss(self):
-        if self.training: self.rows.append((self.epoch, {k: v.item() for k, v in self.objective.values.items()}))
+        if not self.training: return
+        self.rows.append((self.epoch, {k: v.item() for k, v in self.objective.values.items()}))
 
 
-@pytest.mark.parametrize("cbs, terms", [([], ["pixel_l1", "pixel_mse"]),
-                                        ([FreezeSchedule(), LatentLoss(.5)], ["latent_l1"]),
-                                        ([FreezeSchedule(), LatentLoss(.5, pixel=True)], ["pixel_l1", "pixel_mse", "latent_l1"])])
+@pytest.mark.parametrize("cbs, terms", [
+    ([], ["pixel_l1", "pixel_mse"]), ([FreezeSchedule(), LatentLoss(.5)], ["latent_l1"]),
+    ([FreezeSchedule(), LatentLoss(.5, pixel=True)], ["pixel_l1", "pixel_mse", "latent_l1"])])
 def test_every_term_is_logged_by_name_as_the_mean_of_its_epoch(tiny_learner, cbs, terms):
     learn = tiny_learner(*cbs, KeepTerms(), loss=InpaintLoss(PixelL1(.1), PixelMSE(10)))
     learn.fit(2)
@@ -24,7 +25,8 @@ def test_every_term_is_logged_by_name_as_the_mean_of_its_epoch(tiny_learner, cbs
     for epoch, record in enumerate(learn.recorder.values):
         for term in terms:
             batches = [row[term] for e, row in learn.keep_terms.rows if e == epoch]
-            assert len(batches) == 3 and record[columns.index(f"train_{term}")] == pytest.approx(sum(batches)/3)
+            assert len(batches) == 3
+            assert record[columns.index(f"train_{term}")] == pytest.approx(sum(batches)/3)
 
 
 def test_the_last_batchs_terms_are_there_for_trackers(tiny_learner):

@@ -71,7 +71,8 @@ def logged(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def logged_out(monkeypatch, tmp_path):
-    for key in "WANDB_API_KEY", "WANDB_MODE", "WANDB_IDENTITY_TOKEN_FILE": monkeypatch.delenv(key, raising=False)
+    for key in "WANDB_API_KEY", "WANDB_MODE", "WANDB_IDENTITY_TOKEN_FILE":
+        monkeypatch.delenv(key, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked on the terminal"))
 
@@ -116,7 +117,8 @@ def test_terms_are_logged_by_name(tmp_path):
     rows = []
     learn.wandb_tracking._log = rows.append
     learn.fit(1)
-    assert rows[0]["train/pixel_l1"] == pytest.approx(rows[0]["train/loss"]) and rows[0]["health/watched"] == .25
+    assert rows[0]["train/pixel_l1"] == pytest.approx(rows[0]["train/loss"])
+    assert rows[0]["health/watched"] == .25
 
 
 def test_tracking_changes_no_bit_of_the_training(tmp_path):
@@ -126,7 +128,8 @@ def test_tracking_changes_no_bit_of_the_training(tmp_path):
     tracked = learner(tmp_path, WandbTracking(dir=tmp_path, log_model=True))
     tracked.fit(2)
     assert torch.equal(after, torch.rand(3))
-    for a, b in zip(plain.model.parameters(), tracked.model.parameters(), strict=True): assert torch.equal(a, b)
+    for a, b in zip(plain.model.parameters(), tracked.model.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_the_final_weights_become_an_artifact(tmp_path, monkeypatch):
@@ -159,8 +162,9 @@ class BrokenRun:
     def finish(self): self._call("finish")
 
 
-@pytest.mark.parametrize("error", [wandb.errors.CommError("gone"), OSError("disk full"), MailboxClosedError()],
-                         ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("error", [
+    wandb.errors.CommError("gone"), OSError("disk full"), MailboxClosedError()],
+    ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("where, called", [("init", []), ("log", ["log", "finish"]),
                                            ("log_artifact", None), ("finish", None)])
 def test_a_failing_service_ends_no_training(tmp_path, monkeypatch, capsys, where, called, error):
@@ -198,8 +202,9 @@ def test_other_uses_of_the_learner_start_no_run(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("mode, env, key, expected", [
     (None, None, None, "offline"), (None, None, "netrc", "online"), (None, None, "env", "online"),
-    (None, "disabled", "env", "disabled"), (None, "offline", "env", "offline"), ("offline", None, "env", "offline"),
-    ("online", None, None, "offline"), (None, "online", None, "offline"), ("online", "offline", "env", "online"),
+    (None, "disabled", "env", "disabled"), (None, "offline", "env", "offline"),
+    ("offline", None, "env", "offline"), ("online", None, None, "offline"), (None, "online", None, "offline"),
+    ("online", "offline", "env", "online"),
 ])
 def test_the_mode_is_decided_without_asking(monkeypatch, mode, env, key, expected):
     if env: monkeypatch.setenv("WANDB_MODE", env)
