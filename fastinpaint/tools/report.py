@@ -8,7 +8,7 @@ import pandas as pd
 from jinja2 import Environment
 
 from fastinpaint.core.files import replacing
-from fastinpaint.judge.markdown import markdown_table
+from fastinpaint.judge.card import markdown_table
 
 PAGE = Environment(autoescape=True, trim_blocks=True).from_string("""\
 <!doctype html><meta charset=utf-8><title>{{ title }}</title>
