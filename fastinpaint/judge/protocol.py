@@ -51,11 +51,7 @@ def holes(photos, masks=SETS, size=256, seed=42, limit=None):
 
 
 def export_photos(photos, folder, masks=SETS, size=256, seed=42, limit=None):
-    """Write the protocol's photographs and holes as PNG, for other systems; returns their number.
-
-    They go to `folder/SET/images` and `folder/SET/masks`. `evaluate_files` reads the same pixels.
-    """
-    count = 0
+    "Write the items as PNG to `folder/SET/images` and `folder/SET/masks`; returns their number"
     count = 0
     for item in holes(photos, masks, size, seed, limit):
         count += 1
