@@ -120,4 +120,5 @@ class SetDistances:
         yield (f"Two halves of the photographs themselves, {count} against {count}, "
                f"have a fd_efflite0 of {self.halves.value:.4f}.")
         if max(fd.count for _, fd, _ in self.sets.values()) < SMALL:
-            yield f"Below {SMALL} images prefer KID, which does not depend on their number, to Fréchet distances."
+            yield (f"Below {SMALL} images prefer KID, which does not depend on their number, "
+                   "to Fréchet distances.")

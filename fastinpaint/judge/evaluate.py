@@ -87,7 +87,8 @@ def make_card(items, about, rules, device, fill=None, frechet=True):
         notes += distances.notes()
     seconds = {part: total/len(rows) for part, total in clock.totals.items()}
     drift = float(np.mean(images["drift"].to_numpy()))
-    return Card(about, data, rules, metrics, _by_area(images), drift, seconds, _environment(device), notes, rows)
+    return Card(about, data, rules, metrics, _by_area(images), drift, seconds, _environment(device),
+                notes, rows)
 
 
 class _Clock:
@@ -123,7 +124,8 @@ def _summary(images):
 def _by_area(images):
     "The same for each group by share of hole that has images, with their number"
     groups = images.groupby(pd.cut(images["share"], AREAS), observed=True)
-    return {f"{area.left:.0%}–{area.right:.0%}": dict(n=dict(value=len(of))) | _summary(of) for area, of in groups}
+    return {f"{area.left:.0%}–{area.right:.0%}": dict(n=dict(value=len(of))) | _summary(of)
+            for area, of in groups}
 
 
 def _checked(fill, image, mask, device, name):
@@ -135,7 +137,8 @@ def _checked(fill, image, mask, device, name):
         raise InputError(f"the fill of {name} must be a tensor {list(image.shape)}, got {got}")
     if not pred.isfinite().all(): raise InputError(f"the fill of {name} holds NaN or infinity")
     if pred.max() > 2 or pred.min() < -1:
-        raise InputError(f"the fill of {name} goes from {pred.min():.3g} to {pred.max():.3g}; images are in [0, 1]")
+        raise InputError(f"the fill of {name} goes from {pred.min():.3g} to {pred.max():.3g}; "
+                         "images are in [0, 1]")
     return pred.cpu().float()
 
 

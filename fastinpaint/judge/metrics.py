@@ -80,7 +80,8 @@ class InpaintMetric(Metric):
             raise ValueError(f"{self.name} takes prediction and image [B,3,H,W] and mask [B,1,H,W], "
                              "got {}, {} and {}".format(*shapes))
         if min(h, w) < self.min_size:
-            raise InputError(f"{self.name} needs images of at least {self.min_size} pixels a side, got {h} x {w}")
+            raise InputError(f"{self.name} needs images of at least {self.min_size} pixels a side, "
+                             f"got {h} x {w}")
 
 
 class HoleL1(InpaintMetric):
