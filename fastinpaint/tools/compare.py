@@ -30,12 +30,12 @@ PRESETS = {"smoke": dict(size=64, bs=4, steps=6, epochs=2, blocks=1),
 
 # texts of the report
 RESULTS = ("Means over seeds ± standard deviation, over all mask sets; lower hole L1 and LPIPS and higher "
-           "PSNR and SSIM are better. Changes are from row (1), lama_l1; beside them the thesis' (Table 5.1: other "
-           "data).")
+           "PSNR and SSIM are better. Changes are from row (1), lama_l1; beside them the thesis' "
+           "(Table 5.1: other data).")
 BY_SET = ("Means over seeds ± standard deviation; last, the difference from row (1) over all sets with its "
           "95 % interval over photographs.")
-EQUAL_TIME = ("Validation metrics of the last epoch within {:.1f} minutes, the fastest run's time. Slower "
-              "rows are then amid their learning-rate schedule; --minutes trains every row to the end of its own.")
+EQUAL_TIME = ("Validation metrics of the last epoch within {:.1f} minutes, the fastest run's time. Slower rows "
+              "are then amid their learning-rate schedule; --minutes trains every row to the end of its own.")
 SAME_HOLES = "From above: the worst, the median and the best photograph of the set {} by mean LPIPS: {}."
 DAMAGE = "What a hole does to the latent (thesis, Eq. 4.1): the encoder of "
 RATES = "Learning rates: validation LPIPS of a short run"

@@ -17,7 +17,7 @@ BASE = "lama_l1"
 
 @dataclass
 class Row:
-    "A method: a card as a dict for each seed, and the histories and parts of a step of its runs"
+    "A method: a card as a dict for each seed, histories and parts of a step of its runs"
     name: str
     cards: list
     histories: list  # of `read_history`; none for a method that needs no training
@@ -88,7 +88,8 @@ def sets_table(rows):
 
 def _by_photograph(row):
     "Mean LPIPS of every photograph over mask sets and seeds; empty without LPIPS"
-    images = pd.DataFrame([image for card in row.cards for image in card["images"]], columns=["name", "lpips"])
+    found = [image for card in row.cards for image in card["images"]]
+    images = pd.DataFrame(found, columns=["name", "lpips"])
     return images.dropna().astype({"lpips": float}).groupby("name", sort=False)["lpips"].mean()
 
 

@@ -192,5 +192,6 @@ def test_our_fid_is_that_of_torch_fidelity_on_the_same_folders(pooled_colours, t
             Image.fromarray(pixels).save(folder/f"{i}.png")
     ours = evaluate_files(real, tmp_path/"masks", made).metrics["masks"]["fid"]["value"]
     theirs = pooled_colours.calculate_metrics(input1=str(made), input2=str(real), fid=True, cuda=False,
-                                              verbose=False, feature_extractor="quarters", save_cpu_ram=True, batch_size=8)
+                                              verbose=False, feature_extractor="quarters",
+                                              save_cpu_ram=True, batch_size=8)
     assert ours > 1 and ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
