@@ -1,7 +1,4 @@
-"""Distances between a set of fills and their photographs, by features of a pretrained network.
-
-Like all metrics they are updated batch by batch. They say nothing of a single image.
-"""
+"Distances between a set of fills and their photographs, by features of a pretrained network"
 import numpy as np
 import torch
 import torch.nn.functional as F

@@ -1,7 +1,6 @@
 """One evaluation protocol for models, baselines and the results of other systems.
 
-Fills are rounded to 8 bits and composited, as in a saved PNG, before anything is measured. Folders
-that another system filled are measured by the same code.
+Fills are rounded to 8 bits and composited, as in a saved PNG, before anything is measured.
 """
 import hashlib
 import platform

@@ -24,7 +24,6 @@ from ..models.pretrained import WeightsMissing, lpips_net
 
 class _NotAvailable(float):
     'A NaN that tables and log files show as "n/a"'
-
     def __str__(self): return "n/a"
     def __format__(self, spec): return "n/a"
     __repr__ = __str__
@@ -38,8 +37,7 @@ _print_once = cache(print)
 class InpaintMetric(Metric):
     """Mean over the composites of the images that have a hole.
 
-    `measure(filled, image, mask)` of a subclass returns the sum of the measured values of a batch, of
-    which `filled` is the composite, and their number.
+    `measure(composite, image, mask)` of a subclass: sum of the values of a batch, and their number.
     """
     min_size = 1  # shortest side that the metric can work with, in pixels
 
@@ -112,8 +110,7 @@ class SSIM(InpaintMetric):
 class NetworkMetric(InpaintMetric):
     """A metric by a pretrained network; "n/a" where its weights are missing.
 
-    `load()` of a subclass gives the network or raises WeightsMissing; `compare(filled, image)` returns what
-    `measure` does.
+    Of a subclass, `load()` gives it or raises WeightsMissing; `compare(filled, image)` is its `measure`.
     """
     @cached_property
     def net(self):
