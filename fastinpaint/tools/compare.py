@@ -34,8 +34,9 @@ RESULTS = ("Means over seeds ± standard deviation, over all mask sets; lower ho
            "(Table 5.1: other data).")
 BY_SET = ("Means over seeds ± standard deviation; last, the difference from row (1) over all sets with its "
           "95 % interval over photographs.")
-EQUAL_TIME = ("Validation metrics of the last epoch within {:.1f} minutes, the fastest run's time. Slower rows are "
-              "then amid their learning-rate schedule; --minutes trains every row to the end of its own.")
+EQUAL_TIME = ("Validation metrics of the last epoch within {:.1f} minutes, the fastest run's time. "
+              "Slower rows are then amid their learning-rate schedule; --minutes trains every row "
+              "to the end of its own.")
 SAME_HOLES = "From above: the worst, the median and the best photograph of the set {} by mean LPIPS: {}."
 DAMAGE = "What a hole does to the latent (thesis, Eq. 4.1): the encoder of "
 RATES = "Learning rates: validation LPIPS of a short run"
