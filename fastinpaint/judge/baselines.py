@@ -1,10 +1,11 @@
 """Fills that need no training, each called like a model: `fill(image, mask)`.
 
-`image` `[B, 3, H, W]` in [0, 1], `mask` `[B, 1, H, W]`, 1 in the hole.
-
-The values of `image` inside the hole and those of the result outside of it do not matter. All but
-the first two need the extra `eval` (`pip install fastinpaint[eval]`), or raise MissingPackage.
+`image` `[B, 3, H, W]` in [0, 1], `mask` `[B, 1, H, W]`, 1 in the hole. The values of `image` inside the
+hole and those of the result outside of it do not matter. All but the first two need the extra `eval`
+(`pip install fastinpaint[eval]`), or raise MissingPackage.
 """
+from functools import wraps
+
 import numpy as np
 import torch
 
@@ -20,23 +21,15 @@ def mean_colour(image, mask):
 
 def each_image(fill):
     "Makes a fill of uint8 `[H, W, 3]` and bool `[H, W]`, to uint8 or [0, 1], one of batches"
+    @wraps(fill)
     def batched(image, mask):
-        pairs = zip(_bytes(image*(1 - mask)), mask.cpu().numpy(), strict=True)
-        try: filled = [fill(x, m[0] > .5) for x, m in pairs]
-        except ImportError as e:
-            raise MissingPackage(f"{e}; pip install fastinpaint[eval]") from e
-        return torch.stack([_tensor(x) for x in filled]).to(image.device)
-    batched.__doc__, batched.__name__ = fill.__doc__, fill.__name__
+        known = ((image*(1 - mask)).permute(0, 2, 3, 1).clamp(0, 1)*255).round().byte().cpu().numpy()
+        pairs = zip(known, mask[:, 0].cpu().numpy() > .5, strict=True)
+        try: filled = np.stack([fill(*pair) for pair in pairs])
+        except ImportError as e: raise MissingPackage(f"{e}; pip install fastinpaint[eval]") from e
+        scale = 255 if filled.dtype == np.uint8 else 1
+        return torch.from_numpy(filled).permute(0, 3, 1, 2).contiguous().to(image.device).float()/scale
     return batched
-
-
-def _bytes(image):
-    return (image.permute(0, 2, 3, 1).clamp(0, 1)*255).round().byte().cpu().numpy()
-
-
-def _tensor(x):
-    x = torch.from_numpy(np.ascontiguousarray(x)).permute(2, 0, 1)
-    return x.float()/255 if x.dtype == torch.uint8 else x.float()
 
 
 @each_image

@@ -2,14 +2,12 @@
 import numpy as np
 from scipy import stats
 
-RESAMPLES = 1000
 
-
-def bootstrap(values, weights, resamples=RESAMPLES, seed=0):
+def bootstrap(values, weights, resamples=1000, seed=0):
     """Mean of `values` `[n]` weighted by `weights` `[n]`: dict of value, low and high.
 
-    low and high bound the 95 % percentile interval of a bootstrap. Each resample draws n values,
-    together with their weights, with replacement; one value is its own interval.
+    low and high bound the 95 % percentile interval of a bootstrap over values with their weights; one
+    value is its own interval.
     """
     def mean(v, w, axis): return (v*w).sum(axis)/w.sum(axis)
     value = low = high = mean(values, weights, -1)

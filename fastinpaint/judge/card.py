@@ -6,7 +6,6 @@ from pathlib import Path
 import pandas as pd
 
 from ..core.files import replacing
-from .markdown import markdown_table
 
 
 @dataclass
@@ -25,11 +24,11 @@ class Card:
 
     def save(self, folder):
         "Write `card.json` and `card.md` to `folder`, each replaced whole or not at all"
-        page, data = self.markdown(), json.dumps(asdict(self), indent=1, default=str)
-        files = Path(folder)/"card.json", Path(folder)/"card.md"
-        for file, text in zip(files, (data, page), strict=True):
+        data = json.dumps(asdict(self), indent=1, default=str)
+        texts = {Path(folder)/"card.json": data, Path(folder)/"card.md": self.markdown()}
+        for file, text in texts.items():
             with replacing(file) as f: f.write(text.encode())
-        return files
+        return [*texts]
 
     def markdown(self):
         "The card as a page"
@@ -47,11 +46,16 @@ class Card:
             "```json", json.dumps(about, indent=1, default=str), "```", ""])
 
 
+def markdown_table(frame):
+    "The DataFrame `frame`, without its index, as lines of a Markdown table"
+    head, *rows = [f"| {' | '.join(map(str, row))} |" for row in [frame, *frame.itertuples(index=False)]]
+    return [head, "|---"*len(frame.columns) + "|", *rows]
+
+
 def _table(title, groups):
     "Lines of a table of `groups` (name → metric → value), with the metrics of the first group"
-    rows = [{title: name} | {k: _cell(v) for k, v in found.items()}
-            for name, found in groups.items()]
-    return markdown_table(pd.DataFrame(rows, columns=[*rows[0]] if rows else [title]).fillna(""))
+    rows = [{title: name} | {k: _cell(v) for k, v in found.items()} for name, found in groups.items()]
+    return markdown_table(pd.DataFrame(rows, columns=rows[0] if rows else [title]).fillna(""))
 
 
 def _cell(found):

@@ -1,11 +1,8 @@
-"""Distances between a set of fills and their photographs, by features of a pretrained network.
-
-Like all metrics they are updated batch by batch. They say nothing of a single image.
-"""
+"Distances between a set of fills and their photographs, by features of a pretrained network"
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
@@ -16,64 +13,61 @@ SMALL = 2048  # images below which a Fréchet distance depends mostly on their n
 
 
 class FeatureDistance(NetworkMetric):
-    "A distance between features of composites and of photographs, both rounded to 8 bits"
+    """A distance between features of composites and of photographs, both rounded to 8 bits.
+
+    `compute(count)` of a subclass is the distance of the `count` images seen.
+    """
+    least = 2  # images that it needs for a value
+
     def reset(self):
         super().reset()
-        if self.net is not None: self.net.reset()
+        if net := vars(self).get("net"): net.reset()  # only what is loaded
 
     def compare(self, filled, image):
         self.net.update(_to_bytes(image), real=True)
         self.net.update(_to_bytes(filled), real=False)
         return 0., len(filled)
 
+    @property
+    def value(self) -> float:
+        _, count = self._sums()
+        return self.compute(int(count)) if count >= self.least else NA
+
 
 class FrechetDistance(FeatureDistance):
     """Fréchet distance (Heusel et al. 2017) between composites and photographs, in float64.
 
-    Needs two images for a value, and more images than features for one that can be compared with
-    others: the fewer the images, the larger the distance."""
-
-    def features(self) -> nn.Module:
-        "uint8 [B,3,H,W] to features [B, num_features]. Raises WeightsMissing without weights"
-        raise NotImplementedError
-
+    To be compared with others it needs more images than features: the fewer, the larger it is.
+    `features()` of a subclass is a network from uint8 [B,3,H,W] to [B, num_features].
+    """
     def load(self): return FrechetInceptionDistance(self.features())
 
-    @property
-    def value(self) -> float:
-        _, count = self._sums()
-        if count < 2: return NA
-        return max(0., self.net.compute().item())  # rounding takes equal sets a little below 0
+    def compute(self, count): return max(0., self.net.compute().item())  # rounding takes equal sets below 0
 
 
 class FID(FrechetDistance):
     "Fréchet distance on the 2048 pooled features of Inception v3, as in the literature"
     name = "fid"
-
     def features(self): return inception_features()
 
 
 class FDEffLite0(FrechetDistance):
     "Fréchet distance on the 1280 pooled features of EfficientNet-Lite0; not comparable with FID"
     name = "fd_efflite0"
-
     def features(self): return _EffLite0Features()
 
 
 class KIDEffLite0(FeatureDistance):
     """Kernel distance (Binkowski et al. 2018) on EfficientNet-Lite0, mean over 50 random halves.
 
-    Unbiased, so that sets of different sizes compare; it may lie below 0. Needs four images.
+    Unbiased, so that sets of different sizes compare; it may lie below 0.
     """
-    name = "kid_efflite0"
+    name, least = "kid_efflite0", 4
 
     def load(self): return KernelInceptionDistance(_EffLite0Features(), subsets=50)
 
-    @property
-    def value(self) -> float:
-        _, count = self._sums()
-        if count < 4: return NA
-        self.net.subset_size = int(count) // 2
+    def compute(self, count):
+        self.net.subset_size = count//2
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return self.net.compute()[0].item()
@@ -92,7 +86,7 @@ class _EffLite0Features(nn.Module):
         return self.model((images - 127) / 128)
 
 
-def _to_bytes(image: Tensor) -> Tensor: return (image * 255).round().to(torch.uint8)
+def _to_bytes(image): return (image * 255).round().to(torch.uint8)
 
 
 class SetDistances:
@@ -101,9 +95,9 @@ class SetDistances:
 
     def update(self, name, pred, image, mask):
         "Add one fill `pred` `[1, 3, H, W]` of `image` to the set `name`"
-        if name not in self.sets: self.sets[name] = FID(), FDEffLite0(), KIDEffLite0()
-        if name == next(iter(self.sets)): self._compare_halves(image)
-        for metric in self.sets[name]: metric.update(pred, image, mask)
+        metrics = self.sets.setdefault(name, (FID(), FDEffLite0(), KIDEffLite0()))
+        for metric in metrics: metric.update(pred, image, mask)
+        if len(self.sets) == 1: self._compare_halves(image)
 
     def _compare_halves(self, image):
         "Every second photograph against the one before it"

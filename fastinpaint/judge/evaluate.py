@@ -1,16 +1,16 @@
 """One evaluation protocol for models, baselines and the results of other systems.
 
-Fills are rounded to 8 bits and composited, as in a saved PNG, before anything is measured. Folders
-that another system filled are measured by the same code.
+Fills are rounded to 8 bits and composited, as in a saved PNG, before anything is measured.
 """
 import hashlib
 import platform
 import time
-from importlib.metadata import PackageNotFoundError, version
-from itertools import pairwise
+from collections import defaultdict
+from importlib.metadata import distributions
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from fastai.learner import Learner
 
@@ -21,23 +21,21 @@ from .baselines import BASELINES
 from .bootstrap import bootstrap
 from .card import Card
 from .distances import SetDistances
-from .metrics import LPIPS, PSNR, SSIM, HoleL1
+from .metrics import default_metrics
 from .protocol import SETS, holes, read_items, to_tensor
 
 FILES = "8 bits, composited"
-AREAS = (0., .1, .2, .3, .4, .5, 1.)  # bounds of the groups by share of hole
-PAIRED = HoleL1, PSNR, SSIM, LPIPS    # metrics that compare a fill with its photograph
+AREAS = [0., .1, .2, .3, .4, .5, 1.]  # bounds of the groups by share of hole
 PACKAGES = "fastinpaint", "torch", "torchvision", "torchmetrics", "lpips", "pillow", "numpy"
 
 
-def evaluate(model, photos, masks=SETS, size=256, seed=42, device="cpu", limit=None,
-             frechet=True, name=None):
+def evaluate(model, photos, masks=SETS, size=256, seed=42, device="cpu", limit=None, frechet=True, name=None):
     """Judge `model` on the folder `photos` with every mask set in `masks`; returns a `Card`.
 
     `model`: a Learner, an `InpaintNet`, the file of one, the name of a baseline, or any
     `fill(image, mask)` of `[B, 3, H, W]` in [0, 1], 0 in the hole, and `[B, 1, H, W]`, 1 = hole.
-    `masks`: presets, folders of masks matched by stem, or "pool:FOLDER". `limit`: photographs to
-    take. Raises InputError for no model and for fills of another shape, out of range or not finite.
+    `masks`: presets, folders of masks matched by stem, or "pool:FOLDER". `limit`: photographs to take.
+    Raises InputError for no model and for fills of another shape, out of range or not finite.
     """
     fill, about = _fill_of(model, device)
     if name: about["name"] = name
@@ -59,7 +57,7 @@ def evaluate_files(images, masks, filled, invert=False, frechet=True, name=None)
 
 def make_card(items, about, rules, device, fill=None, frechet=True):
     "Measure every item, filled by `fill` unless it comes filled; returns a `Card`"
-    rows, sets, pixels, clock = [], {}, hashlib.sha256(), _Clock()
+    rows, sets, pixels, clock = [], defaultdict(hashlib.sha256), hashlib.sha256(), _Clock()
     distances = SetDistances() if frechet else None
     for item in items:
         image, mask = item.tensors()
@@ -67,73 +65,66 @@ def make_card(items, about, rules, device, fill=None, frechet=True):
         if item.filled is not None: pred = to_tensor(item.filled)
         else: pred = _checked(fill, image, mask, device, item.name)
         clock.end("filling")
-        pred = (pred.clamp(0, 1)*255).round()/255
-        drift = _drift(pred, image, 1 - mask)
+        pred, known = (pred.clamp(0, 1)*255).round()/255, 1 - mask
+        drift = float(((pred - image).abs()*known).sum()/(3*known.sum()).clamp_min(1))
         row = dict(set=item.set, name=item.name, share=float(mask.mean()), drift=drift)
         rows.append(row | _measured(pred, image, mask, clock))
         if distances:
             distances.update(item.set, pred, image, mask)
             clock.end("distances")
         pixels.update(item.image.tobytes())
-        sets.setdefault(item.set, hashlib.sha256()).update(np.packbits(item.hole).tobytes())
+        sets[item.set].update(np.packbits(item.hole).tobytes())
     if not rows: raise InputError("nothing to evaluate: no photograph")
-    data = dict(images=len({r["name"] for r in rows}), pixels_sha256=pixels.hexdigest(),
+    images = pd.DataFrame(rows)
+    data = dict(images=images["name"].nunique(), pixels_sha256=pixels.hexdigest(),
                 masks={name: h.hexdigest() for name, h in sets.items()})
-    metrics = {name: _summary([r for r in rows if r["set"] == name]) for name in sets}
-    if len(sets) > 1: metrics["all"] = _summary(rows)
-    notes = ["No published table uses this protocol (photographs, size, holes), "
-             "so none is set beside it."]
+    metrics = {name: _summary(of) for name, of in images.groupby("set", sort=False)}
+    if len(sets) > 1: metrics["all"] = _summary(images)
+    notes = ["No published table uses this protocol (photographs, size, holes), so none is set beside it."]
     if distances:
         for name, found in distances.values().items(): metrics[name] |= found
         notes += distances.notes()
-    drift, seconds = float(np.mean([r["drift"] for r in rows])), clock.means(len(rows))
-    return Card(about, data, rules, metrics, _by_area(rows), drift, seconds, _environment(device),
+    seconds = {part: total/len(rows) for part, total in clock.totals.items()}
+    drift = float(np.mean(images["drift"].to_numpy()))
+    return Card(about, data, rules, metrics, _by_area(images), drift, seconds, _environment(device),
                 notes, rows)
 
 
 class _Clock:
     "Seconds by part, each from the end of the part before"
-    def __init__(self): self.totals, self.last = {}, time.perf_counter()
+    def __init__(self): self.totals, self.last = defaultdict(float), time.perf_counter()
 
     def end(self, part):
         now = time.perf_counter()
-        self.totals[part], self.last = self.totals.get(part, 0.) + now - self.last, now
-
-    def means(self, images): return {part: total/images for part, total in self.totals.items()}
-
-
-def _drift(pred, image, known):
-    "Mean absolute change of the known pixels before compositing, in [0, 1]"
-    return float(((pred - image).abs()*known).sum()/(3*known.sum()).clamp_min(1))
+        self.totals[part] += now - self.last
+        self.last = now
 
 
 def _measured(pred, image, mask, clock):
-    "Each paired metric of one image; None without hole or weights, and for too small an image"
+    "Each default metric of one image; None without hole or weights, and for too small an image"
     found = {}
-    for make in PAIRED:
-        metric = make()
+    for metric in default_metrics():
         if min(image.shape[-2:]) >= metric.min_size: metric.update(pred, image, mask)
-        value = metric.value
-        found[metric.name] = None if np.isnan(value) else float(value)
+        found[metric.name] = None if np.isnan(metric.value) else float(metric.value)
         clock.end(metric.name)
     return found
 
 
-def _summary(rows):
+def _summary(images):
     "Means over images with bootstrap 95 % intervals; hole L1 weighs images by their hole"
     found = {}
-    for name in (make.name for make in PAIRED):
-        kept = [(r[name], r["share"] if name == "hole_l1" else 1.)
-                for r in rows if r[name] is not None]
-        found[name] = bootstrap(*np.array(kept).T) if kept else dict(value=None)
+    for name in (metric.name for metric in default_metrics()):
+        kept = images.assign(one=1.).dropna(subset=name).astype({name: float})
+        weights = kept["share" if name == "hole_l1" else "one"]
+        found[name] = bootstrap(kept[name].to_numpy(), weights.to_numpy()) if len(kept) else dict(value=None)
     return found
 
 
-def _by_area(rows):
+def _by_area(images):
     "The same for each group by share of hole that has images, with their number"
-    groups = {f"{low:.0%}–{high:.0%}": [r for r in rows if low < r["share"] <= high]
-              for low, high in pairwise(AREAS)}
-    return {k: dict(n=dict(value=len(v))) | _summary(v) for k, v in groups.items() if v}
+    groups = images.groupby(pd.cut(images["share"], AREAS), observed=True)
+    return {f"{area.left:.0%}–{area.right:.0%}": dict(n=dict(value=len(of))) | _summary(of)
+            for area, of in groups}
 
 
 def _checked(fill, image, mask, device, name):
@@ -159,26 +150,17 @@ def _fill_of(model, device):
         return fill, dict(name=str(model), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     if isinstance(model, Learner): model = model.model
     if isinstance(model, torch.nn.Module):
-        about = dict(name=type(model).__name__.lower(), config=getattr(model, "config", {}),
-                     parameters=sum(p.numel() for p in model.parameters()))
-        return _fill_by(model.to(device)), about
-    if not callable(model):
-        raise InputError(f"no model, file, baseline or function: {model!r}; "
-                         f"baselines are {', '.join(BASELINES)}")
-    return model, dict(name=getattr(model, "__name__", type(model).__name__))
-
-
-def _fill_by(model):
-    def fill(image, mask):
-        with evaluating(model): return model(image, mask)
-    return fill
+        net = model.to(device)
+        def fill(image, mask):
+            with evaluating(net): return net(image, mask)
+        return fill, dict(name=type(net).__name__.lower(), config=getattr(net, "config", {}),
+                          parameters=sum(p.numel() for p in net.parameters()))
+    if callable(model): return model, dict(name=getattr(model, "__name__", type(model).__name__))
+    raise InputError(f"no model, file, baseline or function: {model!r}; baselines are {', '.join(BASELINES)}")
 
 
 def _environment(device):
-    def found(package):
-        try: return version(package)
-        except PackageNotFoundError: return None
     gpu = torch.device(device).type == "cuda"
-    threads, packages = torch.get_num_threads(), {p: found(p) for p in PACKAGES}
-    machine = torch.cuda.get_device_name(device) if gpu else f"CPU, {threads} threads"
+    machine = torch.cuda.get_device_name(device) if gpu else f"CPU, {torch.get_num_threads()} threads"
+    packages = {p: next((d.version for d in distributions(name=p)), None) for p in PACKAGES}
     return dict(device=machine, python=platform.python_version(), **packages)

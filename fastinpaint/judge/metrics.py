@@ -5,16 +5,16 @@ Each is a fastai `Metric` for a Learner, and also works without one, to measure 
     psnr = PSNR()
     psnr.update(pred, image, mask)  # for each batch; then read psnr.value, and psnr.reset()
 
-Images without a hole are left out, since nothing was predicted in them. Values are over all images
-of the set in all processes of a distributed run, where every process has to read `value`. One that
-cannot be computed shows as "n/a" and is NaN in arithmetic.
+Images without a hole are left out. Values are over all images of the set in all processes of a
+distributed run, where every process has to read `value`. One that cannot be computed shows as "n/a" and
+is NaN in arithmetic.
 """
-from functools import cache
+from functools import cache, cached_property
 
 import torch
 import torch.distributed as dist
 from fastai.learner import Metric
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ..core.errors import InputError
@@ -24,7 +24,6 @@ from ..models.pretrained import WeightsMissing, lpips_net
 
 class _NotAvailable(float):
     'A NaN that tables and log files show as "n/a"'
-
     def __str__(self): return "n/a"
     def __format__(self, spec): return "n/a"
     __repr__ = __str__
@@ -36,13 +35,14 @@ _print_once = cache(print)
 
 
 class InpaintMetric(Metric):
-    "Mean of what `measure` returns for the composites of the images that have a hole"
+    """Mean over the composites of the images that have a hole.
+
+    `measure(composite, image, mask)` of a subclass: sum of the values of a batch, and their number.
+    """
     min_size = 1  # shortest side that the metric can work with, in pixels
 
     def __init__(self): self.reset()
-
     def reset(self): self.total, self.count, self.device = 0., 0, "cpu"
-
     def accumulate(self, learn): self.update(learn.pred, *learn.yb)
 
     def update(self, pred: Tensor, image: Tensor, mask: Tensor):
@@ -58,10 +58,6 @@ class InpaintMetric(Metric):
             pred, image, mask = (x.as_subclass(Tensor)[holed].float() for x in (pred, image, mask))
             total, count = self.measure(composite(pred, image, mask), image, mask)
         self.total, self.count = self.total + float(total), self.count + float(count)
-
-    def measure(self, filled: Tensor, image: Tensor, mask: Tensor) -> tuple:
-        "Sum over the batch of the measured values, and their number; `filled` is the composite"
-        raise NotImplementedError
 
     @property
     def value(self) -> float:
@@ -79,23 +75,22 @@ class InpaintMetric(Metric):
         b, _, h, w = image.shape if image.ndim == 4 else (0, 0, 0, 0)
         shapes = [list(x.shape) for x in (pred, image, mask)]
         if shapes != [[b, 3, h, w], [b, 3, h, w], [b, 1, h, w]]:
-            raise ValueError(f"{self.name} takes prediction and image [B,3,H,W] and mask "
-                             "[B,1,H,W], got {}, {} and {}".format(*shapes))
+            raise ValueError(f"{self.name} takes prediction and image [B,3,H,W] and mask [B,1,H,W], "
+                             "got {}, {} and {}".format(*shapes))
         if min(h, w) < self.min_size:
-            raise InputError(f"{self.name} needs images of at least {self.min_size} pixels "
-                             f"a side, got {h} x {w}")
+            raise InputError(f"{self.name} needs images of at least {self.min_size} pixels a side, "
+                             f"got {h} x {w}")
 
 
 class HoleL1(InpaintMetric):
     "Mean absolute error over all hole pixels of the set and their three channels, in [0, 1]"
     name = "hole_l1"
 
-    def measure(self, filled, image, mask):
-        return ((filled - image).abs() * mask).sum(), 3 * mask.sum()
+    def measure(self, filled, image, mask): return ((filled - image).abs() * mask).sum(), 3 * mask.sum()
 
 
 class PSNR(InpaintMetric):
-    "Mean over images of the peak signal-to-noise ratio of the composite in dB, 100 at most"
+    "Mean over images of the peak signal-to-noise ratio of the composite in dB, at most 100"
     name = "psnr"
 
     def measure(self, filled, image, mask):
@@ -113,29 +108,21 @@ class SSIM(InpaintMetric):
 
 
 class NetworkMetric(InpaintMetric):
-    'A metric by a pretrained network, loaded with the first batch; "n/a" where it is missing'
-    net, missing = None, False
+    """A metric by a pretrained network; "n/a" where its weights are missing.
 
-    def load(self) -> nn.Module:
-        "The network. Raises WeightsMissing where its weights cannot be found"
-        raise NotImplementedError
-
-    def compare(self, filled: Tensor, image: Tensor) -> tuple:
-        "What `measure` returns"
-        raise NotImplementedError
+    Of a subclass, `load()` gives it or raises WeightsMissing; `compare(filled, image)` is its `measure`.
+    """
+    @cached_property
+    def net(self):
+        "The network, loaded with the first batch; None where it is missing"
+        try: return self.load()
+        except WeightsMissing as error: _print_once(f"{self.name}: n/a. {error}")
 
     def measure(self, filled, image, mask):
-        if self.net is None and not self.missing: self._look_up()
-        if self.missing: return 0., 0
+        if self.net is None: return 0., 0
         if filled.device.type == "mps": filled, image = filled.cpu(), image.cpu()  # has no float64
         self.net.to(filled.device)
         return self.compare(filled, image)
-
-    def _look_up(self):
-        try: self.net = self.load()
-        except WeightsMissing as error:
-            self.missing = True
-            _print_once(f"{self.name}: n/a. {error}")
 
 
 class LPIPS(NetworkMetric):
@@ -150,8 +137,7 @@ class LPIPS(NetworkMetric):
 
     def load(self): return lpips_net(self.trunk)
 
-    def compare(self, filled, image):
-        return self.net(filled, image, normalize=True).sum(), len(filled)
+    def compare(self, filled, image): return self.net(filled, image, normalize=True).sum(), len(filled)
 
 
 def default_metrics() -> list:

@@ -1,8 +1,9 @@
 """The photographs and holes of an evaluation: drawn, exported, or read back filled.
 
-Every photograph is cut to the central square and resized, as in validation. A hole depends on the
-photograph's name, the mask set and the seed alone.
+Every photograph is cut to the central square and resized, as in validation. A hole depends on its name,
+the mask set and the seed alone.
 """
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,39 +51,31 @@ def holes(photos, masks=SETS, size=256, seed=42, limit=None):
 
 
 def export_photos(photos, folder, masks=SETS, size=256, seed=42, limit=None):
-    """Write the protocol's photographs and holes as PNG, for other systems; returns their number.
-
-    They go to `folder/SET/images` and `folder/SET/masks`. `evaluate_files` reads the same pixels.
-    """
+    "Write the items as PNG to `folder/SET/images` and `folder/SET/masks`; returns their number"
     count = 0
     for item in holes(photos, masks, size, seed, limit):
         count += 1
         stem = Path(item.name).with_suffix("").as_posix().replace("/", "_")
         for kind, pixels in ("images", item.image), ("masks", item.hole.astype(np.uint8)*255):
-            path = Path(folder)/_file_name(item.set)/kind/f"{stem}.png"
+            path = Path(folder)/re.sub(r"\W", "_", item.set)/kind/f"{stem}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
     return count
 
 
-def _file_name(mask_set): return "".join(c if c.isalnum() else "_" for c in mask_set)
-
-
 def read_items(images, masks, filled, invert=False):
     "Items from three folders, by file stem. Raises InputError if names or sizes do not match"
-    folders = {"images": _by_stem(images), "masks": _by_stem(masks), "filled": _by_stem(filled)}
-    stems = set().union(*folders.values())
-    missing = [f"{Path(where)} lacks {', '.join(sorted(lacking)[:5])}"
-               for where, found in zip((images, masks, filled), folders.values(), strict=True)
-               if (lacking := stems - found.keys())]
+    folders = [images, masks, filled]
+    found = [_by_stem(folder) for folder in folders]
+    stems = set().union(*found)
+    missing = [f"{Path(folder)} lacks {', '.join(sorted(lacking)[:5])}"
+               for folder, files in zip(folders, found, strict=True) if (lacking := stems - files.keys())]
     if missing: raise InputError(f"the folders do not match by file stem: {'; '.join(missing)}")
     for stem in sorted(stems):
-        files = [found[stem] for found in folders.values()]
-        image, fill = (np.asarray(open_photo(files[i])) for i in (0, 2))
-        arrays = image, read_mask(files[1], invert), fill
+        image, mask, fill = files = [of[stem] for of in found]
+        arrays = np.asarray(open_photo(image)), read_mask(mask, invert), np.asarray(open_photo(fill))
         if len({x.shape[:2] for x in arrays}) > 1:
-            sizes = (f"{file} {x.shape[1]}x{x.shape[0]}"
-                     for file, x in zip(files, arrays, strict=True))
+            sizes = (f"{file} {x.shape[1]}x{x.shape[0]}" for file, x in zip(files, arrays, strict=True))
             raise InputError(f"image, mask and fill must be of one size: {', '.join(sizes)}")
         yield Item(Path(masks).name, stem, *arrays)
 

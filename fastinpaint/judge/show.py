@@ -12,26 +12,21 @@ OUTLINE = (1., .1, .5)  # a colour that photographs rarely hold
 
 def outlined(image, mask):
     "`image` `[B, 3, H, W]` with the edge of the hole in `mask` `[B, 1, H, W]` drawn on it"
-    grown = torch.nn.functional.max_pool2d(mask, 3, stride=1, padding=1)
-    edge = grown - mask
+    edge = torch.nn.functional.max_pool2d(mask, 3, stride=1, padding=1) - mask
     return image*(1 - edge) + edge*image.new_tensor(OUTLINE).view(1, 3, 1, 1)
 
 
 def show_rows(columns, max_n=4, height=2.2):
-    """Draw a dict of title → images `[B, 3, H, W]` in [0, 1] as columns, a row for each image.
-
-    Returns the matplotlib figure.
-    """
+    "A figure of a dict of title → images `[B, 3, H, W]` in [0, 1]: a column for each, a row for each image"
     images = {k: x[:max_n].detach().float().clamp(0, 1).cpu() for k, x in columns.items()}
-    h, w = next(iter(images.values())).shape[-2:]
-    rows = min(max_n, len(next(iter(images.values()))))
+    rows, _, h, w = next(iter(images.values())).shape
     figsize = len(images)*height*w/h, rows*height + .3
     fig, axes = plt.subplots(rows, len(images), figsize=figsize, squeeze=False)
-    for j, (title, x) in enumerate(images.items()):
-        axes[0, j].set_title(title, fontsize=10)
-        for i in range(rows):
-            axes[i, j].imshow(x[i].permute(1, 2, 0).numpy())
-            axes[i, j].set_axis_off()
+    for (title, pictures), column in zip(images.items(), axes.T, strict=True):
+        column[0].set_title(title, fontsize=10)
+        for axis, picture in zip(column, pictures, strict=True):
+            axis.imshow(picture.permute(1, 2, 0))
+            axis.set_axis_off()
     fig.tight_layout(pad=.3)
     return fig
 
@@ -64,11 +59,11 @@ def show_latent_damage(learn, max_n=4):
     with evaluating(learn.model): return damage_figure(learn.model, image, masked, max_n)
 
 
+@torch.no_grad()
 def damage_figure(model, image, masked, max_n=4, height=2.2):
     "The figure of `latent_damage` beside the images"
-    with torch.no_grad(): damage = latent_damage(model, image, masked)
-    columns = {"masked input": masked, "original": image, "decoded difference": damage}
-    return show_rows(columns, max_n, height)
+    columns = {"masked input": masked, "original": image}
+    return show_rows(columns | {"decoded difference": latent_damage(model, image, masked)}, max_n, height)
 
 
 def latent_damage(model, image, masked):

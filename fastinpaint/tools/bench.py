@@ -5,46 +5,38 @@ from functools import partial
 
 import torch
 from fastai.callback.channelslast import ChannelsLast
-from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
-from fastai.data.core import DataLoaders
 from fastai.torch_core import set_seed
 
+from fastinpaint import all as fi
 from fastinpaint.core.device import choose_device
-from fastinpaint.data.loaders import InpaintDataLoaders
-from fastinpaint.data.named import named_data
-from fastinpaint.models.lama import lama
-from fastinpaint.models.perceptual import perceptual_network
-from fastinpaint.train.callback.adversarial import AdversarialTraining
-from fastinpaint.train.callback.freeze import FreezeSchedule
-from fastinpaint.train.callback.latent import LatentLoss
-from fastinpaint.train.callback.precision import BFloat16
-from fastinpaint.train.learner import inpaint_learner
-from fastinpaint.train.losses import InpaintLoss, Perceptual, PixelL1
 
 from .settings import BenchSettings
 
+mask_control = partial(fi.lama, control="mask")
 # name → model, loss, callbacks
-METHODS = {"lama_l1": lambda: (lama, PixelL1(), []),
-           "latent_control": lambda: (partial(lama, control="mask"), PixelL1(),
-                                      [FreezeSchedule(), LatentLoss()])}
+METHODS = {"lama_l1": lambda: (fi.lama, fi.PixelL1(), []),
+           "latent_control": lambda: (mask_control, fi.PixelL1(), [fi.FreezeSchedule(), fi.LatentLoss()])}
 
 
 def adversarial_methods(perceptual):
     "The recipes of Table 5.2, and the first of them without one of its losses at a time"
-    network, name = perceptual_network(perceptual)
-    pixel, terms = PixelL1(10., missing=0.), [Perceptual(network)] if network else []
-    def full(model=lama, cbs=(), **gan):
-        return model, InpaintLoss(pixel, *terms), [*cbs, AdversarialTraining(**gan)]
+    network, name = fi.perceptual_network(perceptual)
+    pixel, terms = fi.PixelL1(10., missing=0.), [fi.Perceptual(network)] if network else []
+    def full(model=fi.lama, cbs=(), terms=terms, **gan):
+        return model, fi.InpaintLoss(pixel, *terms), [*cbs, fi.AdversarialTraining(**gan)]
     found = {"lama": full}
-    if terms:
-        found[f"  without perceptual ({name})"] = lambda: (
-            lama, InpaintLoss(pixel), [AdversarialTraining()])
+    if terms: found[f"  without perceptual ({name})"] = lambda: full(terms=[])
     found["  without R1"] = lambda: full(r1=0.)
-    found["  without discriminator"] = lambda: (lama, InpaintLoss(pixel, *terms), [])
-    found["latent_control_gan"] = lambda: full(
-        partial(lama, control="mask"), [FreezeSchedule(), LatentLoss(1e-4, pixel=True)])
-    return found
+    found["  without discriminator"] = lambda: (fi.lama, fi.InpaintLoss(pixel, *terms), [])
+    latent = lambda: [fi.FreezeSchedule(), fi.LatentLoss(1e-4, pixel=True)]
+    return found | {"latent_control_gan": lambda: full(mask_control, latent())}
+
+
+def now(cuda):
+    "Seconds on a clock, read when a GPU has done what it was given"
+    if cuda: torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 class RepeatBatch:
@@ -55,31 +47,24 @@ class RepeatBatch:
     def __iter__(self): return iter([self.batch]*self.n)
 
 
-class StepSeconds(Callback):
+class StepSeconds(fi.Callback):
     "Seconds of each training step, from its batch to the end of the optimizer's step"
     order = -20  # before any other callback
 
     def __init__(self): self.seconds = []
-
-    def before_batch(self): self.start = self._now()
-
-    def after_step(self): self.seconds.append(self._now() - self.start)
-
-    def _now(self):
-        if self.dls.device.type == "cuda": torch.cuda.synchronize()
-        return time.perf_counter()
+    def before_batch(self): self.start = now(self.xb[0].is_cuda)
+    def after_step(self): self.seconds.append(now(self.xb[0].is_cuda) - self.start)
 
 
 def step_times(methods, batch, rounds, steps, bf16=False, **sizes):
     "Seconds of `rounds`×`steps` steps of each of `methods` (name → list), in turn, on one `batch`"
-    dls = DataLoaders(RepeatBatch(batch, steps), RepeatBatch(batch, 0), device=batch[0].device)
+    dls = fi.DataLoaders(RepeatBatch(batch, steps), RepeatBatch(batch, 0), device=batch[0].device)
     timers, learners = {name: StepSeconds() for name in methods}, {}
     for name, method in methods.items():
         model, loss, cbs = method()
-        cbs += [ChannelsLast(), timers[name], *([BFloat16()] if bf16 else [])]
-        model = model(**sizes, autoencoder=None)
-        learners[name] = inpaint_learner(dls, model, loss, metrics=[], cbs=cbs)
-        learners[name].remove_cb(ProgressCallback)
+        cbs += [ChannelsLast(), timers[name], *([fi.BFloat16()] if bf16 else [])]
+        learn = fi.inpaint_learner(dls, model(**sizes, autoencoder=None), loss, metrics=[], cbs=cbs)
+        learners[name] = learn.remove_cb(ProgressCallback)
     for r in range(rounds + 1):
         for name, learn in learners.items():
             with learn.no_logging(): learn.fit(1)
@@ -93,8 +78,7 @@ def images_per_second(dls):
     for image, *_ in dls.train:
         if start is None: start, n = time.perf_counter(), 0  # after the workers have started
         else: n += len(image)
-    if image.is_cuda: torch.cuda.synchronize()
-    return n/(time.perf_counter() - start)
+    return n/(now(image.is_cuda) - start)
 
 
 def main(settings: BenchSettings):
@@ -103,8 +87,8 @@ def main(settings: BenchSettings):
     methods = adversarial_methods(s.perceptual) if s.gan else METHODS
     baseline, *_, ours = methods
     set_seed(0)
-    dls = InpaintDataLoaders.from_folder(named_data(s.data), size=s.size, bs=s.bs, steps=41,
-                                         num_workers=s.workers, device=device)
+    dls = fi.InpaintDataLoaders.from_folder(fi.named_data(s.data), size=s.size, bs=s.bs, steps=41,
+                                            num_workers=s.workers, device=device)
     supply, batch = images_per_second(dls), dls.train.one_batch()
     times = step_times(methods, batch, s.rounds, s.steps, s.bf16, width=s.width, blocks=s.blocks)
     medians = {name: statistics.median(t) for name, t in times.items()}

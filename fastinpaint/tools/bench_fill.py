@@ -37,14 +37,12 @@ def _peak(gpu):
 
 def main(settings: BenchFillSettings):
     "Print a line for each side, each measured in a process of its own, as peaks never fall"
-    about = vars(settings) | {}
+    about = dict(vars(settings))
     sides, alone = about.pop("sides"), about.pop("alone")
     if alone: return print(json.dumps(measured(alone, **about)))
-    shown = ", ".join(f"{k} {v}" for k, v in about.items())
-    print(f"{shown}, {torch.get_num_threads()} threads\n{HEADER}")
+    print(*(f"{k} {v}" for k, v in about.items()), f"{torch.get_num_threads()} threads\n{HEADER}", sep=", ")
     for side in map(int, sides.split(",")):
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             seconds, mib = process.submit(measured, side, **about).result()
         pixels = side**2/1e6
-        print(f"{side:6} {seconds:9.2f} {seconds/pixels:8.2f} {mib:8.0f} {mib/pixels:8.0f}",
-              flush=True)
+        print(f"{side:6} {seconds:9.2f} {seconds/pixels:8.2f} {mib:8.0f} {mib/pixels:8.0f}", flush=True)

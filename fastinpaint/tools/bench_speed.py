@@ -1,6 +1,5 @@
 "Seconds to fill one image: the network run naively against its folded form, in turn"
 import statistics
-import time
 from unittest.mock import patch
 
 import torch
@@ -9,17 +8,17 @@ from torch import nn
 
 from fastinpaint.core.device import choose_device
 from fastinpaint.models import lama as modules
-from fastinpaint.models.lama import lama
 from fastinpaint.models.load import load_model
 
+from .bench import now
 from .settings import BenchSpeedSettings
 
 
 def naive(net):
     "`net` as written: fp32, eager, a BatchNorm of its own after every convolution"
     def run(masked, mask):
-        unfused = patch.object(modules, "conv_bn", lambda x, conv, bn: bn(conv(x)))
-        with torch.no_grad(), unfused: return net(masked, mask)
+        with torch.no_grad(), patch.object(modules, "conv_bn", lambda x, conv, bn: bn(conv(x))):
+            return net(masked, mask)
     return run
 
 
@@ -32,7 +31,7 @@ def ours(net, bf16=False):
 
 def random_lama(width, blocks):
     "A LaMa of the published layout with random weights, its features normalised"
-    net = lama(width, blocks, linear=False, prefill=False, autoencoder=None)
+    net = modules.lama(width, blocks, linear=False, prefill=False, autoencoder=None)
     for m in net.modules():
         if isinstance(m, nn.BatchNorm2d): m.momentum = 1.
     with torch.no_grad(): net.train()(torch.rand(1, 3, 128, 128), torch.zeros(1, 1, 128, 128))
@@ -41,15 +40,12 @@ def random_lama(width, blocks):
 
 def run_times(runs, masked, mask, rounds):
     "Seconds of each of `rounds` runs of each of `runs`, in turn after one to warm up"
-    wait = torch.cuda.synchronize if masked.is_cuda else lambda: None
     times = {name: [] for name in runs}
     for r in range(rounds + 1):
         for name, run in runs.items():
-            wait()
-            start = time.perf_counter()
+            start = now(masked.is_cuda)
             run(masked, mask)
-            wait()
-            if r: times[name].append(time.perf_counter() - start)
+            if r: times[name].append(now(masked.is_cuda) - start)
     return times
 
 
@@ -67,11 +63,10 @@ def main(settings: BenchSpeedSettings):
     if s.bf16: runs["bf16"] = ours(net.folded(winograd=False), bf16=True)
     if s.compile: runs["compiled"] = ours(torch.compile(fast))
     expected, times = runs["naive"](masked, mask), run_times(runs, masked, mask, s.rounds)
-    print(f"torch {torch.__version__}, {device}, {s.threads} threads, width {s.width}, "
-          f"{size} px: {s.rounds} runs each, in turn")
+    print(f"torch {torch.__version__}, {device}, {s.threads} threads, width {s.width}, {size} px: "
+          f"{s.rounds} runs each, in turn")
     for name, t in times.items():
         median, least = (f(times["naive"])/f(t) for f in (statistics.median, min))
         off = (runs[name](masked, mask) - expected).abs().max()/(expected.max() - expected.min())
-        print(f"{name:10} {statistics.median(t):8.4f} s (min {min(t):.4f}), "
-              f"{median:.2f} times as fast (of minima: {least:.2f}), "
-              f"largest difference {off:.1e} of the range")
+        print(f"{name:10} {statistics.median(t):8.4f} s (min {min(t):.4f}), {median:.2f} times as fast "
+              f"(of minima: {least:.2f}), largest difference {off:.1e} of the range")

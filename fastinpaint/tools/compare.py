@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from fastinpaint import all as fi
 from fastinpaint.core.device import choose_device
 from fastinpaint.core.errors import Diverged, InputError, MissingPackage
-from fastinpaint.data.named import named_data
 from fastinpaint.judge.baselines import BASELINES
-from fastinpaint.judge.evaluate import evaluate
 from fastinpaint.judge.protocol import holes
-from fastinpaint.models.load import load_model
 from fastinpaint.train.callback.tracking import log_table
 from fastinpaint.train.run import check_settings
 
@@ -22,7 +20,8 @@ from .settings import CompareSettings
 
 LADDER = "lama_l1", "mask_control", "latent", "latent_control", "delta", "context_encoder"
 FULL = "lama", "latent_control_gan"  # Table 5.2
-TUNING_SEED = 1000  # of the short runs that choose learning rates and time a step
+# runs that choose learning rates and time a step, of a seed that the ladder does not have
+SHORT = dict(epochs=1, seed=1000, wandb="disabled")
 TIMED_STEPS = 100
 UNTRAINED = "mean_colour", "smooth_fill", "telea", "navier_stokes", "patchmatch"
 PRESETS = {"smoke": dict(size=64, bs=4, steps=6, epochs=2, blocks=1),
@@ -30,16 +29,15 @@ PRESETS = {"smoke": dict(size=64, bs=4, steps=6, epochs=2, blocks=1),
            "gpu": dict(size=256, bs=16, steps=50_000, epochs=20, width=64, bf16=True)}
 
 # texts of the report
-RESULTS = ("Means over seeds ± standard deviation, over all mask sets; lower hole L1 and LPIPS and "
-           "higher PSNR and SSIM are better. Changes are from row (1), lama_l1; beside them the "
-           "thesis' (Table 5.1: other data).")
-BY_SET = ("Means over seeds ± standard deviation; last, the difference from row (1) over all sets "
-          "with its 95 % interval over photographs.")
+RESULTS = ("Means over seeds ± standard deviation, over all mask sets; lower hole L1 and LPIPS and higher "
+           "PSNR and SSIM are better. Changes are from row (1), lama_l1; beside them the thesis' "
+           "(Table 5.1: other data).")
+BY_SET = ("Means over seeds ± standard deviation; last, the difference from row (1) over all sets with its "
+          "95 % interval over photographs.")
 EQUAL_TIME = ("Validation metrics of the last epoch within {:.1f} minutes, the fastest run's time. "
               "Slower rows are then amid their learning-rate schedule; --minutes trains every row "
               "to the end of its own.")
-SAME_HOLES = ("From above: the worst, the median and the best photograph of the set {} by mean "
-              "LPIPS: {}.")
+SAME_HOLES = "From above: the worst, the median and the best photograph of the set {} by mean LPIPS: {}."
 DAMAGE = "What a hole does to the latent (thesis, Eq. 4.1): the encoder of "
 RATES = "Learning rates: validation LPIPS of a short run"
 
@@ -49,7 +47,7 @@ def judged(model, path, about, **protocol):
     if path.is_file():
         card = json.loads(path.read_text())
         if card["model"].get("protocol") == about: return card
-    card = evaluate(model, frechet=False, **protocol)
+    card = fi.evaluate(model, frechet=False, **protocol)
     card.model["protocol"] = about
     return json.loads(card.save(path.parent)[0].read_text())
 
@@ -73,8 +71,7 @@ def train(name, run, **flags):
 
 def steps_in(minutes, name, folder, flags):
     "Training steps of row `name` in `minutes`, by the median parts of a step in a short run"
-    short = dict(epochs=1, steps=TIMED_STEPS, seed=TUNING_SEED, wandb="disabled")
-    train(name, folder/"timing", **flags | short)
+    train(name, folder/"timing", **flags | SHORT | dict(steps=TIMED_STEPS))
     parts = json.loads((folder/"timing"/name/"step.json").read_text())
     return round(60*minutes/sum(parts.values()))
 
@@ -82,22 +79,20 @@ def steps_in(minutes, name, folder, flags):
 def tried_rates(name, folder, rates, flags):
     """Validation LPIPS (else hole L1) of row `name` by learning rate, after a fifth of the steps.
 
-    The runs have a seed that the ladder does not have, and never see photographs that the ladder
-    is judged on: where there is `train/`, they are validated on a tenth of it.
+    The runs never see photographs that the ladder is judged on: `train/` is validated on a tenth of it.
     """
-    photos, found = named_data(flags["data"]), {}
+    photos, found = fi.named_data(flags["data"]), {}
     if (photos/"train").is_dir(): photos = photos/"train"
-    short = flags | dict(data=str(photos), valid=".1", epochs=1, steps=-(-flags["steps"]//5),
-                         seed=TUNING_SEED, wandb="disabled")
+    short = SHORT | dict(data=str(photos), valid=".1", steps=-(-flags["steps"]//5))
     for rate in rates:
         run = folder/"tuning"/f"{rate:g}"
-        try: train(name, run, **short | dict(lr=rate))
+        try: train(name, run, **flags | short | dict(lr=rate))
         except Diverged as error:
             print(f"{name} at {rate:g}: {error}")
             found[rate] = math.inf
-            continue
-        last = tables.read_history(run/name/"metrics.csv").iloc[-1]
-        found[rate] = float(last["hole_l1"] if math.isnan(last["lpips"]) else last["lpips"])
+        else:
+            last = tables.read_history(run/name/"metrics.csv").iloc[-1]
+            found[rate] = float(last["hole_l1"] if math.isnan(last["lpips"]) else last["lpips"])
     return found
 
 
@@ -119,22 +114,22 @@ def learning_rates(text):
         raise InputError(f"--lr is a number or several by comma, not {text!r}") from e
 
 
-def report_parts(rows, fills, photos, sets, flags, limit, tried):
+def report_parts(rows, fills, results, protocol, flags, tried):
     "Headings and contents of the report"
     budget, equal = tables.equal_time_table(rows)
-    picks = tables.chosen_images(rows, sets[-1])
-    items = {i.name: i for i in holes(photos, sets[-1], flags["size"], limit=limit or None)}
+    mask_set = protocol["masks"][-1]
+    picks = tables.chosen_images(rows, mask_set)
+    items = {i.name: i for i in holes(protocol["photos"], mask_set, flags["size"], limit=protocol["limit"])}
     picked = [items[name] for name in picks.values()]
     shown = {k: v for k, v in fills.items() if k not in ("mean_colour", "navier_stokes")}
     parts = [
-        ("Results", RESULTS), ("", tables.results_table(rows, tables.group_of(sets))),
-        ("LPIPS by mask set", BY_SET), ("", tables.sets_table(rows)),
+        ("Results", RESULTS), ("", results), ("LPIPS by mask set", BY_SET), ("", tables.sets_table(rows)),
         ("At equal time", EQUAL_TIME.format(budget/60)), ("", equal),
         ("Milliseconds of a training step", tables.step_table(rows)),
         ("Training", figures.curves(rows)),
-        ("The same holes", SAME_HOLES.format(sets[-1], ", ".join(picks.values()))),
+        ("The same holes", SAME_HOLES.format(mask_set, ", ".join(picks.values()))),
         ("", figures.grid(picked, shown))]
-    for name in [n for n in ("latent_control", "mask_control", "lama_l1") if n in fills][:1]:
+    if name := next((n for n in ("latent_control", "mask_control", "lama_l1") if n in fills), None):
         parts.append((DAMAGE + name, figures.latent_damage(fills[name], picked)))
     if tried: parts.append((RATES, tables.rates_table(tried)))
     settings = sorted({**flags, **rows[-1].cards[0]["environment"]}.items())
@@ -165,7 +160,7 @@ def main(settings: CompareSettings):
     "Train the rows, judge them and write `report.md` and `report.html` to `settings.out`"
     s, names, rates = settings, rows_asked(settings), learning_rates(settings.lr)
     flags = recipe_flags(s)
-    folder, photos, sets = Path(s.out), named_data(s.data), s.masks.split(",")
+    folder, photos, sets = Path(s.out), fi.named_data(s.data), s.masks.split(",")
     if (photos/"valid").is_dir(): photos = photos/"valid"
     os.environ.setdefault("WANDB_RUN_GROUP", f"compare-{s.preset}")
     protocol = dict(photos=photos, masks=sets, size=flags["size"], limit=s.limit or None,
@@ -182,13 +177,10 @@ def main(settings: CompareSettings):
         elif rates: own["lr"] = rates[0]
         runs = [folder/f"seed{seed}" for seed in range(s.seeds)]
         rows.append(trained_row(name, runs, own, about, protocol))
-        fills[name] = load_model(folder/"seed0"/name/"model.safetensors")
+        fills[name] = fi.load_model(folder/"seed0"/name/"model.safetensors")
     title = f"The ladder, {s.preset}, {s.seeds} seed{'s'*(s.seeds > 1)}"
-    if s.minutes:
-        steps = ", ".join(f"{name} {n}" for name, n in taken.items())
-        flags |= {"minutes": s.minutes, "steps": steps}
-    parts = report_parts(rows, fills, photos, sets, flags, s.limit, tried)
-    paths = report.write(folder, title, parts)
-    results = tables.results_table(rows, tables.group_of(sets))
+    if s.minutes: flags |= dict(minutes=s.minutes, steps=", ".join(f"{k} {n}" for k, n in taken.items()))
+    results = tables.results_table(rows, "all" if len(sets) > 1 else sets[0])
+    paths = report.write(folder, title, report_parts(rows, fills, results, protocol, flags, tried))
     log_table(title, [*results.columns], results.to_numpy().tolist(), s.project, s.wandb, folder)
     print(*paths, sep="\n")

@@ -4,10 +4,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from fastinpaint import all as fi
 from fastinpaint.judge.baselines import mean_colour, smooth_fill, telea
-from fastinpaint.judge.metrics import LPIPS, SSIM, HoleL1
 from fastinpaint.judge.show import outlined, show_rows
-from fastinpaint.models.net import composite
 from fastinpaint.recipes import latent_control
 
 from .settings import DemoSettings
@@ -17,12 +16,12 @@ def compare(dl, fills):
     "Metrics of each of `fills` (name → `fill(image, mask)`) on all of `dl`, and its first batch"
     rows, first = {}, {}
     for name, fill in fills.items():
-        metrics = [HoleL1(), SSIM(), LPIPS()]
+        metrics = [fi.HoleL1(), fi.SSIM(), fi.LPIPS()]
         for batch in dl:
             _, _, image, mask = (x.as_subclass(torch.Tensor).cpu() for x in batch)
             pred = fill(image, mask)
             for m in metrics: m.update(pred, image, mask)
-            first.setdefault(name, composite(pred, image, mask))
+            first.setdefault(name, fi.composite(pred, image, mask))
         rows[name] = {m.name: m.value for m in metrics}
     return rows, first
 
@@ -38,14 +37,12 @@ def main(settings: DemoSettings):
         return model(image*(1 - mask), mask).cpu()
 
     # the encoder sees the smooth fill: the step from it to latent_control is what was learned
-    fills = {"mean colour": mean_colour, "smooth fill": smooth_fill, "Telea (OpenCV)": telea,
-             "latent_control": ours}
-    table, filled = compare(learn.dls.valid, fills)
+    fills = {"mean colour": mean_colour, "smooth fill": smooth_fill, "Telea (OpenCV)": telea}
+    table, filled = compare(learn.dls.valid, fills | {"latent_control": ours})
     masked, mask, image, _ = learn.dls.valid.one_batch()
     file = Path(settings.out)/"latent_control/results.png"
-    known = {"masked input": masked, "hole": outlined(image, mask)}
-    picture = known | filled | {"original": image}
-    show_rows(picture, max_n=8, height=1.8).savefig(file, dpi=110)
+    columns = {"masked input": masked, "hole": outlined(image, mask)} | filled | {"original": image}
+    show_rows(columns, max_n=8, height=1.8).savefig(file, dpi=110)
     print(f"\n{len(learn.dls.valid_ds)} photographs never trained on "
           "(hole L1 and LPIPS: lower is better, SSIM: higher)\n")
     printed = pd.DataFrame(table).T.rename("{:16}".format)

@@ -1,10 +1,8 @@
 "Judge a model, a baseline, or a folder that another system has filled, by one protocol"
+from fastinpaint import all as fi
 from fastinpaint.core.device import choose_device
 from fastinpaint.core.errors import InputError
-from fastinpaint.data.named import named_data
 from fastinpaint.judge.baselines import BASELINES
-from fastinpaint.judge.evaluate import evaluate, evaluate_files
-from fastinpaint.judge.protocol import export_photos
 
 from .settings import EvaluateSettings
 
@@ -12,18 +10,18 @@ from .settings import EvaluateSettings
 def main(settings: EvaluateSettings):
     "Write `card.json` and `card.md` and return the `Card`, or only export photographs and holes"
     s, sets, limit = settings, settings.masks.split(","), settings.limit or None
-    if s.filled: card = evaluate_files(s.images, s.masks, s.filled, s.invert, not s.no_frechet)
+    if s.filled: card = fi.evaluate_files(s.images, s.masks, s.filled, s.invert, not s.no_frechet)
     else:
-        folder = named_data(s.data)
+        folder = fi.named_data(s.data)
         if (folder/"valid").is_dir(): folder = folder/"valid"
         if s.export_masks:
-            count = export_photos(folder, s.export_masks, sets, s.size, s.seed, limit)
+            count = fi.export_photos(folder, s.export_masks, sets, s.size, s.seed, limit)
             return print(f"{count} photographs with holes in {s.export_masks}")
         if not s.model:
             raise InputError(f"--model takes a file or one of {', '.join(BASELINES)}; "
                              "--filled judges a folder")
         device = choose_device(s.device)
-        card = evaluate(s.model, folder, sets, s.size, s.seed, device, limit, not s.no_frechet)
+        card = fi.evaluate(s.model, folder, sets, s.size, s.seed, device, limit, not s.no_frechet)
     for path in card.save(s.out): print(path)
     print("\n" + card.markdown().split("```")[0])
     return card

@@ -2,18 +2,14 @@
 import matplotlib.pyplot as plt
 import torch
 
-from fastinpaint.judge.protocol import Item
-from fastinpaint.judge.show import damage_figure, outlined, show_rows
+from fastinpaint.judge import show
 from fastinpaint.models.net import composite
 
 from .tables import METRICS
 
 
 def curves(rows):
-    """Validation LPIPS and hole L1 against epochs and against minutes, a line for each seed.
-
-    Cut at twice the value in which the best run ends.
-    """
+    "Validation LPIPS and hole L1 by epochs and minutes, a line a seed, cut at twice the best run's end"
     trained = [r for r in rows if r.histories]
     fig, axes = plt.subplots(2, 2, figsize=(11, 7))
     for (left, right), metric in zip(axes, ("lpips", "hole_l1"), strict=True):
@@ -33,20 +29,19 @@ def curves(rows):
     return fig
 
 
-def grid(items: list[Item], fills):
-    "The same holes filled by every row: dict of name → `fill(image, mask)`"
+@torch.no_grad()
+def grid(items, fills):
+    "The same holes filled by every row. `items`: of the protocol; `fills`: name → `fill(image, mask)`"
     image, mask = stacked(items)
-    columns = {"hole": outlined(image, mask)}
-    with torch.no_grad():
-        for name, fill in fills.items():
-            columns[name] = composite(fill(image*(1 - mask), mask), image, mask)
-    return show_rows(columns | {"original": image}, max_n=len(items), height=1.6)
+    filled = {name: composite(fill(image*(1 - mask), mask), image, mask) for name, fill in fills.items()}
+    columns = {"hole": show.outlined(image, mask)} | filled | {"original": image}
+    return show.show_rows(columns, max_n=len(items), height=1.6)
 
 
 def latent_damage(model, items):
     "Eq. 4.1 of the thesis for these photographs, by the encoder of `model`"
     image, mask = stacked(items)
-    return damage_figure(model, image, image*(1 - mask), len(items), 1.6)
+    return show.damage_figure(model, image, image*(1 - mask), len(items), 1.6)
 
 
 def stacked(items):

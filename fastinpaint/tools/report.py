@@ -1,6 +1,5 @@
 "A report in Markdown, and in one HTML file that holds its pictures"
 import base64
-import io
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -8,7 +7,7 @@ import pandas as pd
 from jinja2 import Environment
 
 from fastinpaint.core.files import replacing
-from fastinpaint.judge.markdown import markdown_table
+from fastinpaint.judge.card import markdown_table
 
 PAGE = Environment(autoescape=True, trim_blocks=True).from_string("""\
 <!doctype html><meta charset=utf-8><title>{{ title }}</title>
@@ -42,9 +41,10 @@ def write(folder, title, parts):
         if isinstance(content, str): page.append(text := content)
         elif isinstance(content, pd.DataFrame): page += markdown_table(table := content)
         else:
-            png, name = _png(content), f"figure{i}.png"
-            with replacing(folder/name) as f: f.write(png)
-            picture = base64.b64encode(png).decode()
+            name = f"figure{i}.png"
+            with replacing(folder/name) as f: content.savefig(f, dpi=90, bbox_inches="tight")
+            plt.close(content)
+            picture = base64.b64encode((folder/name).read_bytes()).decode()
             page.append(f"![{heading}]({name})")
         page.append("")
         site.append((heading, text, table, picture))
@@ -52,10 +52,3 @@ def write(folder, title, parts):
     for name, text in files.items():
         with replacing(folder/name) as f: f.write(text.encode())
     return [folder/name for name in files]
-
-
-def _png(figure):
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=90, bbox_inches="tight")
-    plt.close(figure)
-    return buffer.getvalue()

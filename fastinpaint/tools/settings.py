@@ -11,12 +11,10 @@ class EvaluateSettings:
 
     It has hole L1, PSNR, SSIM, LPIPS and distances between sets, by mask set and by share of hole.
     """
-    model: str = flag(
-        "", "sample, a saved model, a LaMa checkpoint, or a baseline: mean_colour, telea …")
+    model: str = flag("", "sample, a saved model, a LaMa checkpoint, or a baseline: mean_colour, telea …")
     data: str = flag("sample", "Photographs: a folder, or sample (its valid/), pets, imagenette")
-    masks: str = flag(
-        "thin,medium,thick",
-        "Mask sets by comma: presets, folders, pool:FOLDER; with --filled, one folder")
+    masks: str = flag("thin,medium,thick",
+                      "Mask sets by comma: presets, folders, pool:FOLDER; with --filled, one folder")
     size: int = flag(256, "Side of the square crops in pixels")
     seed: int = flag(42, "Of the holes")
     limit: int = flag(0, "Photographs to take, 0 for all")
@@ -46,8 +44,7 @@ class CompareSettings:
     steps: int = flag(0, "Training steps of a row; 0: the preset's")
     minutes: float = flag(0., "Minutes of training steps of every row, in place of equal steps")
     prefill: bool = flag(True, "Give encoders a smooth fill, or the thesis' black hole")
-    lr: str = flag(
-        "", "Highest learning rate, or several by comma, of which each row takes its best")
+    lr: str = flag("", "Highest learning rate, or several by comma, of which each row takes its best")
     autoencoder: str = flag(
         "sample", "Where encoders and decoders start; at width 64 a file of the autoencoder recipe")
     limit: int = flag(0, "Photographs to judge on, 0 for all")
@@ -79,8 +76,7 @@ class BenchSettings:
     data: str = flag("sample", "Photographs, as for the recipes")
     device: str = flag("auto", "auto, cpu, cuda …")
     bf16: bool = flag(False, "bfloat16 autocast")
-    gan: bool = flag(
-        False, "Compare `latent_control_gan` with `lama` instead, and show what each loss costs")
+    gan: bool = flag(False, "Compare `latent_control_gan` with `lama` instead, and show what each loss costs")
     perceptual: str = flag("auto", "With --gan: perceptual network, as for the recipes")
 
 

@@ -17,7 +17,7 @@ BASE = "lama_l1"
 
 @dataclass
 class Row:
-    "A method: a card as a dict for each seed, and the histories and parts of a step of its runs"
+    "A method: a card as a dict for each seed, histories and parts of a step of its runs"
     name: str
     cards: list
     histories: list  # of `read_history`; none for a method that needs no training
@@ -39,9 +39,6 @@ def read_history(path):
 def _seconds(clock):
     "Of minutes:seconds or hours:minutes:seconds"
     return sum(int(part)*60**i for i, part in enumerate(reversed(clock.split(":"))))
-
-
-def group_of(sets): return "all" if len(sets) > 1 else sets[0]
 
 
 def spread(values):
@@ -73,8 +70,8 @@ def results_table(rows, group):
 def sets_table(rows):
     """LPIPS by mask set, mean over seeds, and the difference from the baseline over all sets.
 
-    Its 95 % interval is a bootstrap over photographs, each the mean of its holes and seeds: it
-    says what other photographs would change, while ± over seeds says what another start would.
+    Its 95 % interval, by bootstrap over photographs, says what other photographs would change; ± over seeds
+    says what another start would.
     """
     sets = [name for name in rows[0].cards[0]["metrics"] if name != "all"]
     base = next((_by_photograph(r) for r in rows if r.name == BASE), pd.Series(dtype=float))
@@ -91,9 +88,9 @@ def sets_table(rows):
 
 def _by_photograph(row):
     "Mean LPIPS of every photograph over mask sets and seeds; empty without LPIPS"
-    images = pd.DataFrame([image for card in row.cards for image in card["images"]],
-                          columns=["name", "lpips"]).dropna()
-    return images.astype({"lpips": float}).groupby("name", sort=False)["lpips"].mean()
+    found = [image for card in row.cards for image in card["images"]]
+    images = pd.DataFrame(found, columns=["name", "lpips"])
+    return images.dropna().astype({"lpips": float}).groupby("name", sort=False)["lpips"].mean()
 
 
 def equal_time_table(rows):
@@ -111,10 +108,8 @@ def equal_time_table(rows):
 
 def step_table(rows):
     "Milliseconds of a training step by part, mean over seeds of each run's median"
-    lines = []
-    for row in (r for r in rows if r.parts):
-        found = 1000*pd.DataFrame(row.parts, columns=PARTS).mean()
-        lines.append([row.name, *(f"{ms:.0f}" for ms in (*found, found.sum()))])
+    means = {r.name: 1000*pd.DataFrame(r.parts, columns=PARTS).mean() for r in rows if r.parts}
+    lines = [[name, *(f"{ms:.0f}" for ms in (*mean, mean.sum()))] for name, mean in means.items()]
     return pd.DataFrame(lines, columns=["method", *PARTS, "step"])
 
 
@@ -126,10 +121,7 @@ def rates_table(tried):
 
 
 def chosen_images(rows, mask_set):
-    """Names of the worst, the median and the best image of `mask_set`, as a dict.
-
-    By LPIPS (hole L1 without it), averaged over trained rows and seeds; equal ones by name.
-    """
+    "Worst, median and best image of `mask_set` by LPIPS (else hole L1) over trained rows and seeds, by name"
     images = pd.DataFrame([image for row in rows if row.histories for card in row.cards
                            for image in card["images"] if image["set"] == mask_set])
     values = images["lpips"].astype(float).fillna(images["hole_l1"])

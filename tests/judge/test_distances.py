@@ -84,7 +84,8 @@ def test_kid_repeats_and_is_least_for_equal_sets():
     assert str(measured(metric, batch(3))) == "n/a"
 
 
-def test_names(): assert [m.name for m in (FID(), FDEffLite0(), KIDEffLite0())] == ["fid", "fd_efflite0", "kid_efflite0"]
+def test_names():
+    assert [m.name for m in (FID(), FDEffLite0(), KIDEffLite0())] == ["fid", "fd_efflite0", "kid_efflite0"]
 
 
 def test_without_weights_there_is_no_distance():

@@ -15,7 +15,8 @@ QUICK = dict(size=32, frechet=False)
 
 
 def tensors(item):
-    return torch.from_numpy(item.image.copy()).permute(2, 0, 1)[None]/255, torch.from_numpy(item.hole)[None, None].float()
+    image = torch.from_numpy(item.image.copy()).permute(2, 0, 1)[None]/255
+    return image, torch.from_numpy(item.hole)[None, None].float()
 
 
 def values(card, group="all"): return {k: v["value"] for k, v in card.metrics[group].items()}
@@ -55,7 +56,8 @@ def test_a_fill_sees_nothing_of_what_the_hole_hides(photos):
 
 
 def test_a_better_fill_has_the_better_card(photos):
-    mean, smooth = (values(evaluate(f, photos, "center", **QUICK), "center") for f in (mean_colour, smooth_fill))
+    mean, smooth = (values(evaluate(f, photos, "center", **QUICK), "center")
+                    for f in (mean_colour, smooth_fill))
     assert smooth["hole_l1"] < mean["hole_l1"] and smooth["psnr"] > mean["psnr"]
 
 
@@ -76,7 +78,8 @@ def test_exported_holes_filled_elsewhere_give_the_same_numbers(photos, tmp_path)
         image, mask = tensors(item)
         pred = (smooth_fill(image*(1 - mask), mask)[0]*255).round().byte().permute(1, 2, 0).numpy()
         Image.fromarray(pred).save(filled/f"{item.name}")
-    direct, by_file = evaluate(smooth_fill, photos, "thick", **QUICK), evaluate_files(images, masks, filled, frechet=False)
+    direct = evaluate(smooth_fill, photos, "thick", **QUICK)
+    by_file = evaluate_files(images, masks, filled, frechet=False)
     assert values(by_file, "masks") == values(direct, "thick")
 
 
@@ -84,8 +87,9 @@ def test_distances_between_sets(photos):
     originals = [tensors(item)[0] for item in holes(photos, "center", 32)]
     card = evaluate(mean_colour, photos, "center", size=32)
     perfect = evaluate(lambda image, mask: originals.pop(0), photos, "center", size=32)
-    assert perfect.metrics["center"]["fd_efflite0"]["value"] < 1e-3 < card.metrics["center"]["fd_efflite0"]["value"]
-    assert perfect.metrics["center"]["kid_efflite0"]["value"] < card.metrics["center"]["kid_efflite0"]["value"]
+    least, found = perfect.metrics["center"], card.metrics["center"]
+    assert least["fd_efflite0"]["value"] < 1e-3 < found["fd_efflite0"]["value"]
+    assert least["kid_efflite0"]["value"] < found["kid_efflite0"]["value"]
     assert any("prefer KID" in note for note in card.notes)
     (halves,) = (note for note in card.notes if "4 against 4" in note)
     assert float(halves.split()[-1][:-1]) > 1e-3
@@ -109,7 +113,8 @@ def test_images_are_grouped_by_share_of_hole_and_drift_is_that_of_known_pixels(t
     groups = {name: found["n"]["value"] for name, found in card.by_area.items()}
     assert groups == {"20%–30%": 1, "40%–50%": 1, "50%–100%": 1}
     assert all(found["hole_l1"]["value"] == pytest.approx(100/255) for found in card.by_area.values())
-    assert {r["name"]: r["drift"] for r in card.images} == pytest.approx(dict(none=.2, quarter=.2, half=.2, all=0))
+    drifts = {r["name"]: r["drift"] for r in card.images}
+    assert drifts == pytest.approx(dict(none=.2, quarter=.2, half=.2, all=0))
     assert card.drift == pytest.approx(.15)
 
 
@@ -120,13 +125,15 @@ def test_images_are_grouped_by_share_of_hole_and_drift_is_that_of_known_pixels(t
     (lambda i, m: i*torch.nan, "NaN"), (lambda i, m: i.numpy(), "must be a tensor"),
     (lambda i, m: i*255 + 9, r"images are in \[0, 1\]"), (lambda i, m: None, "NoneType")])
 def test_wrong_fills_are_named(photos, fill, message):
-    with pytest.raises(ValueError, match=f"fill of 0.png.*{message}"): evaluate(fill, photos, "thick", **QUICK)
+    with pytest.raises(ValueError, match=f"fill of 0.png.*{message}"):
+        evaluate(fill, photos, "thick", **QUICK)
 
 
 def test_what_is_no_model_is_named(photos, tmp_path):
     with pytest.raises(ValueError, match="no model.*biharmonic"): evaluate(3, photos, **QUICK)
     with pytest.raises(FileNotFoundError): evaluate("nowhere.safetensors", photos, **QUICK)
-    with pytest.raises((FileNotFoundError, OSError), match=str(tmp_path)): evaluate(mean_colour, tmp_path, **QUICK)
+    with pytest.raises((FileNotFoundError, OSError), match=str(tmp_path)):
+        evaluate(mean_colour, tmp_path, **QUICK)
 
 
 @pytest.fixture
@@ -144,7 +151,8 @@ def test_folders_that_do_not_match_name_both_sides(folders):
 
 def test_files_of_other_sizes_are_named(folders):
     Image.new("L", (9, 32)).save(folders[1]/"2.png")
-    with pytest.raises(ValueError, match="of one size.*masks/2.png 9x32"): evaluate_files(*folders, frechet=False)
+    with pytest.raises(ValueError, match="of one size.*masks/2.png 9x32"):
+        evaluate_files(*folders, frechet=False)
 
 
 @pytest.fixture
@@ -155,10 +163,12 @@ def pooled_colours(monkeypatch):
 
     class Quarters(torch.nn.Module):
         num_features = 12
-        def forward(self, images): return torch.nn.functional.adaptive_avg_pool2d(images.double(), 2).flatten(1)
+        def forward(self, images):
+            return torch.nn.functional.adaptive_avg_pool2d(images.double(), 2).flatten(1)
 
     class Theirs(FeatureExtractorBase):
-        def __init__(self, name="quarters", features_list=("quarters",), **kwargs): super().__init__(name, features_list)
+        def __init__(self, name="quarters", features_list=("quarters",), **kwargs):
+            super().__init__(name, features_list)
         @staticmethod
         def get_provided_features_list(): return ("quarters",)
         @staticmethod
@@ -181,6 +191,7 @@ def test_our_fid_is_that_of_torch_fidelity_on_the_same_folders(pooled_colours, t
         for folder, pixels in (real, image), (made, filled), (tmp_path/"masks", hole.astype(np.uint8)*255):
             Image.fromarray(pixels).save(folder/f"{i}.png")
     ours = evaluate_files(real, tmp_path/"masks", made).metrics["masks"]["fid"]["value"]
-    theirs = pooled_colours.calculate_metrics(input1=str(made), input2=str(real), fid=True, cuda=False, verbose=False,
-                                              feature_extractor="quarters", save_cpu_ram=True, batch_size=8)
+    theirs = pooled_colours.calculate_metrics(input1=str(made), input2=str(real), fid=True, cuda=False,
+                                              verbose=False, feature_extractor="quarters",
+                                              save_cpu_ram=True, batch_size=8)
     assert ours > 1 and ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)

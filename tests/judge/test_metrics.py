@@ -116,13 +116,15 @@ def test_wrong_shapes_are_named(metric):
     pred, image, mask = batch(2)
     for wrong in [(pred[..., 1:], image, mask), (pred, image, mask[:1]), (pred, image, mask[:, 0]),
                   (pred[:, :1], image[:, :1], mask), (pred[0], image[0], mask[0])]:
-        with pytest.raises(ValueError, match=f"{metric.name} takes .*{wrong[0].shape[-1]}"): metric.update(*wrong)
+        with pytest.raises(ValueError, match=f"{metric.name} takes .*{wrong[0].shape[-1]}"):
+            metric.update(*wrong)
 
 
 def test_too_small_images_are_named():
     for metric in SSIM(), LPIPS():
         size = metric.min_size
-        with pytest.raises(ValueError, match=f"at least {size} pixels"): metric.update(*batch(1, (size - 1, 40)))
+        with pytest.raises(ValueError, match=f"at least {size} pixels"):
+            metric.update(*batch(1, (size - 1, 40)))
         if metric.name == "ssim": metric.update(*batch(1, (size, 40)))
 
 
@@ -184,7 +186,8 @@ def test_in_a_learner(tmp_path):
     learn = Learner(dls, Fill(), loss_func=loss, metrics=[HoleL1(), PSNR(), SSIM(), MissingLPIPS()])
     keys = set(learn.model.state_dict())
     with learn.no_bar(): learn.fit(1, cbs=CSVLogger())
-    row = dict(zip(*[line.split(",") for line in (tmp_path / "history.csv").read_text().splitlines()], strict=True))
+    lines = (tmp_path / "history.csv").read_text().splitlines()
+    row = dict(zip(*[line.split(",") for line in lines], strict=True))
     assert row["lpips"] == "n/a" and float(row["psnr"]) > 0
     learn.recorder.plot_loss(skip_start=0)
     expected = HoleL1()

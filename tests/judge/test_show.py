@@ -37,7 +37,8 @@ def test_a_batch_shows_input_hole_and_original(tiny_learner):
     batch = dls.valid.one_batch()
     fig = dls.valid.show_batch(batch)
     assert titles(fig) == ["masked input", "hole", "original"] and len(fig.axes) == 2*3
-    assert torch.allclose(torch.tensor(panels(fig)[2]), batch[2][0].permute(1, 2, 0).as_subclass(torch.Tensor))
+    image = batch[2][0].permute(1, 2, 0).as_subclass(torch.Tensor)
+    assert torch.allclose(torch.tensor(panels(fig)[2]), image)
 
 
 def test_the_loaders_show_a_batch_of_their_own(tiny_learner, figures):
@@ -49,7 +50,8 @@ def test_results_show_the_composite(tiny_learner, figures):
     learn = tiny_learner(control="mask")
     learn.show_results()
     fig = results_figure(learn, max_n=1)
-    assert [len(f.axes) for f in figures()] == [2*4, 4] and titles(fig) == ["masked input", "hole", "result", "original"]
+    assert [len(f.axes) for f in figures()] == [2*4, 4]
+    assert titles(fig) == ["masked input", "hole", "result", "original"]
     masked, _, result, original = (torch.tensor(p) for p in panels(fig))
     hole = learn.dls.valid.one_batch()[1][0, 0].bool()
     assert torch.equal(result[~hole], original[~hole]) and not torch.equal(result[hole], original[hole])

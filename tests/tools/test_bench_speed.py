@@ -20,7 +20,8 @@ def test_the_naive_run_calls_every_batchnorm(tiny_lama):
     norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)][:-1]
     for m in norms: m.register_forward_hook(lambda m, *_: calls.append(m))
     naive(net)(torch.rand(1, 3, 16, 16), torch.zeros(1, 1, 16, 16))
-    called = [any(m is c for c in calls) for m in net.encoder.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    called = [any(m is c for c in calls)
+              for m in net.encoder.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert len(called) == 4 and all(called)
 
 

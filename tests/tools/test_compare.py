@@ -45,7 +45,8 @@ def test_every_row_takes_the_learning_rate_that_was_best_in_a_short_run(ladder, 
     tried, *runs = settings(folder, *(f"{run}/latent_control" for run in ("tuning/0.001", "seed0", "seed1")))
     assert tried["steps"] == 2 and tried["seed"] not in (0, 1)
     assert [run["lr"] for run in runs] == [.001, .001] and [run["steps"] for run in runs] == [6, 6]
-    assert "| latent_control | 0." in (folder/"report.md").read_text() and "✓" in (folder/"report.md").read_text()
+    text = (folder/"report.md").read_text()
+    assert "| latent_control | 0." in text and "✓" in text
 
 
 def test_in_equal_time_a_row_of_slower_steps_takes_fewer(ladder, monkeypatch):
@@ -91,14 +92,15 @@ def test_interrupted_while_rates_are_tried_it_stops(ladder, monkeypatch):
 
 def test_finished_runs_are_not_passed_off_as_those_of_other_settings(ladder):
     ladder(rows="latent_control")
-    with pytest.raises(ValueError, match=r"seed0/latent_control was made with other settings: steps=2, now 3.*--out"):
+    message = r"seed0/latent_control was made with other settings: steps=2, now 3.*--out"
+    with pytest.raises(ValueError, match=message):
         ladder(rows="latent_control", steps=3)
 
 
-@pytest.mark.parametrize("wrong, message", [(dict(preset="tiny"), "smoke, cpu, gpu"),
-                                            (dict(rows="lama_l1,mine"), "no rows mine"),
-                                            (dict(steps=3, minutes=1), "--steps or --minutes"),
-                                            (dict(lr="fast"), "--lr is a number or several by comma, not 'fast'")])
+@pytest.mark.parametrize("wrong, message", [
+    (dict(preset="tiny"), "smoke, cpu, gpu"), (dict(rows="lama_l1,mine"), "no rows mine"),
+    (dict(steps=3, minutes=1), "--steps or --minutes"),
+    (dict(lr="fast"), "--lr is a number or several by comma, not 'fast'")])
 def test_what_is_unknown_is_named(ladder, wrong, message):
     with pytest.raises(InputError, match=message): ladder(**wrong)
 

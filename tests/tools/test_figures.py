@@ -19,7 +19,8 @@ def closed():
 
 
 def test_the_grid_shows_composites_of_the_same_holes():
-    image, hole = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8), np.zeros((16, 16), bool)
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    hole = np.zeros((16, 16), bool)
     hole[4:8, 4:8] = True
     seen = []
 

@@ -21,7 +21,8 @@ from fastinpaint.train.callback.step_times import PARTS
 
 def card(lpips, images=(), sets=("all",)):
     metrics = dict(hole_l1=.1, psnr=20., ssim=.8, lpips=lpips)
-    return dict(metrics={name: {k: dict(value=v) for k, v in metrics.items()} for name in sets}, images=list(images))
+    return dict(metrics={name: {k: dict(value=v) for k, v in metrics.items()} for name in sets},
+                images=list(images))
 
 
 def history(*epochs):
@@ -45,7 +46,8 @@ def test_changes_are_from_the_first_row_and_the_thesis_own():
 
 
 def judged(mean, *values):
-    images = [dict(set=s, name=n, lpips=v) for s in ("thin", "thick") for n, v in zip("abc", values, strict=True)]
+    images = [dict(set=s, name=n, lpips=v)
+              for s in ("thin", "thick") for n, v in zip("abc", values, strict=True)]
     return card(mean, images, ("thin", "thick", "all"))
 
 
@@ -63,7 +65,8 @@ def test_differences_are_paired_by_photograph():
 def test_photographs_are_paired_by_name_not_by_order():
     base, ours = judged(.5, .1, .5, .9), judged(.6, .2, .6, 1.)
     ours["images"].reverse()
-    assert lines(sets_table([Row("lama_l1", [base], []), Row("latent", [ours], [])]))[1][-1] == "+0.1000 [+0.1000, +0.1000]"
+    table = sets_table([Row("lama_l1", [base], []), Row("latent", [ours], [])])
+    assert lines(table)[1][-1] == "+0.1000 [+0.1000, +0.1000]"
 
 
 def test_the_best_rate_is_marked():
@@ -95,7 +98,8 @@ def test_at_equal_time_the_slow_row_is_read_where_the_fast_one_ends():
 
 def test_at_equal_time_a_row_without_an_epoch_or_a_value_has_none():
     fast, slow = history(("00:10", "n/a")), history(("00:15", .45))
-    assert [line[1:] for line in lines(equal_time_table([Row("a", [], [fast]), Row("b", [], [slow])])[1])] == [["n/a"]*2]*2
+    _, table = equal_time_table([Row("a", [], [fast]), Row("b", [], [slow])])
+    assert [line[1:] for line in lines(table)] == [["n/a"]*2]*2
 
 
 def test_pictures_are_chosen_by_lpips_of_trained_rows():
