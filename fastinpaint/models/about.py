@@ -8,8 +8,7 @@ from .load import model_file, read_model
 def about_model(model):
     """The file of `model`, its bytes and SHA-256, the model's arguments, and parameters by part.
 
-    And the settings of its training where a settings.json is beside it. `model` and errors are
-    those of `load_model`.
+    And the settings of its training where a settings.json is beside it. Errors are those of `read_model`.
     """
     path = model_file(model)
     net = read_model(path)

@@ -10,9 +10,8 @@ from .folded import FoldedAlphaChannel, FoldedMaskControl, copied, folded, froze
 class AlphaChannel(nn.Module):
     """The mask as one more channel of the encoder's first convolution and of its linear path.
 
-    Only that channel's kernels, `weight` `[width, 1, 7, 7]` and `linear` `[width, 1, 1, 1]`,
-    live here, zero at first, so that the encoder itself stays a plain encoder of RGB images,
-    whose latents are the targets of the latent loss.
+    Only that channel's kernels, `weight` `[width, 1, 7, 7]` and `linear` `[width, 1, 1, 1]`, live here, zero
+    at first: the encoder itself stays one of RGB images, whose latents are the targets of the latent loss.
     """
     def __init__(self, width, depth=3, linear=False):
         super().__init__()
@@ -28,10 +27,9 @@ class AlphaChannel(nn.Module):
 
     def folded_with(self, encoder):
         "Equal to this in eval mode, for inference with `encoder.folded()`"
-        stage = encoder.stages[0]
-        first = copied(stage)
-        first.conv = widened(stage.conv, self.weight)
-        if stage.linear is not None: first.linear = widened(stage.linear, self.linear)
+        first = copied(encoder.stages[0])
+        first.conv = widened(first.conv, self.weight)
+        if first.linear is not None: first.linear = widened(first.linear, self.linear)
         return FoldedAlphaChannel(first.folded().to(memory_format=torch.channels_last))
 
 
@@ -47,9 +45,8 @@ class ZeroConv(nn.Module):
 class MaskControl(nn.Module):
     """A mask encoder beside the image encoder, added after every stage by a `ZeroConv`.
 
-    At initialisation the controlled encoder equals the plain encoder to the bit. Masks are
-    exactly 0 or 1, so that the first, 1×1 stage of the mask encoder has one feature vector for
-    the hole and one for the rest: it never becomes an image.
+    At initialisation the controlled encoder equals the plain encoder to the bit. Masks are exactly 0 or 1, so
+    that the first, 1×1 stage has one feature vector for the hole and one for the rest: never an image.
     """
     def __init__(self, width, depth=3, linear=False):
         super().__init__()
@@ -68,8 +65,7 @@ class MaskControl(nn.Module):
         latent = encoder.stages[0](image) + added.permute(0, 3, 1, 2)
         guide = second[1:](conv_two_levels(second[0], mask, known, step))
         latent = self.zero_convs[1](encoder.stages[1](latent), guide)
-        stages = zip(encoder.stages[2:], rest, self.zero_convs[2:], strict=True)
-        for stage, mask_stage, zero_conv in stages:
+        for stage, mask_stage, zero_conv in zip(encoder.stages[2:], rest, self.zero_convs[2:], strict=True):
             guide = mask_stage(guide)
             latent = zero_conv(stage(latent), guide)
         return latent
@@ -77,29 +73,28 @@ class MaskControl(nn.Module):
     @torch.no_grad()
     def folded_with(self, encoder):
         "Equal to this in eval mode, for inference with `encoder.folded()`"
-        weight, *weights = [zero_conv.weight for zero_conv in self.zero_convs]
+        weight = self.zero_convs[0].weight
         known, step = two_levels(*copied(self.mask_stages[0]), None)
         first = encoder.stages[0].folded()
         if first.linear is None:
             like = dict(device=weight.device, dtype=weight.dtype)
-            first.linear = nn.utils.skip_init(nn.Conv2d, 3, len(weight), 1, **like)
-            for p in first.linear.parameters(): p.zero_()
-        of_mask = F.conv2d(step.view(1, -1, 1, 1), weight).view(-1, 1, 1, 1)
-        first.linear = widened(first.linear, of_mask)
+            linear = nn.utils.skip_init(nn.Conv2d, 3, len(weight), 1, **like)
+            for p in linear.parameters(): p.zero_()
+            first.linear = linear
+        first.linear = widened(first.linear, F.conv2d(step.view(1, -1, 1, 1), weight).view(-1, 1, 1, 1))
         first.linear.bias += weight.flatten(1) @ known
         conv, *rest = self.mask_stages[1]
         second = copied(conv)  # of mask and ones
-        levels = torch.stack([step, known])
-        second.weight = frozen(torch.einsum("ocij,lc->olij", conv.weight, levels))
+        second.weight = frozen(torch.einsum("ocij,lc->olij", conv.weight, torch.stack([step, known])))
         mask_stages = folded(nn.ModuleList([nn.Sequential(second, *rest), *self.mask_stages[2:]]))
-        return FoldedMaskControl(first.to(memory_format=torch.channels_last), mask_stages, weights)
+        first.to(memory_format=torch.channels_last)
+        return FoldedMaskControl(first, mask_stages, copied(self.zero_convs[1:]))
 
 
 def two_levels(conv, bn, act, mask):
     """`act(bn(conv(mask)))` of 1×1 `conv` and binary `mask` `[B, 1, H, W]`: `known + step·mask`.
 
-    Returns `known` and `step` `[C]`. BatchNorm's statistics, those of the batch in training,
-    follow from the share of hole.
+    Returns `known` and `step` `[C]`. BatchNorm's statistics of a batch follow from its share of hole.
     """
     values = torch.stack([conv.bias, conv.bias + conv.weight.flatten()])  # for a mask of 0 and of 1
     mean, var = bn.running_mean, bn.running_var
@@ -116,7 +111,6 @@ def two_levels(conv, bn, act, mask):
 
 def conv_two_levels(conv, mask, known, step):
     "`conv(known + step·mask)` for `known` and `step` `[C]`"
-    levels = step, known  # of mask and of ones, as the zero padding is neither
-    weight = torch.stack([torch.einsum("ocij,c->oij", conv.weight, o) for o in levels], dim=1)
-    x = torch.cat([mask, torch.ones_like(mask)], dim=1)
+    weight = torch.stack([torch.einsum("ocij,c->oij", conv.weight, level) for level in (step, known)], dim=1)
+    x = torch.cat([mask, torch.ones_like(mask)], dim=1)  # as the zero padding is neither
     return F.conv2d(x, weight, conv.bias, conv.stride, conv.padding)

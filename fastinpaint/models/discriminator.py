@@ -14,10 +14,9 @@ MOST_CHANNELS = 512
 class PatchGAN(nn.Module):
     """RGB `[B, 3, H, W]` to logits `[B, 1, ~H/16, ~W/16]` of its patches, and to features.
 
-    `width` channels in the first of `layers` convolutions of stride 2, twice as many in each
-    further one up to 512; then two of stride 1. BatchNorm in all but the first and last. In
-    training its statistics are those of the batch, so real and fake images pass one after the
-    other: in one batch, each would be normalised with the statistics of both.
+    `width` channels in the first of `layers` convolutions of stride 2, twice as many in each further one up
+    to 512; then two of stride 1. BatchNorm in all but the first and last. Real and fake images pass one
+    after the other: in one batch of training, each would be normalised with the statistics of both.
     """
     def __init__(self, width=64, layers=4):
         super().__init__()
@@ -26,8 +25,7 @@ class PatchGAN(nn.Module):
         channels.append(min(channels[-1]*2, MOST_CHANNELS))
         self.stages = nn.ModuleList([nn.Sequential(patch_conv(3, width, 2), nn.LeakyReLU(.2))])
         for i, (n_in, n_out) in enumerate(zip(channels, channels[1:], strict=False)):
-            stride = 2 if i < layers - 1 else 1
-            conv = patch_conv(n_in, n_out, stride)
+            conv = patch_conv(n_in, n_out, 2 if i < layers - 1 else 1)
             self.stages.append(nn.Sequential(conv, nn.BatchNorm2d(n_out), nn.LeakyReLU(.2)))
         self.head = patch_conv(channels[-1], 1, 1)
 
@@ -44,8 +42,7 @@ def patch_conv(n_in, n_out, stride): return nn.Conv2d(n_in, n_out, 4, stride, pa
 def load_discriminator(path):
     """The discriminator in a published LaMa checkpoint (`.ckpt`, state dict, safetensors).
 
-    Width and layers are read off the weights. Raises MissingFile, and InputError where the
-    file holds none, or one of another architecture.
+    Width and layers are read off the weights. Raises MissingFile, and InputError where it holds no such one.
     """
     part = re.compile(r"(?:.*\.)?discriminator\.(model\d+\..*)")
     public = {m[1]: v for k, v in read_public(Path(path)).items() if (m := part.fullmatch(k))}
@@ -54,12 +51,10 @@ def load_discriminator(path):
     last = max(int(re.match(r"model(\d+)", k)[1]) for k in public)
     model = PatchGAN(public["model0.0.weight"].shape[0], max(last - 1, 1))
     ours = model.state_dict()
-    head = f"model{last}.0"
-    names = {k: re.sub(r"stages\.(\d+)", r"model\1", k.replace("head", head)) for k in ours}
+    names = {k: re.sub(r"stages\.(\d+)", r"model\1", k.replace("head", f"model{last}.0")) for k in ours}
     wrong = [f"{public[k].shape} {k}" if k in public else f"no {k}" for name, k in names.items()
              if k not in public or public[k].shape != ours[name].shape]
-    if wrong:
-        raise InputError(f"{path} is a discriminator of another shape: {', '.join(wrong[:3])}")
+    if wrong: raise InputError(f"{path} is a discriminator of another shape: {', '.join(wrong[:3])}")
     model.load_state_dict({name: public[k] for name, k in names.items()})
     return model
 

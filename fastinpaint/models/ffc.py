@@ -9,9 +9,8 @@ from .winograd import WIDE, Winograd
 class FourierUnit(nn.Module):
     """A 1×1 convolution of the spectrum: every output pixel depends on every input pixel.
 
-    `[B, C, h, w]` to the same shape. Real and imaginary parts are interleaved channel by
-    channel. Runs in fp32 inside autocast, since half-precision FFTs want powers of two and
-    bfloat16 ones do not exist.
+    `[B, C, h, w]` to the same shape. Real and imaginary parts are interleaved channel by channel. Runs in
+    fp32 inside autocast, since half-precision FFTs want powers of two and bfloat16 ones do not exist.
     """
     def __init__(self, channels):
         super().__init__()
@@ -37,8 +36,8 @@ class SpectralTransform(nn.Module):
     def __init__(self, channels):
         super().__init__()
         half = channels//2
-        self.reduce = nn.Sequential(nn.Conv2d(channels, half, 1, bias=False), nn.BatchNorm2d(half),
-                                    nn.ReLU(inplace=True))
+        conv = nn.Conv2d(channels, half, 1, bias=False)
+        self.reduce = nn.Sequential(conv, nn.BatchNorm2d(half), nn.ReLU(inplace=True))
         self.fourier = FourierUnit(half)
         self.expand = nn.Conv2d(half, channels, 1, bias=False)
 
@@ -50,9 +49,9 @@ class SpectralTransform(nn.Module):
 class FFC(nn.Module):
     """Fast Fourier convolution with BatchNorm, `[B, C, h, w]` to the same shape.
 
-    The first `local` channels are LaMa's local part, the others its global part. A convolution
-    of both makes the new local part; the new global part is a convolution of the local one
-    plus a spectral transform of the global one.
+    The first `local` channels are LaMa's local part, the others its global part. A convolution of both
+    makes the new local part; the new global one is a convolution of the local plus a spectral transform of
+    the global one.
     """
     def __init__(self, channels, local, act=True):
         super().__init__()
@@ -84,9 +83,8 @@ class FFC(nn.Module):
 class FFCBlock(nn.Module):
     """Residual block of two FFCs.
 
-    `signed=False` is LaMa's block, whose second FFC ends in a ReLU, so that a block only ever
-    raises a feature. `signed=True` leaves that ReLU out and starts as the identity (the last
-    BatchNorm's gain is zero).
+    `signed=False` is LaMa's, whose second FFC ends in a ReLU, so that a block only ever raises a feature;
+    `signed=True` leaves that ReLU out and starts as the identity (the last BatchNorm's gain is zero).
     """
     def __init__(self, channels, local, signed=False):
         super().__init__()

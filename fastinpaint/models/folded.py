@@ -1,17 +1,20 @@
 """Blocks for inference only: the functions of those for training, in fewer passes over memory.
 
-A block with such a form has a method `folded(winograd=False)`, which makes it and leaves the
-block itself as it is; a conditioner has `folded_with(encoder)`. BatchNorm is part of the
-convolution before it, no weight asks for a gradient, and hooks stay behind. Sums go into the
-result of a convolution, never into that of a ReLU, whose gradient needs it.
+A block with such a form has a method `folded(winograd=False)`, which makes it and leaves the block itself as
+it is; a conditioner has `folded_with(encoder)`. BatchNorm is part of the convolution before it, no weight
+asks for a gradient, and hooks stay behind. Sums go into the result of a convolution, never into that of a
+ReLU, whose gradient needs it.
 """
-from copy import copy
+from collections import OrderedDict
+from copy import deepcopy
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+HOOKS = [name for name in vars(nn.Module()) if "hooks" in name]
 
 
 def folded(module, winograd=False):
@@ -36,29 +39,14 @@ def offers(module, method):
 
 def copied(module, child=None):
     "A frozen copy of `module` in eval mode without hooks, whose children are `child(m)`"
-    child = child or copied
-    new = copy(module)
-    nn.Module.__init__(new)  # empty tables of hooks, parameters and children of its own
-    for name, p in module._parameters.items(): new.register_parameter(name, frozen(p))
-    for name, b in module._buffers.items():
-        new.register_buffer(name, b.clone(), name not in module._non_persistent_buffers_set)
-    for name, m in module._modules.items():
-        new.add_module(name, None if m is None else child(m))
-    return new.eval()
-
-
-def frozen(tensor):
-    "`tensor` as a parameter of its own that takes no gradient; None for None"
-    return None if tensor is None else nn.Parameter(tensor.detach().clone(), requires_grad=False)
+    memo = {id(m): (child or copied)(m) for m in module.children()}  # what deepcopy puts in their places
+    memo |= {id(getattr(module, name)): OrderedDict() for name in HOOKS}
+    return deepcopy(module, memo).requires_grad_(False).eval()
 
 
 def fused(conv, bn):
     "The convolution equal to `bn(conv(x))` in eval mode"
-    new, transposed = copied(conv), isinstance(conv, nn.ConvTranspose2d)
-    weights = fuse_conv_bn_weights(conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps,
-                                   bn.weight, bn.bias, transposed)
-    new.weight, new.bias = map(frozen, weights)
-    return new
+    return fuse_conv_bn_eval(copied(conv), copied(bn), isinstance(conv, nn.ConvTranspose2d))
 
 
 def without_bn(block):
@@ -68,6 +56,9 @@ def without_bn(block):
     return new
 
 
+def frozen(tensor): return nn.Parameter(tensor, requires_grad=False)
+
+
 def gain_and_bias(bn):
     "`(gain, bias)` `[C]` with which BatchNorm in eval mode is `gain·x + bias`"
     gain = bn.weight*torch.rsqrt(bn.running_var + bn.eps)
@@ -75,7 +66,7 @@ def gain_and_bias(bn):
 
 
 def widened(conv, weight):
-    "`conv` with another input channel, of kernels `weight` `[O, 1, k, k]`"
+    "A frozen copy of `conv` with another input channel, of kernels `weight` `[O, 1, k, k]`"
     new = copied(conv)
     new.weight = frozen(torch.cat([conv.weight, weight], dim=1))
     new.in_channels += 1
@@ -99,13 +90,13 @@ class FoldedConvBlock(nn.Module):
 
 class FoldedFFCBlock(nn.Module):
     "`FFCBlock` on channels that lie first in memory, for which Fourier transforms are fastest"
-    def __init__(self, conv1, conv2):
+    def __init__(self, *convs):
         super().__init__()
-        self.conv1, self.conv2 = conv1, conv2
+        self.convs = nn.Sequential(*convs)
 
     def forward(self, x):
         x = x.contiguous()
-        return x + self.conv2(self.conv1(x))
+        return x + self.convs(x)
 
 
 class FoldedFFC(nn.Module):
@@ -135,16 +126,13 @@ class Convs(nn.Module):
 class PixelBlocks(nn.Module):
     """A reflection-padded convolution, computed for blocks of 2×2 pixels at once.
 
-    Three output channels leave most of a vector unit idle; twelve, those of a block, are worth
-    a slightly larger kernel.
+    Three output channels leave most of a vector unit idle; those twelve are worth a slightly larger kernel.
     """
     def __init__(self, conv):
         super().__init__()
-        (o, i, *_, k), self.padding = conv.weight.shape, conv.padding[0]
-        weight = conv.weight.new_zeros(o, 2, 2, i, k + 1, k + 1)
-        for y in range(2):
-            for x in range(2): weight[:, y, x, :, y:y + k, x:x + k] = conv.weight.detach()
-        self.weight = frozen(weight.flatten(0, 2))
+        self.padding = conv.padding[0]
+        shifted = [F.pad(conv.weight, (x, 1 - x, y, 1 - y)) for y in (0, 1) for x in (0, 1)]
+        self.weight = frozen(torch.stack(shifted, dim=1).flatten(0, 1))
         self.bias = frozen(conv.bias.repeat_interleave(4))
 
     def forward(self, x):
@@ -165,19 +153,17 @@ class FoldedAlphaChannel(nn.Module):
 class FoldedMaskControl(nn.Module):
     """`MaskControl`, with a first stage in place of the encoder's that takes the mask, too.
 
-    `mask_stages` and `weights` belong to the encoder's further stages; the first mask stage
-    takes mask and ones.
+    `mask_stages`, the first of which takes mask and ones, and `zero_convs` belong to the further stages.
     """
-    def __init__(self, first, mask_stages, weights):
+    def __init__(self, first, mask_stages, zero_convs):
         super().__init__()
-        self.first, self.mask_stages = first, nn.ModuleList(mask_stages)
-        self.weights = nn.ParameterList(map(frozen, weights))
+        self.first, self.mask_stages, self.zero_convs = first, mask_stages, zero_convs
 
     def forward(self, encoder, image, mask):
         latent = self.first(torch.cat([image, mask], dim=1))
         guide = torch.cat([mask, torch.ones_like(mask)], dim=1)  # zero padding has neither
-        stages = zip(encoder.stages[1:], self.mask_stages, self.weights, strict=True)
-        for stage, mask_stage, weight in stages:
+        stages = zip(encoder.stages[1:], self.mask_stages, self.zero_convs, strict=True)
+        for stage, mask_stage, zero_conv in stages:
             guide = mask_stage(guide)
-            latent = F.conv2d(guide, weight).add_(stage(latent))
+            latent = F.conv2d(guide, zero_conv.weight).add_(stage(latent))
         return latent

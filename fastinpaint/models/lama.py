@@ -29,8 +29,7 @@ def conv_bn(x, conv, bn):
 class ConvBlock(nn.Module):
     """Reflection-padded convolution, BatchNorm, ReLU; with `linear` plus a path without them.
 
-    The linear path is a convolution of two output pixels' width, so that neighbouring windows
-    overlap.
+    The linear path is a convolution of two output pixels' width, so that neighbouring windows overlap.
     """
     def __init__(self, n_in, n_out, size, stride=1, linear=False):
         super().__init__()
@@ -68,9 +67,8 @@ class UpBlock(nn.Module):
 class Encoder(nn.Module):
     """RGB image `[B, 3, H, W]` in [0, 1] to a latent `[B, width·2^depth, H/2^depth, W/2^depth]`.
 
-    `stages` are LaMa's layers 1 to 4. `linear` gives each a linear path beside its ReLU, which
-    at width 8 loses most of what a principal-component code of the same size keeps; features
-    are then signed.
+    `stages` are LaMa's layers 1 to 4. `linear` gives each a linear path beside its ReLU, which at width 8
+    loses most of what a principal-component code of the same size keeps; features are then signed.
     """
     def __init__(self, width, depth=3, linear=False):
         super().__init__()
@@ -81,16 +79,15 @@ class Encoder(nn.Module):
     def forward(self, x): return self.stages(x)
 
     def folded(self, winograd=False):
-        "Equal to this in eval mode, for inference only; its channels lie last in memory"
+        "Equal to this in eval mode, for inference; its channels lie last in memory"
         return copied(self, folded).to(memory_format=torch.channels_last)
 
 
 class Refiner(nn.Module):
     """`blocks` FFC residual blocks at latent size.
 
-    With `delta` they predict a difference (thesis, appendix A): their output passes a
-    zero-initialised 1×1 convolution and is added to the input, so that training starts from
-    the masked latent.
+    With `delta` they predict a difference (thesis, appendix A): their output passes a zero-initialised 1×1
+    convolution and is added to the input, so that training starts from the masked latent.
     """
     def __init__(self, channels, blocks, delta=False, signed=False):
         super().__init__()
@@ -105,10 +102,9 @@ class Refiner(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent to RGB image, the mirror of `Encoder`.
+    """Latent to RGB image, the mirror of `Encoder`; LaMa's ends in a sigmoid.
 
-    LaMa's ends in a sigmoid. With `linear` paths the output is the sum of both and may leave
-    [0, 1] a little; composites are clamped.
+    With `linear` paths the output is the sum of both and may leave [0, 1] a little; composites are clamped.
     """
     def __init__(self, width, depth=3, linear=False):
         super().__init__()
@@ -132,22 +128,19 @@ def lama(width=8, blocks=9, depth=3, control="alpha", delta=False, linear=True, 
          autoencoder="sample"):
     """LaMa of `width` channels at first, `blocks` residual blocks and `depth` halvings of the size.
 
-    `control` is how the encoder learns about the mask: "alpha" through a fourth input channel
-    (once False), "mask" through mask control (once True), None not at all (an autoencoder).
-    `delta` adds a skip connection around the refiner. `linear` adds linear paths and signed
-    residual blocks; `prefill` gives the encoder a smooth fill in place of a black hole. The
-    published checkpoints have neither, and width 64. `autoencoder` is where encoder and
-    decoder start from: "sample" (bundled, width 8), a file of the `autoencoder` recipe, or
-    None for random weights. Raises InputError for other arguments, or where that file holds
-    another architecture.
+    `control` is how the encoder learns about the mask: "alpha" through a fourth input channel (once False),
+    "mask" through mask control (once True), None not at all (an autoencoder). `delta` adds a skip
+    connection around the refiner. `linear` adds linear paths and signed residual blocks; `prefill` gives
+    the encoder a smooth fill in place of a black hole. The published checkpoints have neither, and width
+    64. `autoencoder` is where encoder and decoder start: "sample" (bundled, width 8), a file of the
+    `autoencoder` recipe, or None for random weights. Raises InputError for other arguments, or where that
+    file holds another architecture.
     """
-    if width < 1 or blocks < 0 or depth < 1:
-        raise InputError(f"no LaMa of {width=}, {blocks=}, {depth=}")
+    if width < 1 or blocks < 0 or depth < 1: raise InputError(f"no LaMa of {width=}, {blocks=}, {depth=}")
     if control not in CONDITIONERS:
-        raise InputError(f'no LaMa of {control=}: '
-                         'expected "alpha" (once False), "mask" (once True) or None')
-    config = dict(width=width, blocks=blocks, depth=depth, control=control, delta=delta,
-                  linear=linear, prefill=prefill)
+        raise InputError(f'no LaMa of {control=}: expected "alpha" (once False), "mask" (once True) or None')
+    config = dict(width=width, blocks=blocks, depth=depth, control=control, delta=delta, linear=linear,
+                  prefill=prefill)
     channels = width*2**depth
     conditioner = control and CONDITIONERS[control](width, depth, linear)
     model = InpaintNet(Encoder(width, depth, linear), Refiner(channels, blocks, delta, linear),

@@ -15,8 +15,8 @@ BUILDERS = {"lama": partial(lama, autoencoder=None), "context_encoder": context_
 def save_model(model, path):
     """Write an `InpaintNet`, or a Learner's, to the `.safetensors` file `path`, with its config.
 
-    A `.json` beside it repeats the model's arguments for readers. Files are replaced whole or
-    not at all; never a pickle.
+    A `.json` beside it repeats the config for readers. Files are replaced whole or not at all; never a
+    pickle.
     """
     model = getattr(model, "model", model)
     return write_weights(path, model.state_dict(), model.config)

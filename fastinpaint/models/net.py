@@ -16,11 +16,10 @@ def reflect_index(size, length, device):
 class InpaintNet(nn.Module):
     """Any inpainting network of the form `decode(refine(encode(masked, mask)))`.
 
-    `encoder`, `refiner` and `decoder` are modules as above; `conditioner(encoder, masked,
-    mask)` is how the mask reaches the encoder, and None for a plain autoencoder, which ignores
-    it. `prefill` continues the surroundings smoothly into the hole before the encoder sees it.
-    `config` rebuilds the model (`lama(**config)`). Every size is allowed: images are reflected
-    up to the next multiple of `2^depth` and results cropped back.
+    `conditioner(encoder, masked, mask)` is how the mask reaches the encoder, None for a plain autoencoder.
+    `prefill` continues the surroundings smoothly into the hole before the encoder sees it. `config`
+    rebuilds the model (`lama(**config)`). Images of every size are reflected up to the next multiple of
+    `2^depth` and results cropped back.
     """
     def __init__(self, encoder, refiner, decoder, conditioner=None, prefill=False, config=None):
         super().__init__()
@@ -69,12 +68,11 @@ class InpaintNet(nn.Module):
     def folded(self, winograd=None):
         """A network for inference, equal up to rounding to this one in eval mode.
 
-        It encodes, refines and decodes alike, for gradients with respect to latents too, in
-        fewer passes over memory; see `folded.py`. `winograd` (by default for a model on a CPU)
-        halves the time of wide refiners' 3×3 convolutions, for four times the memory of their
-        weights; not for half precision. Hooks are not carried along, and as its weights are no
-        longer those of a model file, `config` is empty. A conditioner without `folded_with`
-        gets its encoder unfolded.
+        It encodes, refines and decodes alike, for gradients with respect to latents too, in fewer passes
+        over memory; see `folded.py`. `winograd` (by default for a model on a CPU) halves the time of wide
+        refiners' 3×3 convolutions, for four times the memory of their weights; not for half precision.
+        Hooks are left behind, and as its weights are not those of a model file, `config` is empty. A
+        conditioner without `folded_with` gets its encoder unfolded.
         """
         if winograd is None: winograd = next(self.parameters()).device.type == "cpu"
         net = copied(self, lambda part: folded(part, winograd))

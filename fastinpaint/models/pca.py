@@ -7,10 +7,9 @@ import torch.nn.functional as F
 def start_at_pca(model, images):
     """Let the linear paths pass on the principal components of `images` `[N, 3, H, W]`.
 
-    The first stage takes the mean colour off; every further one keeps the strongest principal
-    components of 2×2 blocks of what came before, and the decoder mirrors it. Overlap and ReLU
-    paths start out almost silent, so that the model is a linear autoencoder until training
-    teaches it what to add.
+    The first stage takes the mean colour off; every further one keeps the strongest principal components of
+    2×2 blocks of what came before, and the decoder mirrors it. Overlap and ReLU paths start out almost
+    silent: the model is a linear autoencoder until training teaches it what to add.
     """
     encoder, decoder = model.encoder, model.decoder
     first, *downs = encoder.stages

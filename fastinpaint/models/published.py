@@ -11,9 +11,8 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from ..core.errors import InputError, MissingFile
 from .lama import lama
 
-# Ours → public, inside one layer. Where several public tensors stand, ours is their
-# concatenation along `dim`: two convolutions of one input, or of the two parts of one input,
-# are one convolution.
+# Ours → public, inside one layer. Of several public tensors, ours is the concatenation along `dim`: two
+# convolutions of one input, or of the two parts of one input, are one convolution.
 STAGE = [
     (r"conv\.weight", ("ffc.convl2l.weight", "ffc.convl2g.weight"), 0),
     (r"bn\.(\w+)", (r"bn_l.\1", r"bn_g.\1"), 0),
@@ -32,25 +31,22 @@ BLOCK = [
 def load_lama(path):
     """A published LaMa, or a checkpoint of the thesis' code, as an `InpaintNet` in eval mode.
 
-    `path`: a Lightning `.ckpt`, a saved state dict (also one taken from a TorchScript model),
-    or safetensors. Nothing in the file is executed: tensors are read with `weights_only=True`,
-    Python objects beside them become inert placeholders. The architecture is read off the
-    weights. Raises MissingFile, and InputError where the file holds no LaMa generator.
+    `path`: a Lightning `.ckpt`, a saved state dict (also of a TorchScript model), or safetensors. Nothing
+    in it is executed: Python objects beside the tensors become inert placeholders. The architecture is read
+    off the weights. Raises MissingFile, and InputError where the file holds no LaMa generator.
     """
     public = generator_state(read_public(path))
     layers = {int(m[1]) for k in public if (m := re.match(r"model\.(\d+)\.", k))}
     split = [i for i in sorted(layers) if f"model.{i}.ffc.convl2g.weight" in public]
     if not split:
-        raise InputError(f"{path} holds no LaMa generator "
-                         "(no key like generator.model.4.ffc.convl2g.weight)")
+        raise InputError(f"{path} holds no LaMa generator (no key like generator.model.4.ffc.convl2g.weight)")
     depth = split[0] - 1
     blocks = sum(f"model.{i}.conv1.ffc.convl2l.weight" in public for i in layers)
     width, channels, *_ = public["model.1.ffc.convl2l.weight"].shape
     control = "alpha" if channels == 4 else "mask" if "mask_encoder.0.weight" in public else None
     model = lama(width, blocks, depth, control, linear=False, prefill=False, autoencoder=None)
     state = {name: public_tensor(public, name, depth, blocks) for name in model.state_dict()}
-    wrong = [k for k, v in model.state_dict().items()
-             if state[k] is None or state[k].shape != v.shape]
+    wrong = [k for k, v in model.state_dict().items() if state[k] is None or state[k].shape != v.shape]
     if wrong:
         raise InputError(f"{path} is no LaMa of the published layout: {', '.join(wrong[:5])} "
                          "missing or of another shape")
@@ -64,10 +60,7 @@ class Placeholder:
 
 
 def read_public(path):
-    """All tensors of a checkpoint file, name → tensor, read without executing anything in it.
-
-    Raises MissingFile, and InputError where it cannot be read.
-    """
+    "All tensors of a checkpoint file by name, nothing in it executed. Raises MissingFile, InputError."
     path = Path(path)
     if not path.is_file(): raise MissingFile(f"no checkpoint at {path.absolute()}")
     try:
@@ -85,11 +78,9 @@ def read_public(path):
 
 def generator_state(state):
     "The tensors of generator and mask control, without prefixes of training code or TorchScript"
-    part = re.compile(r"(?:.*\.)?(?:generator\.)?"
-                      r"(model\.\d+\..*|mask_encoder\.\d+\..*|zero_conv\d\.weight)")
-    found = {m[1]: v for k, v in state.items()
-             if (m := part.fullmatch(k)) and "discriminator" not in k}
-    return {k: v for k, v in found.items() if torch.is_tensor(v)}
+    part = re.compile(r"(?:.*\.)?((?:model|mask_encoder)\.\d+\..*|zero_conv\d\.weight)")
+    return {m[1]: v for k, v in state.items()
+            if (m := part.fullmatch(k)) and "discriminator" not in k and torch.is_tensor(v)}
 
 
 def public_tensor(public, name, depth, blocks):

@@ -14,8 +14,7 @@ FORMAT = "fastinpaint-1"
 def write_weights(path, state, config):
     """Write `state` (name → tensor) and `config` (a JSON object) to `path`, atomically.
 
-    The config travels in the file's header, so that the two never part; `path` with the suffix
-    `.json` repeats it for readers.
+    The config travels in the file's header, so that the two never part; a `.json` beside it is for readers.
     """
     path = Path(path)
     state = {k: v.detach().cpu().contiguous() for k, v in state.items()}

@@ -5,8 +5,7 @@ from torch import nn
 
 from .folded import frozen
 
-# Winograd's minimal filtering F(4×4, 3×3): data, kernel and output transforms (Lavin & Gray
-# 2016, § 4.3)
+# F(4×4, 3×3): data, kernel and output transforms (Lavin & Gray 2016, § 4.3)
 DATA = torch.tensor([[4., 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
                      [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]])
 KERNEL = torch.tensor([[6., 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]])/24
@@ -19,8 +18,7 @@ STRIP = 128  # rows of a map at a time, which bounds memory
 class Winograd(nn.Module):
     """`folded.Convs` in a quarter of the multiplications, for four times the memory of its weights.
 
-    Blocks of 6×6 pixels, transformed once for both convolutions, give 4×4 pixels each. Not for
-    half precision.
+    Blocks of 6×6 pixels, transformed once for both convolutions, give 4×4 each. Not for half precision.
     """
     def __init__(self, to_local, local_to_global):
         super().__init__()
