@@ -5,16 +5,13 @@ it is; a conditioner has `folded_with(encoder)`. BatchNorm is part of the convol
 asks for a gradient, and hooks stay behind. Sums go into the result of a convolution, never into that of a
 ReLU, whose gradient needs it.
 """
-from collections import OrderedDict
-from copy import deepcopy
+from copy import copy
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-HOOKS = [name for name in vars(nn.Module()) if "hooks" in name]
 
 
 def folded(module, winograd=False):
@@ -39,9 +36,14 @@ def offers(module, method):
 
 def copied(module, child=None):
     "A frozen copy of `module` in eval mode without hooks, whose children are `child(m)`"
-    memo = {id(m): (child or copied)(m) for m in module.children()}  # what deepcopy puts in their places
-    memo |= {id(getattr(module, name)): OrderedDict() for name in HOOKS}
-    return deepcopy(module, memo).requires_grad_(False).eval()
+    new = copy(module)
+    nn.Module.__init__(new)  # tables of hooks, parameters and children of its own, all empty
+    for name, p in module._parameters.items():
+        new.register_parameter(name, None if p is None else frozen(p.detach().clone()))
+    for name, b in module._buffers.items():
+        new.register_buffer(name, b.clone(), name not in module._non_persistent_buffers_set)
+    for name, m in module._modules.items(): new.add_module(name, None if m is None else (child or copied)(m))
+    return new.eval()
 
 
 def fused(conv, bn):
