@@ -27,8 +27,7 @@ try:
 except ImportError as e:
     raise MissingPackage("the web page needs gradio: pip install 'fastinpaint[app]'") from e
 
-# of Pillow's readers, those offered to strangers
-READERS = "PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF"
+READERS = "PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF"  # of Pillow's, offered to strangers
 PREVIEW = 2048  # longest side in pixels of what the browser shows; strokes have its scale
 ROUTES = re.compile(
     r"/|/(assets|static)/.+|/(theme\.css|favicon\.ico|manifest\.json)|/gradio_api/"
@@ -176,12 +175,11 @@ def build(inpainters, max_pixels):
 
 
 def _check_port(host, port):
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try: s.bind((host, port))
-        except OSError as e:
-            why = f"cannot serve on {host}, port {port} ({e.strerror}); choose another"
-            raise OSError(e.errno, why) from e
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try: socket.create_server((host, port), family=family).close()
+    except OSError as e:
+        why = e.strerror.partition(" (")[0]  # which says host and port again
+        raise OSError(e.errno, f"cannot serve on {host}, port {port} ({why}); choose another") from e
 
 
 def _sweep(folder, keep, stopped):

@@ -56,10 +56,9 @@ def export_model(model, out, format="onnx"):
     path, net = Path(out), read_model(model) if isinstance(model, str | Path) else model
     if not isinstance(net.encoder, Encoder):
         raise InputError(f"{type(net).__name__} has one fixed size, not any: take a model of lama()")
-    network = PortableNet(net).cpu().eval()
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), evaluating(net):
         file = Path(folder)/path.name
-        run = EXPORTERS[format](network, file)
+        run = EXPORTERS[format](PortableNet(net).cpu().eval(), file)
         errors = {f"{w}x{h}": _error(net, run, h, w) for h, w in CHECKED}
         if (worst := max(errors.values())) > TOLERANCE:
             raise RuntimeError(f"the exported model differs from the model by {worst:.2g} of the largest "
@@ -120,7 +119,8 @@ def prefilled(image, mask):
 
 def _filled(image, known, sizes):
     hole = (known <= 0).to(image)
-    rows, columns = (torch.arange(n).clamp(max=m - 1) for n, m in zip(image.shape[-2:], sizes[0], strict=True))
+    (h, w), (bottom, right) = image.shape[-2:], sizes[0]
+    rows, columns = torch.arange(h).clamp(max=bottom - 1), torch.arange(w).clamp(max=right - 1)
 
     def fill(x): return torch.addcmul(image, hole, x).index_select(-2, rows).index_select(-1, columns)
     if len(sizes) == 1: return fill(image.sum((2, 3), True)/known.sum((2, 3), True).clamp_min(1e-6))
@@ -190,14 +190,13 @@ def export_onnx(network, path):
     with warnings.catch_warnings():
         # image and mask share the names of their axes, as they should
         warnings.filterwarnings("ignore", ".*axis name.*", UserWarning)
-        program = torch.onnx.export(network, _example(*CHECKED[0]), dynamic_shapes=(AXES, AXES), verbose=False,
-                                    input_names=["image", "mask"], output_names=["filled"])
+        program = torch.onnx.export(
+            network, _example(*CHECKED[0]), dynamic_shapes=(AXES, AXES), verbose=False,
+            input_names=["image", "mask"], output_names=["filled"])
     program.save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-    def run(image, mask):
-        return torch.from_numpy(session.run(None, dict(image=image.numpy(), mask=mask.numpy()))[0])
-    return run
+    return lambda image, mask: torch.from_numpy(
+        session.run(None, dict(image=image.numpy(), mask=mask.numpy()))[0])
 
 
 EXPORTERS = dict(onnx=export_onnx, torch=export_program)
