@@ -206,11 +206,10 @@ def serving(inpainters, host="127.0.0.1", port=7860, max_bytes=64*2**20, max_pix
         fonts = dict(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
         try:
             page.launch(
-                server_name=host, server_port=port, prevent_thread_lock=True, quiet=True,
-                inline=False, share=False, run_history=False, enable_monitoring=False,
-                ssr_mode=False, mcp_server=False, pwa=False, footer_links=[],
-                app_kwargs=dict(middleware=[guarded]), max_file_size=max_bytes,
-                state_session_capacity=100, css=CSS, theme=gr.themes.Soft(**fonts))
+                server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, inline=False,
+                share=False, run_history=False, enable_monitoring=False, ssr_mode=False, mcp_server=False,
+                pwa=False, footer_links=[], app_kwargs=dict(middleware=[guarded]),
+                max_file_size=max_bytes, state_session_capacity=100, css=CSS, theme=gr.themes.Soft(**fonts))
             yield page
         finally:
             stopped.set()
@@ -220,8 +219,7 @@ def serving(inpainters, host="127.0.0.1", port=7860, max_bytes=64*2**20, max_pix
 def launch(models=("sample",), host="127.0.0.1", port=7860, device="auto"):
     """Serve the page until Ctrl-C; `host` "0.0.0.0" lets in everyone who reaches this computer.
 
-    Visitors choose among `models`, which are those of `Inpainter`. Raises what `Inpainter` does,
-    and OSError if the port cannot be had."""
+    Visitors choose among `models`. Raises what `Inpainter` and `serving` do."""
     inpainters = {str(m): Inpainter(m, device) for m in models}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # photographs are removed then, too
     with suppress(KeyboardInterrupt), serving(inpainters, host, port) as page:
