@@ -11,12 +11,10 @@ from ..data.pictures import reading
 def read_hole(mask, invert=False):
     """Bool `[H, W]`, True in the hole, of a path, PIL image or array, bool or uint8 `[H, W]`.
 
-    1 or white is hole, with `invert` black. Raises InputError for other arrays and bad files.
-    """
+    1 or white is hole, with `invert` black. Raises InputError for other arrays and bad files."""
     if isinstance(mask, np.ndarray):
         if mask.ndim != 2 or mask.dtype not in (bool, np.uint8):
-            shape = list(mask.shape)
-            raise InputError(f"a mask array is bool or uint8 [H, W], got {mask.dtype} {shape}")
+            raise InputError(f"a mask array is bool or uint8 [H, W], got {mask.dtype} {list(mask.shape)}")
         mask = Image.fromarray(mask)
     if isinstance(mask, Image.Image): return hole_of(mask, invert)
     with reading(mask): return read_mask(mask, invert)

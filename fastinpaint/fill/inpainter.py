@@ -20,19 +20,15 @@ from .hole import dilated, feathered, read_hole
 class Inpainter:
     """Fills photographs with `model` on `device`, "auto" for the model's own or a GPU.
 
-    `model` is an `InpaintNet`, of which a copy is made, a `.safetensors` file of `save_model`, a
-    published LaMa checkpoint (`.ckpt`, `.pt`, `.pth`), or "sample". `precision` is "fp32" or
-    "bf16", `strategy` "whole", "crop", "tiles", "resize" (see `strategies`) or "auto", which
-    depends on the memory at hand: name one for the same result on every machine. Nothing is
-    random. Raises InputError where model, device or precision does not fit.
-    """
+    `model` is an `InpaintNet`, of which a copy is made, or what `read_model` takes. `precision` is
+    "fp32" or "bf16", `strategy` one of `STRATEGIES`, or "auto", which depends on the memory at hand: name
+    one for the same result everywhere. Raises InputError where an argument does not fit."""
     def __init__(self, model="sample", device="auto", precision="fp32", strategy="auto"):
         if precision not in ("fp32", "bf16"):
             raise InputError(f"no precision {precision!r}: expected fp32 or bf16")
-        if isinstance(model, str | Path):
-            model, self.device = read_model(model), choose_device(device)
-        elif device == "auto": self.device = next(model.parameters()).device
-        else: self.device = choose_device(device)
+        if isinstance(model, str | Path): model = read_model(model)
+        elif device == "auto": device = next(model.parameters()).device
+        self.device = choose_device(device)
         self.model, self.precision, self.strategy = model, precision, strategy
         winograd = self.device.type == "cpu" and precision == "fp32"  # its sums need full precision
         self.net = model.folded(winograd).to(self.device)
@@ -41,25 +37,17 @@ class Inpainter:
         """`image` with its hole filled, a `PIL.Image` of its size (16-bit colours: an array).
 
         Both are paths, PIL images or arrays: image uint8 or uint16 `[H, W]` or `[H, W, C]`, mask
-        bool or uint8 of 0/1 or 0…255 `[H, W]`; 1 or white is the hole, with `invert` black. The
-        mode stays, except for those that `open_picture` converts.
-
-        The hole is first grown by a disc of radius `dilate` pixels. Pixels outside are
-        bit-identical in the result, and alpha is everywhere. `feather` blends original and fill
-        in the outer pixels that `dilate` added; `refine` improves large fills (see `refined`).
-
-        Raises InputError where sizes, types or options do not fit and where all is hole; warns
-        where nothing is.
-        """
-        picture = open_picture(image)
-        return self._fill(picture, mask, invert, dilate, feather, refine, strategy).image
+        bool or uint8 of 0/1 or 0…255 `[H, W]`; 1 or white is the hole, with `invert` black. The hole
+        is first grown by a disc of radius `dilate`, in pixels. Pixels outside, and alpha everywhere,
+        are bit-identical in the result. `feather` blends original and fill in the outer pixels that
+        `dilate` added; `refine` improves large fills (see `refined`). Raises InputError where sizes,
+        types or options do not fit and where all is hole; warns where nothing is."""
+        return self._fill(open_picture(image), mask, invert, dilate, feather, refine, strategy).image
 
     def fill_file(self, image, mask, out, **options):
         """Fill the photograph `image` as in `__call__`, and write the file `out`, or nothing.
 
-        EXIF, colour profile and resolution are kept. Raises what `Picture.save` raises, and if
-        the extension of `out` does not fit, before anything is filled.
-        """
+        EXIF, colour profile and resolution are kept. Raises what `Picture.save` raises, early if it can."""
         picture = open_picture(image)
         picture.check_fits(Path(out).suffix.lower())
         self._fill(picture, mask, **options).save(out)
@@ -67,13 +55,11 @@ class Inpainter:
     def _fill(self, picture, mask, invert=False, dilate=0, feather=0, refine=False, strategy=None):
         "The `Picture`, filled"
         if not 0 <= feather <= dilate:
-            raise InputError(f"cannot feather {feather} of {dilate} dilated pixels: "
-                             "at least 0, and at most what dilate adds")
+            raise InputError(f"cannot feather {feather} of {dilate} dilated pixels: 0 to what dilate adds")
         rgb, hole = picture.rgb, read_hole(mask, invert)
         if rgb.shape[:2] != hole.shape:
             (h, w), (mh, mw) = rgb.shape[:2], hole.shape
-            raise InputError(f"the image is {w}x{h} pixels, its mask {mw}x{mh}; they must be of "
-                             "one size")
+            raise InputError(f"the image is {w}x{h} pixels, its mask {mw}x{mh}; they must be equal")
         tip = f"White is hole; if black is, pass invert={not invert}"
         if not hole.any():
             warnings.warn(f"nothing to fill: the mask has no hole. {tip}", stacklevel=3)
@@ -96,10 +82,7 @@ class Inpainter:
         net, pixels = self.net, strategies.pixels_at_once(self.model, self.device, refine)
         if refine:
             from .refine import refined  # seconds to import
-            net = partial(refined, self.net, pixels=pixels,
-                          progress=IN_NOTEBOOK or sys.stdout.isatty())
-            # it handles large sizes itself; tiles, each refined alone, would lose structure
-            if strategy == "auto": strategy = "crop"
-        bf16 = self.precision == "bf16"
-        cast = torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
+            net = partial(refined, net, pixels=pixels, progress=IN_NOTEBOOK or sys.stdout.isatty())
+            if strategy == "auto": strategy = "crop"  # tiles, each refined alone, would lose structure
+        cast = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
         with torch.no_grad(), cast: return strategies.fill(predict, rgb, hole, strategy, pixels)

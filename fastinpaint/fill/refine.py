@@ -18,29 +18,26 @@ ERODED = 7  # pixels from the centre of the paper's 15×15 ellipse to its edge
 def refined(net, image, mask, iterations=15, lr=2e-3, shortest=512, pixels=2048**2, progress=True):
     """Prediction `[1, 3, H, W]` (not composited) whose large structure is that of a smaller fill.
 
-    `net` is an `InpaintNet` with refiner blocks, `image` `[1, 3, H, W]` in [0, 1] and 0 in the
-    hole, `mask` `[1, 1, H, W]` 1 in the hole. Both are halved until the shorter side is at most
-    `shortest`, and filled there. At every larger size Adam, of rate `lr`, optimises the features
-    that enter the refiner in `iterations` steps towards the smaller fill; the prediction of the
-    lowest loss is kept. As a step holds every feature map of refiner and decoder, at sizes of more
-    than `pixels` the smaller fill is only enlarged, with a warning. Works under `no_grad` and
-    `inference_mode`; deterministic on a CPU. Raises InputError for a model without refiner blocks,
-    for `iterations` below 0 and `shortest` below 1.
-    """
+    `image` `[1, 3, H, W]` in [0, 1], 0 in the hole, and `mask` `[1, 1, H, W]`, 1 in the hole, are
+    halved until the shorter side is at most `shortest`, and filled there by `net`, an `InpaintNet`.
+    At every larger size, `iterations` steps of Adam of rate `lr` optimise the features that enter
+    the refiner towards the smaller fill; the prediction of the lowest loss is kept. Sizes beyond
+    `pixels` are only enlarged, with a warning, as steps take memory. Deterministic on a CPU. Raises
+    InputError for a model without refiner blocks, `iterations` below 0 and `shortest` below 1."""
     if not len(getattr(net.refiner, "blocks", ())):
-        raise InputError(f"{type(net).__name__} has no refiner blocks, whose input could be "
-                         "refined: take a model of lama() with blocks=1 or more, or one that "
-                         "load_lama read, or fill without refine")
+        raise InputError(f"{type(net).__name__} has no refiner blocks, whose input is refined: "
+                         "take a model of lama() with blocks, of load_lama, or fill without refine")
     if iterations < 0 or shortest < 1:
         raise InputError(f"no refining with {iterations=} and {shortest=}: at least 0 and 1")
     with torch.inference_mode(False), torch.no_grad(), evaluating(net):
         # clones, as autograd refuses tensors of inference mode
-        scales = pyramid(image.clone(), mask.clone(), shortest)
-        enlarged = [x for x, _ in scales[1:] if x[0, 0].numel() > pixels]
-        if enlarged:
-            warnings.warn(f"{_size(image)} is more than the {pixels} pixels allowed for refining: "
-                          f"filled at {_size(scales[-len(enlarged) - 1][0])} and enlarged; "
-                          "with memory to spare, allow more pixels", stacklevel=2)
+        scales = [(image.clone(), mask.clone())]  # smallest first
+        while min(scales[0][0].shape[-2:]) > shortest: scales.insert(0, half(*scales[0]))
+        filled = scales[sum(x[0, 0].numel() <= pixels for x, _ in scales[1:])][0]
+        if filled is not scales[-1][0]:
+            (h, w), (fh, fw) = image.shape[-2:], filled.shape[-2:]
+            warnings.warn(f"{w}x{h} is more than the {pixels} pixels allowed for refining: filled "
+                          f"at {fw}x{fh} and enlarged; with memory to spare, allow more", stacklevel=2)
         pred = net(*scales[0])
         for small, (x, m) in pairwise(scales):
             guide, inside = composite(pred, *small), eroded(small[1])
@@ -48,9 +45,6 @@ def refined(net, image, mask, iterations=15, lr=2e-3, shortest=512, pixels=2048*
             elif inside.any(): pred = optimised(net, x, m, guide, inside, iterations, lr, progress)
             else: pred = net(x, m)  # the hole is too thin to be guided
     return pred
-
-
-def _size(x): return f"{x.shape[-1]}x{x.shape[-2]}"
 
 
 def optimised(net, image, mask, guide, inside, iterations, lr, progress):
@@ -62,8 +56,8 @@ def optimised(net, image, mask, guide, inside, iterations, lr, progress):
     with torch.enable_grad():
         for step in progress_bar(steps) if progress else steps:
             pred = net.decode(net.refine(latent))[..., :h, :w]
-            loss = masked_l1(halved(pred), guide, inside, 0., missing)
-            loss = loss + masked_l1(pred, image, mask, known, 0.)
+            structure = masked_l1(halved(pred), guide, inside, 0., missing)
+            loss = structure + masked_l1(pred, image, mask, known, 0.)
             if step == 0 or loss < best: best, found = loss.item(), pred.detach()
             if step < iterations:
                 adam.zero_grad()
@@ -72,26 +66,17 @@ def optimised(net, image, mask, guide, inside, iterations, lr, progress):
     return found
 
 
-def pyramid(image, mask, shortest):
-    "`(image, mask)` halved until the shorter side is at most `shortest`; all sizes, smallest first"
-    scales = [(image, mask)]
-    while min(scales[0][0].shape[-2:]) > shortest: scales.insert(0, half(*scales[0]))
-    return scales
-
-
 def half(image, mask):
-    """`image` `[B, 3, H, W]`, 0 in the hole of `mask` `[B, 1, H, W]`, and `mask` at half the size.
+    """`image` `[B, 3, H, W]`, 0 in the hole of `mask` `[B, 1, H, W]`, and `mask`, at half the size.
 
-    A pixel is known if most of what it covers is, and is the mean of that, so that the hole neither
-    grows from scale to scale nor darkens its surroundings.
-    """
+    A pixel is known if most of what it covers is, and its mean: holes neither grow nor darken."""
     known = halved(1 - mask)
     hole = (known <= .5).to(mask)
     return halved(image*(1 - mask))/known.clamp_min(.5)*(1 - hole), hole
 
 
 def halved(x):
-    "`x` `[B, C, H, W]` blurred with a 5×5 Gaussian of σ 1 and halved, `[B, C, ⌈H/2⌉, ⌈W/2⌉]`"
+    "`x` `[B, C, H, W]` blurred with a 5×5 Gaussian of σ 1 and halved, rounding sizes up"
     bell = torch.exp(-torch.arange(-2., 3, device=x.device)**2/2).to(x)
     kernel = (bell.outer(bell)/bell.sum()**2).expand(x.shape[1], 1, 5, 5)
     blurred = F.conv2d(F.pad(x, (2, 2, 2, 2), mode="replicate"), kernel, groups=x.shape[1])

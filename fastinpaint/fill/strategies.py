@@ -1,8 +1,7 @@
 """Photographs larger than a network can see at once: whole, cut out, in tiles, or made smaller.
 
-`predict(image, hole)` is the network: `[h, w, 3]`, uint8 or uint16, and bool `[h, w]` to
-float32 `[h, w, 3]` in [0, 1]. It gets parts of a photograph, so that only those become floats.
-"""
+`predict(image, hole)` is the network: `[h, w, 3]`, uint8 or uint16, and bool `[h, w]` to float32
+`[h, w, 3]` in [0, 1]. It gets parts of a photograph, so that only those become floats."""
 import math
 import sys
 from functools import partial
@@ -17,17 +16,14 @@ from ..core.device import memory_at_hand
 from ..core.errors import InputError
 
 STRATEGIES = "whole", "crop", "tiles", "resize"  # from the most memory to the least
-
 CELL = 8           # pixels: boxes lie on a grid of it, the stride of the networks
 MARGIN = 128       # pixels of context around a hole, at least
 WHOLE = 1024**2    # pixels up to which a photograph is not worth cutting
 SIDES = 256, 1024  # smallest and largest side of a tile, in pixels
 MOST_HOLE = .5     # share of hole beyond which a tile lacks context
 
-
-# Bytes of a forward pass for each pixel, and more for each channel of the first stage. Measured
-# as growth of the peak resident memory on a CPU: 225 a pixel at width 8, 392 at 16, 686 at 32 and
-# 1411 at 64, about the same from 512² to 2048² pixels. Gradients take eight times as many.
+# Bytes of a forward pass for each pixel, and more for each channel of the first stage: on a CPU
+# peak memory grew by 225 a pixel at width 8, 392 at 16, 686 at 32 and 1411 at 64.
 BYTES, BYTES_PER_CHANNEL, GRADIENTS = 120, 21, 8
 SHARE = .7  # of the memory; the rest is for photograph, result and the allocator's fragments
 
@@ -42,35 +38,27 @@ def pixels_at_once(model, device, gradients=False):
 def fill(predict, image, hole, strategy, pixels):
     """`image` with its hole filled by `strategy`, or by the next one that has enough memory.
 
-    `pixels` is how many the network should see at once; with "auto" `choose` decides. Raises
-    InputError for an unknown strategy.
-    """
-    side = int(min(max(math.isqrt(int(pixels))//CELL*CELL, SIDES[0]), SIDES[1]))
+    The network should see `pixels` at once; "auto" asks `choose`. Raises InputError for others."""
+    side = int(np.clip(math.isqrt(int(pixels))//CELL*CELL, *SIDES))
     if strategy == "auto": strategy = choose(hole, pixels, side)
     if strategy not in STRATEGIES:
         raise InputError(f"no strategy {strategy!r}: expected auto, {', '.join(STRATEGIES)}")
     try: return fill_by(strategy, predict, image, hole, side)
-    except (RuntimeError, MemoryError) as e:
-        if not _out_of_memory(e) or strategy == STRATEGIES[-1]: raise
+    except (RuntimeError, MemoryError) as e:  # on a CPU torch raises a plain RuntimeError
+        no_memory = isinstance(e, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(e)
+        if not no_memory or strategy == STRATEGIES[-1]: raise
     smaller = STRATEGIES[STRATEGIES.index(strategy) + 1]
     print(f"out of memory with strategy {strategy!r}: trying {smaller!r}", file=sys.stderr)
     if torch.cuda.is_available(): torch.cuda.empty_cache()
     return fill(predict, image, hole, smaller, pixels)
 
 
-def _out_of_memory(error):  # on a CPU torch raises a plain RuntimeError
-    kinds = torch.OutOfMemoryError | MemoryError
-    return isinstance(error, kinds) or "can't allocate memory" in str(error)
-
-
 def fill_by(strategy, predict, image, hole, side):
     """`image` with its hole filled by `strategy`; other pixels are bit-identical.
 
     "whole": the network sees all of `image`; "crop": each group of holes with its surroundings;
-    "tiles": larger groups in overlapping tiles of `side` pixels; "resize": larger groups at a
-    scale of `side` pixels, which makes a coarse fill.
-    """
-    parts = [(slice(None), slice(None))] if strategy == "whole" else boxes(hole)
+    "tiles": groups in overlapping tiles of `side` pixels; "resize": groups shrunk to `side`."""
+    parts = [np.s_[:, :]] if strategy == "whole" else boxes(hole)
     if strategy == "tiles": predict = partial(tiled, predict, side=side)
     if strategy == "resize": predict = partial(shrunk, predict, side=side)
     filled, full = image.copy(), np.iinfo(image.dtype).max
@@ -84,8 +72,7 @@ def choose(hole, pixels, side):
     """The strategy for `hole` where the network may see `pixels` at once, or tiles of `side`.
 
     Small photographs are filled whole, large ones cut out around the holes. Cut-outs that do not
-    fit are tiled, unless a tile would be mostly hole.
-    """
+    fit are tiled, unless a tile would be mostly hole."""
     if hole.size <= min(pixels, WHOLE): return "whole"
     groups = [hole[box] for box in boxes(hole)]
     if max(group.size for group in groups) <= pixels: return "crop"
@@ -96,21 +83,18 @@ def choose(hole, pixels, side):
 def boxes(hole):
     """Disjoint boxes, `(rows, columns)` slices, around groups of connected pixels of `hole`.
 
-    The margin is half the side of a square as large as the group, at least `MARGIN` pixels.
-    """
-    h, w = hole.shape
-    cells = np.pad(hole, ((0, -h % CELL), (0, -w % CELL)))
-    cells = cells.reshape(-(-h//CELL), CELL, -(-w//CELL), CELL).any((1, 3))
+    The margin is half the side of a square as large as the group, at least `MARGIN` pixels."""
+    cells = hole
+    for axis, n in enumerate(hole.shape): cells = np.logical_or.reduceat(cells, range(0, n, CELL), axis)
     groups, _ = label(cells)
-    found = find_objects(groups)
+    found, count = find_objects(groups), 0
     for i, area in enumerate(np.bincount(groups.ravel())[1:]):
         margin = max(MARGIN//CELL, math.isqrt(area)//2)
         found[i] = tuple(slice(max(s.start - margin, 0), s.stop + margin) for s in found[i])
-    while True:  # the box around two that meet may meet another
-        canvas = np.zeros_like(cells)
+    while len(found) != count:  # the box around two that meet may meet another
+        count, canvas = len(found), np.zeros_like(cells)
         for box in found: canvas[box] = True
-        count, found = len(found), find_objects(label(canvas)[0])
-        if len(found) == count: break
+        found = find_objects(label(canvas)[0])
     return [tuple(slice(s.start*CELL, s.stop*CELL) for s in box) for box in found]
 
 
@@ -118,7 +102,7 @@ def tile_boxes(hole, side):
     "Boxes of `side` pixels that touch `hole`, of a grid in which they overlap by a quarter or more"
     room = [max(n - side, 0) for n in hole.shape]
     starts = [np.linspace(0, r, math.ceil(r/(.75*side)) + 1).astype(int).tolist() for r in room]
-    tiles = [(slice(y, y + side), slice(x, x + side)) for y, x in product(*starts)]
+    tiles = (np.s_[y:y + side, x:x + side] for y, x in product(*starts))
     return [tile for tile in tiles if hole[tile].any()]
 
 

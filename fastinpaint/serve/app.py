@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir, mkdtemp
 
@@ -26,42 +27,30 @@ try:
 except ImportError as e:
     raise MissingPackage("the web page needs gradio: pip install 'fastinpaint[app]'") from e
 
-# of Pillow's readers, those offered to strangers
-READERS = "PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF"
+READERS = "PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF"  # of Pillow's, offered to strangers
 PREVIEW = 2048  # longest side in pixels of what the browser shows; strokes have its scale
-MAX_BYTES, MAX_PIXELS = 64*2**20, 50_000_000
-KEEP = 3600     # seconds that files are kept after their last use
 ROUTES = re.compile(
     r"/|/(assets|static)/.+|/(theme\.css|favicon\.ico|manifest\.json)|/gradio_api/"
     r"(startup-events|upload|upload_progress|queue/(join|data)|file=(?!https?:).+)")
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # no other hosts
 INTRO = """# Fill a hole in a photograph
-Paint over what should go, and press **Fill**. Every other pixel stays as it is, and so does the \
-size."""
+Paint over what should go, and press **Fill**. Every other pixel stays as it is, and so does the size."""
 HEIGHT, BRUSH = 520, ("#e5484d", .6)
 CSS = """main {width: 100%; max-width: 1240px !important; margin: auto}
 #empty {height: 520px; display: grid; place-items: center; color: var(--body-text-color-subdued)}"""
 
 
-class Guard(BaseHTTPMiddleware):
-    """Refuses requests of more than `max_bytes`, and routes that the page does not need.
+async def guard(request, call_next, max_bytes):
+    """Middleware that refuses requests of more than `max_bytes`, and routes that the page does not need.
 
-    gradio has others: proxies, monitoring, and an image store in memory that is never cleared.
-    """
-    def __init__(self, app, max_bytes):
-        super().__init__(app)
-        self.max_bytes = max_bytes
-
-    async def dispatch(self, request, call_next):
-        path, headers = request.scope["path"], request.headers
-        size = math.inf if "transfer-encoding" in headers else int(headers.get("content-length", 0))
-        if not ROUTES.fullmatch(path): response = PlainTextResponse("no such page", 404)
-        elif size <= self.max_bytes: response = await call_next(request)
-        else:
-            text = f"a request has at most {self.max_bytes} bytes, and says how many"
-            response = PlainTextResponse(text, 413)
-        response.headers["Content-Security-Policy"] = POLICY
-        return response
+    gradio has others: proxies, monitoring, and an image store in memory that is never cleared."""
+    headers = request.headers
+    size = math.inf if "transfer-encoding" in headers else int(headers.get("content-length", 0))
+    if not ROUTES.fullmatch(request.scope["path"]): response = PlainTextResponse("no such page", 404)
+    elif size <= max_bytes: response = await call_next(request)
+    else: response = PlainTextResponse(f"a request has at most {max_bytes} bytes, and says how many", 413)
+    response.headers["Content-Security-Policy"] = POLICY
+    return response
 
 
 class Page(gr.Blocks):
@@ -88,8 +77,7 @@ def _check(photo, max_pixels):
     except UNREADABLE as e:
         raise _error(f"{name} cannot be read as a photograph; {', '.join(READERS)} can.") from e
     if pixels > max_pixels:
-        raise _error(f"{name} has more than {max_pixels/1e6:g} million pixels, the limit here; "
-                     "make it smaller first.")
+        raise _error(f"{name} has more than {max_pixels/1e6:g} million pixels; make it smaller first.")
 
 
 def _hole(strokes, size):
@@ -126,10 +114,8 @@ def _input_column(models):
                 brush=gr.Brush(colors=[BRUSH], color_mode="fixed"), height=HEIGHT, buttons=[])
             model = gr.Dropdown(models, label="Model", visible=len(models) > 1)
             with gr.Row():
-                dilate = gr.Slider(0, 16, 0, step=1, label="Enlarge the hole",
-                                   info="pixels on every side")
-                refine = gr.Checkbox(label="Refine",
-                                     info="keep the structure of a smaller fill; slow")
+                dilate = gr.Slider(0, 16, 0, step=1, label="Enlarge the hole", info="pixels on every side")
+                refine = gr.Checkbox(label="Refine", info="keep the structure of a smaller fill; slow")
             with gr.Row():
                 another = gr.Button("Another photograph")
                 go = gr.Button("Fill", variant="primary")
@@ -142,8 +128,7 @@ def _input_column(models):
 def _result_column():
     "Where the result appears: the views before and after, and what is in the second"
     with gr.Column():
-        with gr.Column() as empty:
-            gr.HTML("The filled photograph will appear here.", elem_id="empty")
+        empty = gr.HTML("The filled photograph will appear here.", elem_id="empty")
         with gr.Column(visible=False) as done:
             compare = gr.ImageSlider(label="Before and after", format="png", height=HEIGHT,
                                      elem_id="compare", buttons=["fullscreen"])
@@ -155,8 +140,7 @@ def build(inpainters, max_pixels):
     """The page as `gr.Blocks`, not yet served, for photographs of at most `max_pixels`.
 
     `inpainters` maps the names that visitors choose from to `Inpainter`s. All data of visitors
-    are files in gradio's folder, under names that only the visitor's own browser gets.
-    """
+    are files in gradio's folder, under names that only the visitor's own browser gets."""
     def load(photo):
         _check(photo, max_pixels)
         picture = {"background": _preview(photo), "layers": [], "composite": None}
@@ -191,12 +175,11 @@ def build(inpainters, max_pixels):
 
 
 def _check_port(host, port):
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try: s.bind((host, port))
-        except OSError as e:
-            where = f"{host}, port {port} ({e.strerror})"
-            raise OSError(e.errno, f"cannot serve on {where}; choose another") from e
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try: socket.create_server((host, port), family=family).close()
+    except OSError as e:
+        why = e.strerror.partition(" (")[0]  # which says host and port again
+        raise OSError(e.errno, f"cannot serve on {host}, port {port} ({why}); choose another") from e
 
 
 def _sweep(folder, keep, stopped):
@@ -208,28 +191,25 @@ def _sweep(folder, keep, stopped):
 
 
 @contextmanager
-def serving(inpainters, host="127.0.0.1", port=7860, max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS,
-            keep=KEEP):
+def serving(inpainters, host="127.0.0.1", port=7860, max_bytes=64*2**20, max_pixels=50_000_000, keep=3600):
     """Serve the page in the background; yields it, its address in `local_url`.
 
-    Visitors' files have at most `max_bytes`, are in a folder that only this user can read, and
-    are removed `keep` seconds after their last use. Raises OSError if the port is taken.
-    """
+    Visitors' files have at most `max_bytes`, are in a folder that only this user can read, and are
+    removed `keep` seconds after their last use. Raises OSError if the port is taken."""
     _check_port(host, port)
     place = dict(prefix="fastinpaint-", dir=os.path.realpath(gettempdir()))
     with (TemporaryDirectory(**place, ignore_cleanup_errors=True) as folder,  # all that it serves
           modified_env(GRADIO_TEMP_DIR=folder, GRADIO_EXAMPLES_CACHE=folder)):
         page, stopped = build(inpainters, max_pixels), threading.Event()
         threading.Thread(target=_sweep, args=(Path(folder), keep, stopped), daemon=True).start()
-        guard = Middleware(Guard, max_bytes=max_bytes + 2**20)
+        guarded = Middleware(BaseHTTPMiddleware, dispatch=partial(guard, max_bytes=max_bytes + 2**20))
         fonts = dict(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
         try:
             page.launch(
-                server_name=host, server_port=port, prevent_thread_lock=True, quiet=True,
-                inline=False, share=False, run_history=False, enable_monitoring=False,
-                ssr_mode=False, mcp_server=False, pwa=False, footer_links=[],
-                app_kwargs=dict(middleware=[guard]), max_file_size=max_bytes,
-                state_session_capacity=100, css=CSS, theme=gr.themes.Soft(**fonts))
+                server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, inline=False,
+                share=False, run_history=False, enable_monitoring=False, ssr_mode=False, mcp_server=False,
+                pwa=False, footer_links=[], app_kwargs=dict(middleware=[guarded]),
+                max_file_size=max_bytes, state_session_capacity=100, css=CSS, theme=gr.themes.Soft(**fonts))
             yield page
         finally:
             stopped.set()
@@ -239,9 +219,7 @@ def serving(inpainters, host="127.0.0.1", port=7860, max_bytes=MAX_BYTES, max_pi
 def launch(models=("sample",), host="127.0.0.1", port=7860, device="auto"):
     """Serve the page until Ctrl-C; `host` "0.0.0.0" lets in everyone who reaches this computer.
 
-    Visitors choose among `models`, which are those of `Inpainter`. Raises what `Inpainter` does,
-    and OSError if the port cannot be had.
-    """
+    Visitors choose among `models`. Raises what `Inpainter` and `serving` do."""
     inpainters = {str(m): Inpainter(m, device) for m in models}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # photographs are removed then, too
     with suppress(KeyboardInterrupt), serving(inpainters, host, port) as page:

@@ -24,6 +24,7 @@ from ..models.prefill import LEVELS, neighbours
 SMALLEST, LARGEST = 16, 8192         # sides of images in pixels
 CHECKED = (75, 161), (16, 16), (264, 96)  # height and width of what an exported model is checked on
 TOLERANCE = 1e-3                     # relative to the largest value of the model's own result
+AXES = {i: Dim(name, min=SMALLEST, max=LARGEST) for i, name in ((2, "height"), (3, "width"))}
 CARD = """# {name}
 
 An inpainting model, exported by fastinpaint {fastinpaint} with torch {torch}.
@@ -45,28 +46,23 @@ H and W: any from {smallest} to {largest}. Checked against the model: {checked}.
 def export_model(model, out, format="onnx"):
     """Write `model` to the file `out` for another runtime, and a card beside it; returns the path.
 
-    `model` is as for `Inpainter`. `format` "onnx" needs `pip install fastinpaint[onnx]`,
-    "torch" writes a `torch.export` program (`torch.export.load(out).module()(image, mask)`).
-    Both take images of any height and width from 16 pixels to 8192, and give what the model
-    does, at three sizes, within a thousandth; else nothing is written. Raises InputError for a
-    network of one fixed size or an unknown `format`, MissingPackage, and RuntimeError where
-    the check fails.
-    """
+    `model` is as for `Inpainter`. `format` "onnx" needs `pip install fastinpaint[onnx]`, "torch"
+    writes a `torch.export` program (`torch.export.load(out).module()(image, mask)`). Both take
+    images of any height and width from 16 pixels to 8192. Raises InputError for a network of one
+    fixed size or an unknown `format`, MissingPackage, and RuntimeError, writing nothing, where a
+    result is not within a thousandth of the model's at three sizes."""
     if format not in EXPORTERS:
         raise InputError(f"no format {format!r}: expected {' or '.join(EXPORTERS)}")
     path, net = Path(out), read_model(model) if isinstance(model, str | Path) else model
     if not isinstance(net.encoder, Encoder):
-        raise InputError(f"{type(net).__name__} has one fixed size, and cannot be exported for "
-                         "any: take a model of lama()")
-    network = PortableNet(net).cpu().eval()
+        raise InputError(f"{type(net).__name__} has one fixed size, not any: take a model of lama()")
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), evaluating(net):
         file = Path(folder)/path.name
-        run = EXPORTERS[format](network, file)
+        run = EXPORTERS[format](PortableNet(net).cpu().eval(), file)
         errors = {f"{w}x{h}": _error(net, run, h, w) for h, w in CHECKED}
-        if max(errors.values()) > TOLERANCE:
-            raise RuntimeError("the exported model differs from the model by "
-                               f"{max(errors.values()):.2g} of the largest value; "
-                               f"{path} was not written")
+        if (worst := max(errors.values())) > TOLERANCE:
+            raise RuntimeError(f"the exported model differs from the model by {worst:.2g} of the largest "
+                               f"value; {path} was not written")
         with replacing(path) as f: f.write(file.read_bytes())
     card = path.with_name(f"{path.name}.md")
     with replacing(card) as f: f.write(_card(path, model, net, errors).encode())
@@ -78,9 +74,8 @@ class PortableNet(nn.Module):
     def __init__(self, net):
         super().__init__()
         self.net = net.folded(winograd=False)
-        for module in list(self.net.modules()):
-            for name, child in module.named_children():
-                if isinstance(child, FourierUnit): setattr(module, name, MatrixFourier(child))
+        for name, part in list(self.net.named_modules()):
+            if isinstance(part, FourierUnit): self.net.set_submodule(name, MatrixFourier(part))
 
     def forward(self, image, mask):
         (h, w), net = image.shape[-2:], self.net
@@ -114,26 +109,21 @@ def rounded_up(n, step): return (n + step - 1)//step*step
 def prefilled(image, mask):
     """`smooth_fill` on a canvas that can be halved `LEVELS` times and still has two pixels.
 
-    Beyond the image, each level repeats the pixels at its edge, which is what happens at an
-    edge without a canvas.
-    """
+    Beyond the image, each level repeats the pixels at its edge, as happens without a canvas."""
     sizes = [image.shape[-2:]]
     for _ in range(LEVELS): sizes.append([(n + 1)//2 for n in sizes[-1]])
-    h, w = (rounded_up(n, 2**(LEVELS + 1)) - n for n in image.shape[-2:])
-    canvas = 0, w, 0, h
-    known = F.pad(1 - mask, canvas)
-    return first(_filled(F.pad(image, canvas)*known, known, sizes), *image.shape[-2:])
+    below, right = (rounded_up(n, 2**(LEVELS + 1)) - n for n in sizes[0])
+    image, known = (F.pad(x, (0, right, 0, below)) for x in (image, 1 - mask))
+    return first(_filled(image*known, known, sizes), *sizes[0])
 
 
 def _filled(image, known, sizes):
-    (h, w), hole = sizes[0], (known <= 0).to(image)
-    rows = torch.arange(image.shape[-2]).clamp(max=h - 1)
-    columns = torch.arange(image.shape[-1]).clamp(max=w - 1)
+    hole = (known <= 0).to(image)
+    (h, w), (bottom, right) = image.shape[-2:], sizes[0]
+    rows, columns = torch.arange(h).clamp(max=bottom - 1), torch.arange(w).clamp(max=right - 1)
 
-    def fill(x):
-        return torch.addcmul(image, hole, x).index_select(-2, rows).index_select(-1, columns)
-    if len(sizes) == 1:
-        return fill(image.sum((2, 3), True)/known.sum((2, 3), True).clamp_min(1e-6))
+    def fill(x): return torch.addcmul(image, hole, x).index_select(-2, rows).index_select(-1, columns)
+    if len(sizes) == 1: return fill(image.sum((2, 3), True)/known.sum((2, 3), True).clamp_min(1e-6))
     means = F.avg_pool2d(image, 2)/F.avg_pool2d(known, 2).clamp_min(1e-6)
     coarse = _filled(means, F.max_pool2d(known, 2), sizes[1:])
     filled = fill(F.interpolate(coarse, scale_factor=2, mode="bilinear"))
@@ -170,10 +160,9 @@ def waves(n, m):
 
 def _example(h, w):
     "An image with a hole, drawn from a seed"
-    generator = torch.Generator().manual_seed(h*w)
     mask = torch.zeros(1, 1, h, w)
     mask[..., h//4:h//2, w//3:-w//4] = 1
-    return torch.rand(1, 3, h, w, generator=generator), mask
+    return torch.rand(1, 3, h, w, generator=torch.Generator().manual_seed(h*w)), mask
 
 
 def _error(net, run, h, w):
@@ -183,14 +172,9 @@ def _error(net, run, h, w):
     return ((run(image, mask) - expected).abs().max()/expected.abs().max()).item()
 
 
-def _sizes():
-    sides = {i: Dim(name, min=SMALLEST, max=LARGEST) for i, name in ((2, "height"), (3, "width"))}
-    return dict(image=sides, mask=sides)
-
-
 def export_program(network, path):
     "Write `network` as a `torch.export` program; returns what runs it"
-    program = torch.export.export(network, _example(*CHECKED[0]), dynamic_shapes=_sizes(),
+    program = torch.export.export(network, _example(*CHECKED[0]), dynamic_shapes=(AXES, AXES),
                                   prefer_deferred_runtime_asserts_over_guards=True)
     torch.export.save(program, path)
     return torch.export.load(path).module()
@@ -207,27 +191,22 @@ def export_onnx(network, path):
         # image and mask share the names of their axes, as they should
         warnings.filterwarnings("ignore", ".*axis name.*", UserWarning)
         program = torch.onnx.export(
-            network, _example(*CHECKED[0]), dynamic_shapes=_sizes(), dynamo=True, verbose=False,
+            network, _example(*CHECKED[0]), dynamic_shapes=(AXES, AXES), verbose=False,
             input_names=["image", "mask"], output_names=["filled"])
     program.save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-    def run(image, mask):
-        return torch.from_numpy(session.run(None, dict(image=image.numpy(), mask=mask.numpy()))[0])
-    return run
+    return lambda image, mask: torch.from_numpy(
+        session.run(None, dict(image=image.numpy(), mask=mask.numpy()))[0])
 
 
 EXPORTERS = dict(onnx=export_onnx, torch=export_program)
 
 
 def _card(path, model, net, errors):
-    source = model_file(model) if isinstance(model, str | Path) else None
-    about = dict(
-        source=str(model) if source else type(net).__name__, config=net.config,
-        parameters=sum(p.numel() for p in net.parameters()),
-        source_sha256=hashlib.sha256(source.read_bytes()).hexdigest() if source else None)
-    checked = ", ".join(f"{size} pixels, largest relative difference {error:.1g}"
-                        for size, error in errors.items())
+    file = model_file(model) if isinstance(model, str | Path) else None
+    about = dict(source=str(model) if file else type(net).__name__, config=net.config,
+                 parameters=sum(p.numel() for p in net.parameters()),
+                 source_sha256=hashlib.sha256(file.read_bytes()).hexdigest() if file else None)
+    checked = ", ".join(f"{k} pixels, largest relative difference {v:.1g}" for k, v in errors.items())
     return CARD.format(name=path.name, fastinpaint=version("fastinpaint"), torch=torch.__version__,
-                       smallest=SMALLEST, largest=LARGEST, checked=checked,
-                       about=json.dumps(about, indent=1))
+                       smallest=SMALLEST, largest=LARGEST, checked=checked, about=json.dumps(about, indent=1))

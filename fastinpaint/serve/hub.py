@@ -43,20 +43,17 @@ def save_pretrained(self: InpaintNet, folder):
     file = write_weights(folder/FILE, self.state_dict(), self.config)
     file.with_suffix(".json").replace(folder/"config.json")
     if (card := folder/"README.md").exists(): return
-    text = CARD.format(parameters=sum(p.numel() for p in self.parameters()),
-                       config=json.dumps(self.config, indent=1))
-    card.write_text(text, encoding="utf-8")
+    parameters, config = sum(p.numel() for p in self.parameters()), json.dumps(self.config, indent=1)
+    card.write_text(CARD.format(parameters=parameters, config=config), encoding="utf-8")
 
 
 @patch
 def push_to_hub(self: InpaintNet, repo, private=None, token=None, **kwargs):
     """Upload what `save_pretrained` writes to `repo`, made if it is new; returns the commit.
 
-    `kwargs` as for `HfApi.upload_folder`. Raises Unreachable where there is no Hub.
-    """
+    `kwargs` as for `HfApi.upload_folder`. Raises Unreachable where there is no Hub."""
     if why := unreachable(constants.ENDPOINT):
-        raise Unreachable(f"{constants.ENDPOINT} cannot be reached ({why}); "
-                          "save_pretrained writes the same files to a folder")
+        raise Unreachable(f"no {constants.ENDPOINT} ({why}); save_pretrained writes the same to a folder")
     api = HfApi(token=token)
     repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
     with TemporaryDirectory() as folder:
@@ -68,22 +65,17 @@ def push_to_hub(self: InpaintNet, repo, private=None, token=None, **kwargs):
 def from_pretrained(cls: InpaintNet, repo, local_files_only=False, **kwargs):
     """The model in `repo` ("user/name", or a folder of `save_pretrained`), in eval mode.
 
-    `kwargs` (`revision`, `cache_dir`, `token` …) as for `hf_hub_download`. Nothing but
-    `model.safetensors` is read. Raises within seconds: Unreachable where the Hub cannot be
-    reached and the model has not been downloaded before, MissingFile where there is no such
-    model, InputError where it is none of this package.
-    """
+    `kwargs` (`revision`, `cache_dir`, `token` …) as for `hf_hub_download`. Only `model.safetensors`
+    is read. Raises within seconds: Unreachable where the Hub is, and the model has not been downloaded
+    before, MissingFile where there is no such model, InputError where it is none of this package."""
     if Path(repo).is_dir(): return load_model(Path(repo)/FILE)
     why = None if local_files_only else unreachable(constants.ENDPOINT)
-    offline = local_files_only or bool(why)
-    try: file = hf_hub_download(repo, FILE, local_files_only=offline, **kwargs)
+    try: file = hf_hub_download(repo, FILE, local_files_only=local_files_only or bool(why), **kwargs)
     except errors.HFValidationError as e:
         raise InputError(f"{repo} is neither a folder nor a repository: {e}") from e
     except errors.LocalEntryNotFoundError as e:
-        because = f" ({why})" if why else ""
-        raise Unreachable(f"{repo} has not been downloaded before, and {constants.ENDPOINT} "
-                          f"cannot be reached{because}; "
-                          "connect, or give a folder that save_pretrained wrote") from e
+        raise Unreachable(f"{repo} has not been downloaded before, and {constants.ENDPOINT} is out of reach "
+                          f"({why or 'asked for'}): give a folder that save_pretrained wrote") from e
     except (errors.EntryNotFoundError, errors.HfHubHTTPError) as e:
         raise MissingFile(f"no model {repo} with a {FILE} on {constants.ENDPOINT}, "
                           "or no right to read it; for a private one: hf auth login") from e

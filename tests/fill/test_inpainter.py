@@ -44,7 +44,7 @@ def check(result, image, mask):
 # files
 
 def stored(path, kind):
-    "A photograph file of each kind, with what comes with it; the pixels that it must come back with, and the mode"
+    "A photograph file of each kind, with metadata; the pixels and the mode that it must come back with"
     exif = Image.Exif()
     exif[0x010F], exif[0x0112] = "Maker", 6 if kind == "JPEG" else 1
     info = dict(exif=exif.tobytes(), icc_profile=ICC, dpi=(300, 300))
@@ -59,13 +59,16 @@ def stored(path, kind):
     image.save(path, **({} if kind == "CMYK" else info))
     with Image.open(path) as im: image = im.copy()
     mode = {"P": "RGB", "1": "L", "JPEG": "RGB", "I;16": "L"}.get(kind, kind)
-    pixels = np.asarray(image if kind == "I;16" else image.convert(mode)).reshape(image.height, image.width, -1)
+    pixels = np.asarray(image if kind == "I;16" else image.convert(mode))
+    pixels = pixels.reshape(image.height, image.width, -1)
     return np.rot90(pixels, -1) if kind == "JPEG" else pixels, mode
 
 
 @pytest.mark.parametrize("kind, name", [
-    *((kind, "a.png") for kind in ("L", "LA", "RGB", "RGBA", "P", "1", "I;16", "16-bit LA", "16-bit RGB", "16-bit RGBA")),
-    *((kind, "a.tif") for kind in ("CMYK", "16-bit RGB", "16-bit RGBA")), ("JPEG", "a.jpg"), ("RGBA", "a.webp")])
+    *((kind, "a.png") for kind in ("L", "LA", "RGB", "RGBA", "P", "1", "I;16", "16-bit LA", "16-bit RGB",
+                                   "16-bit RGBA")),
+    *((kind, "a.tif") for kind in ("CMYK", "16-bit RGB", "16-bit RGBA")),
+    ("JPEG", "a.jpg"), ("RGBA", "a.webp")])
 def test_files_of_every_kind_come_back_as_they_were_but_for_the_hole(inpainter, tmp_path, kind, name):
     pixels, mode = stored(tmp_path/name, kind)
     mask = hole(*pixels.shape[:2])
@@ -83,13 +86,15 @@ def test_files_of_every_kind_come_back_as_they_were_but_for_the_hole(inpainter, 
     assert name == "a.webp" or result.info["dpi"] == pytest.approx((300, 300), abs=.1)
 
 
-def test_a_wrong_name_or_photograph_is_found_before_filling_and_writes_nothing(inpainter, tmp_path, monkeypatch):
+def test_a_wrong_name_or_photograph_is_found_before_filling_and_writes_nothing(inpainter, tmp_path,
+                                                                               monkeypatch):
     monkeypatch.delattr(Inpainter, "_predicted")
     Image.fromarray(photo()).save(tmp_path/"a.png")
     before = {*tmp_path.iterdir()}
     with pytest.raises(ValueError, match=r"'.gif' cannot hold.*8-bit RGB.*\.png"):
         inpainter.fill_file(tmp_path/"a.png", hole(), tmp_path/"b.gif")
-    with pytest.raises(ValueError, match="48x40.*40x40"): inpainter.fill_file(tmp_path/"a.png", hole(40, 40), tmp_path/"b.png")
+    with pytest.raises(ValueError, match="48x40.*40x40"):
+        inpainter.fill_file(tmp_path/"a.png", hole(40, 40), tmp_path/"b.png")
     assert {*tmp_path.iterdir()} == before
 
 
@@ -113,21 +118,25 @@ def test_grey_and_transparent_arrays(inpainter, shape, mode):
     check(np.asarray(result).reshape(shape), image, hole())
 
 
-@pytest.mark.parametrize("same_hole", [hole().astype(np.uint8), hole().astype(np.uint8)*255, Image.fromarray(hole()),
-                                       Image.fromarray(hole().astype(np.uint8)), Image.fromarray(hole().astype(np.uint8)*255),
-                                       Image.fromarray(hole().astype(np.uint8)*255).convert("RGB")], ids=repr)
+@pytest.mark.parametrize("same_hole",
+                         [hole().astype(np.uint8), hole().astype(np.uint8)*255, Image.fromarray(hole()),
+                          Image.fromarray(hole().astype(np.uint8)),
+                          Image.fromarray(hole().astype(np.uint8)*255),
+                          Image.fromarray(hole().astype(np.uint8)*255).convert("RGB")], ids=repr)
 def test_masks_of_0_and_1_or_0_and_255(inpainter, same_hole):
     assert np.array_equal(inpainter(photo(), same_hole), inpainter(photo(), hole()))
 
 
-@pytest.mark.parametrize("inverted", [~hole(), (~hole()).astype(np.uint8)*255, Image.fromarray(~hole())], ids=repr)
+@pytest.mark.parametrize("inverted", [~hole(), (~hole()).astype(np.uint8)*255, Image.fromarray(~hole())],
+                         ids=repr)
 def test_masks_with_black_holes(inpainter, inverted):
     assert np.array_equal(inpainter(photo(), inverted, invert=True), inpainter(photo(), hole()))
 
 
 @pytest.mark.parametrize("size", [(40, 48), (1, 1)])
 def test_without_a_hole_the_photograph_comes_back_with_a_warning(inpainter, size):
-    with pytest.warns(UserWarning, match="no hole.*invert=True"): result = inpainter(photo(*size), np.zeros(size, bool))
+    with pytest.warns(UserWarning, match="no hole.*invert=True"):
+        result = inpainter(photo(*size), np.zeros(size, bool))
     assert np.array_equal(result, photo(*size))
 
 
@@ -135,9 +144,12 @@ def test_without_a_hole_the_photograph_comes_back_with_a_warning(inpainter, size
     (photo(), hole(40, 40), {}, "48x40.*40x40"), (photo().astype(np.float32), hole(), {}, "float32"),
     (photo()[..., :2], hole(), {}, "40, 48, 2"), (photo()[None], hole(), {}, "1, 40, 48, 3"),
     (photo(), hole().astype(float), {}, "float64"), (photo(), hole()[..., None], {}, "40, 48, 1"),
-    (photo(), np.ones((40, 48), bool), {}, "whole image.*invert=True"), (photo(1, 1), np.ones((1, 1), bool), {}, "whole image"),
-    (photo(), ~hole(), dict(dilate=30), "whole image"), (photo(), hole(), dict(feather=3, dilate=2), "feather 3 of 2"),
-    (photo(), hole(), dict(dilate=-1), "-1"), (photo(), hole(), dict(strategy="best"), "best.*auto, whole, crop")])
+    (photo(), np.ones((40, 48), bool), {}, "whole image.*invert=True"),
+    (photo(1, 1), np.ones((1, 1), bool), {}, "whole image"),
+    (photo(), ~hole(), dict(dilate=30), "whole image"),
+    (photo(), hole(), dict(feather=3, dilate=2), "feather 3 of 2"),
+    (photo(), hole(), dict(dilate=-1), "-1"),
+    (photo(), hole(), dict(strategy="best"), "best.*auto, whole, crop")])
 def test_wrong_input_is_described(inpainter, image, mask, options, message):
     with pytest.raises(ValueError, match=message): inpainter(image, mask, **options)
 
@@ -187,14 +199,17 @@ def test_refining_counts_gradients_and_is_not_done_in_tiles(inpainter, monkeypat
     def fill(predict, image, hole, strategy, pixels):
         asked.append((strategy, pixels))
         return image
-    monkeypatch.setattr(strategies, "pixels_at_once", lambda model, device, gradients=False: 1 if gradients else 8)
+    monkeypatch.setattr(strategies, "pixels_at_once",
+                        lambda model, device, gradients=False: 1 if gradients else 8)
     monkeypatch.setattr(strategies, "fill", fill)
-    for options in dict(), dict(refine=True), dict(refine=True, strategy="tiles"): inpainter(photo(), hole(), **options)
+    for options in dict(), dict(refine=True), dict(refine=True, strategy="tiles"):
+        inpainter(photo(), hole(), **options)
     assert asked == [("auto", 8), ("crop", 1), ("tiles", 1)]
 
 
 def test_bf16_is_close(model):
-    results = [np.asarray(Inpainter(model, precision=p)(photo(), hole())).astype(int) for p in ("fp32", "bf16")]
+    results = [np.asarray(Inpainter(model, precision=p)(photo(), hole())).astype(int)
+               for p in ("fp32", "bf16")]
     assert 0 < np.abs(results[0] - results[1]).max() < 16
     with pytest.raises(ValueError, match="fp16.*fp32 or bf16"): Inpainter(model, precision="fp16")
 
@@ -213,7 +228,8 @@ def test_filling_leaves_each_part_in_its_mode(model):
 
 def test_models_come_from_files_too(model, tmp_path):
     save_model(model, tmp_path/"model.safetensors")
-    assert np.array_equal(Inpainter(tmp_path/"model.safetensors", "cpu")(photo(), hole()), Inpainter(model)(photo(), hole()))
+    assert np.array_equal(Inpainter(tmp_path/"model.safetensors", "cpu")(photo(), hole()),
+                          Inpainter(model)(photo(), hole()))
     check(Inpainter(device="cpu")(photo(), hole()), photo(), hole())
     (tmp_path/"text.ckpt").write_text("hello")
     for name in "text.ckpt", "nowhere.pt", "nowhere.safetensors":
@@ -228,7 +244,8 @@ def test_known_pixels_of_a_bad_prediction_are_kept(inpainter, monkeypatch):
 def test_little_memory_makes_tiles(inpainter, monkeypatch):
     seen = []
     monkeypatch.setattr(strategies, "pixels_at_once", lambda *_: 300**2)
-    handle = inpainter.net.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[2:].numel()))
+    handle = inpainter.net.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0].shape[2:].numel()))
     mask = np.zeros((600, 600), bool)
     mask[300:310] = True
     inpainter(photo(600, 600), mask)

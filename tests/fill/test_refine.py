@@ -60,7 +60,8 @@ def test_callers_need_no_gradients_and_the_net_is_left_as_it_was(tiny_lama, pict
 
 def test_pictures_that_are_small_enough_are_filled_as_they_are(tiny_lama, picture):
     net = tiny_lama().eval()
-    with torch.no_grad(): assert torch.equal(refined(net, *picture, shortest=120, progress=False), net(*picture))
+    with torch.no_grad():
+        assert torch.equal(refined(net, *picture, shortest=120, progress=False), net(*picture))
 
 
 @pytest.mark.parametrize("size", [(131, 67), (33, 90)])
@@ -75,7 +76,8 @@ def test_any_size_and_any_hole(tiny_lama, size, share):
 
 def test_beyond_the_budget_the_fill_below_is_enlarged(tiny_lama, picture):
     net = tiny_lama().eval()
-    with pytest.warns(UserWarning, match="120x128 is more than the 4000 pixels allowed for refining: filled at 60x64"):
+    with pytest.warns(UserWarning,
+                      match="120x128 is more than the 4000 pixels allowed for refining: filled at 60x64"):
         large = refined(net, *picture, pixels=4000, **QUIET)
     assert large.shape == picture[0].shape
     small, hole = half(*picture)
@@ -86,8 +88,10 @@ def test_beyond_the_budget_the_fill_below_is_enlarged(tiny_lama, picture):
 
 
 def test_models_without_refiner_blocks_are_turned_away(tiny_lama, picture):
-    for net, name in (tiny_lama(blocks=0), "InpaintNet"), (context_encoder(width=2, size=32), "ContextEncoder"):
-        with pytest.raises(ValueError, match=f"{name} has no refiner blocks.*take a model of lama"): refined(net, *picture)
+    nets = {"InpaintNet": tiny_lama(blocks=0), "ContextEncoder": context_encoder(width=2, size=32)}
+    for name, net in nets.items():
+        with pytest.raises(ValueError, match=f"{name} has no refiner blocks.*take a model of lama"):
+            refined(net, *picture)
     with pytest.raises(ValueError, match="shortest=0"): refined(tiny_lama(), *picture, shortest=0)
 
 
@@ -107,3 +111,11 @@ def test_erosion_keeps_what_is_more_than_seven_pixels_from_known_ones():
     distance = ((y - 20)**2 + (x - 20)**2).sqrt()
     kept = eroded(mask)[0, 0] == 1
     assert kept[distance >= 7.5].all() and not kept[distance < 7.5].any()
+
+
+def test_refining_does_not_leave_the_known_pixels(picture):
+    net, (image, mask) = load_model("sample"), picture
+    with torch.no_grad(): plain = net(image, mask)
+    pred = refined(net, image, mask, iterations=30, lr=.01, shortest=64, progress=False)
+    before, after = (((x - image).abs()*(1 - mask)).sum() for x in (plain, pred))
+    assert after < before

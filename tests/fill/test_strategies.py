@@ -22,7 +22,8 @@ from fastinpaint.fill.strategies import (
 SIDE = 256
 
 
-def photo(h=700, w=900, dtype=np.uint8): return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (h, w, 3), dtype=dtype)
+def photo(h=700, w=900, dtype=np.uint8):
+    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (h, w, 3), dtype=dtype)
 
 
 def holes(h=700, w=900, *parts):
@@ -55,7 +56,8 @@ def test_known_pixels_stay_and_a_constant_shows_no_seams(name, dtype):
 
 def test_resize_continues_a_constant_photograph():
     image, hole = np.full((700, 900, 3), 90, np.uint8), holes()
-    def predict(image, hole): return np.where(hole[..., None], 90/255, 1).astype(np.float32)  # 1 is not to be seen
+    # 1 is not to be seen
+    def predict(image, hole): return np.where(hole[..., None], 90/255, 1).astype(np.float32)
     assert (fill_by("resize", predict, image, hole, SIDE) == 90).all()
 
 
@@ -64,14 +66,16 @@ def test_parts_equal_the_whole_for_a_fill_that_looks_no_further_than_their_margi
     def brightest(image, hole):
         "The brightest pixel a step of 40 pixels away in each direction, where there is one"
         x, padded = image/np.float32(255), np.pad(image/np.float32(255), ((40, 40), (40, 40), (0, 0)))
-        return np.maximum.reduce([x*0, padded[80:, 40:-40], padded[:-80, 40:-40], padded[40:-40, 80:], padded[40:-40, :-80]])
+        return np.maximum.reduce([x*0, padded[80:, 40:-40], padded[:-80, 40:-40], padded[40:-40, 80:],
+                                  padded[40:-40, :-80]])
     image, hole = photo(), holes(700, 900, ((100, 150), (120, 200)), ((500, 520), (600, 640)))
     whole, part = (fill_by(o, brightest, image, hole, 512) for o in ("whole", name))
     assert np.array_equal(whole, part)
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 795), st.integers(0, 995), *[st.integers(1, 300)]*2), min_size=1, max_size=6))
+@given(st.lists(st.tuples(st.integers(0, 795), st.integers(0, 995), *[st.integers(1, 300)]*2), min_size=1,
+                max_size=6))
 def test_boxes_are_disjoint_and_surround_every_hole(parts):
     hole = holes(800, 1000, *(((y, y + h), (x, x + w)) for y, x, h, w in parts))
     seen = np.zeros(hole.shape, int)
@@ -97,13 +101,16 @@ def test_only_tiles_that_touch_the_hole_are_run_and_overlap():
 
 @pytest.mark.parametrize("pixels, hole, strategy", [
     (WHOLE, holes(1000, 1000), "whole"), (WHOLE*4, holes(2000, 2000), "crop"),
-    (600*800, holes(1000, 1000, ((0, 99), (0, 99))), "crop"), (300*300, holes(1000, 1000, ((400, 410), (0, 1000))), "tiles"),
+    (600*800, holes(1000, 1000, ((0, 99), (0, 99))), "crop"),
+    (300*300, holes(1000, 1000, ((400, 410), (0, 1000))), "tiles"),
     (300*300, holes(1000, 1000, ((100, 900), (100, 900))), "resize")])
-def test_auto_goes_by_photograph_hole_and_memory(pixels, hole, strategy): assert choose(hole, pixels, SIDE) == strategy
+def test_auto_goes_by_photograph_hole_and_memory(pixels, hole, strategy):
+    assert choose(hole, pixels, SIDE) == strategy
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
-                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried …")], ids=repr)
+                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you …")],
+                         ids=repr)
 @pytest.mark.parametrize("limit, used", [(700*900, []), (500*800, ["crop"]), (256*256, ["crop", "tiles"])])
 def test_out_of_memory_falls_to_the_next_strategy_and_says_so(limit, used, error, capsys):
     hole = holes(700, 900, ((300, 500), (300, 500))) if limit != 256*256 else holes()
@@ -119,15 +126,20 @@ def test_other_errors_and_the_last_strategys_are_not_hidden():
     def fails(error):
         def predict(image, hole): raise error
         return predict
-    with pytest.raises(RuntimeError, match="shape"): fill(fails(RuntimeError("shape")), photo(), holes(), "whole", 1e6)
-    with pytest.raises(torch.OutOfMemoryError): fill(fails(torch.OutOfMemoryError("x")), photo(), holes(), "whole", 1e6)
-    with pytest.raises(InputError, match="'best'.*auto, whole, crop"): fill(constant, photo(), holes(), "best", 1e6)
+    with pytest.raises(RuntimeError, match="shape"):
+        fill(fails(RuntimeError("shape")), photo(), holes(), "whole", 1e6)
+    with pytest.raises(torch.OutOfMemoryError):
+        fill(fails(torch.OutOfMemoryError("x")), photo(), holes(), "whole", 1e6)
+    with pytest.raises(InputError, match="'best'.*auto, whole, crop"):
+        fill(constant, photo(), holes(), "best", 1e6)
 
 
 def test_the_memory_at_hand_says_how_many_pixels(tiny_lama, monkeypatch):
     monkeypatch.setattr(strategies, "memory_at_hand", lambda device: 10**9)
-    narrow, wide, other = (pixels_at_once(net, "cpu") for net in (tiny_lama(width=8), tiny_lama(width=16), torch.nn.ReLU()))
-    assert 10**9 > 225*narrow > .5*10**9 and 10**9 > 392*wide > .5*10**9  # bytes a pixel as they were measured
+    nets = tiny_lama(width=8), tiny_lama(width=16), torch.nn.ReLU()
+    narrow, wide, other = (pixels_at_once(net, "cpu") for net in nets)
+    # bytes a pixel as they were measured
+    assert 10**9 > 225*narrow > .5*10**9 and 10**9 > 392*wide > .5*10**9
     assert 10**9 > 1411*other > .5*10**9  # as wide as published networks
     assert pixels_at_once(tiny_lama(width=8), "cpu", gradients=True) == narrow/8
 
@@ -157,3 +169,12 @@ def test_a_large_hole_has_a_margin_of_half_its_side():
     hole = holes(2400, 2400, ((800, 1600), (800, 1600)))
     (rows, columns), = boxes(hole)
     assert rows == columns == slice(400, 2000)
+
+
+def test_tiles_have_a_smallest_side_however_little_memory_there_is():
+    seen = []
+    def predict(image, hole):
+        seen.append(max(hole.shape))
+        return constant(image, hole)
+    fill(predict, photo(), holes(), "tiles", 64**2)
+    assert max(seen) == SIDE

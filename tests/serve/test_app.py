@@ -31,7 +31,8 @@ from fastinpaint.models.lama import lama
 from fastinpaint.serve.app import launch, serving
 
 SAMPLE = Path(__file__).parents[2]/"fastinpaint/data/sample/valid"
-ALICE, HOLE = (60, 44), (slice(10, 30), slice(20, 50))  # (width, height) of a photograph, and where it is painted
+# (width, height) of a photograph, and where it is painted
+ALICE, HOLE = (60, 44), (slice(10, 30), slice(20, 50))
 
 
 def free_port():
@@ -61,7 +62,8 @@ class Visitor:
         assert reply.status_code == 200, reply.text
         return self.file(reply.json()[0])
 
-    def file(self, path): return {"path": path, "orig_name": "photo.png", "meta": {"_type": "gradio.FileData"}}
+    def file(self, path):
+        return {"path": path, "orig_name": "photo.png", "meta": {"_type": "gradio.FileData"}}
 
     def call(self, function, *data):
         "The outputs of `function` of the page, or the message of its error"
@@ -75,7 +77,8 @@ class Visitor:
                     return event["output"].get("data") if event["success"] else str(event["output"]["error"])
 
     def fill(self, photo, strokes, model="tiny", dilate=0, refine=False):
-        return self.call("fill", photo, dict(background=None, layers=[strokes], composite=None), model, dilate, refine)
+        return self.call("fill", photo, dict(background=None, layers=[strokes], composite=None), model,
+                         dilate, refine)
 
     def download(self, file): return self.http.get(f"gradio_api/file={file['path']}")
 
@@ -127,10 +130,12 @@ def test_a_turned_cmyk_photograph_comes_back_upright_and_lossless(page, strokes,
     exif[0x0112] = 6  # to be turned clockwise
     turned.save(tmp_path/"turned.jpg", exif=exif)
     visitor = Visitor(page)
-    _, result, *_ = visitor.fill(visitor.upload((tmp_path/"turned.jpg").read_bytes(), "turned.jpg"), visitor.upload(strokes))
+    _, result, *_ = visitor.fill(visitor.upload((tmp_path/"turned.jpg").read_bytes(), "turned.jpg"),
+                                 visitor.upload(strokes))
     assert Path(result["path"]).name == "turned-filled.tif"  # PNG holds no CMYK
     (tmp_path/"filled.tif").write_bytes(visitor.download(result).content)
-    before, after = ImageOps.exif_transpose(Image.open(tmp_path/"turned.jpg")), Image.open(tmp_path/"filled.tif")
+    before = ImageOps.exif_transpose(Image.open(tmp_path/"turned.jpg"))
+    after = Image.open(tmp_path/"filled.tif")
     assert after.mode == "CMYK" and after.size == before.size == ALICE
     changed = (np.asarray(after) != np.asarray(before)).any(-1)
     assert changed[HOLE].any()
@@ -140,10 +145,12 @@ def test_a_turned_cmyk_photograph_comes_back_upright_and_lossless(page, strokes,
 
 def test_serves_nothing_but_what_it_made(page):
     http = httpx.Client(base_url=page.local_url)
-    for path in "/etc/passwd", str(Path(__file__)), f"{page.GRADIO_CACHE}/../{Path(page.GRADIO_CACHE).name}/../../etc/passwd":
+    cache = Path(page.GRADIO_CACHE)
+    for path in "/etc/passwd", str(Path(__file__)), f"{cache}/../{cache.name}/../../etc/passwd":
         assert http.get(f"gradio_api/file={path}").status_code == 403
-    for path in ("gradio_api/file=http://127.0.0.1/", "gradio_api/proxy=http://127.0.0.1/", "monitoring", "gradio_api/runs",
-                 "gradio_api/component_server", "gradio_api/run/fill", "gradio_api/call/fill", "gradio_api/info", "docs"):
+    for path in ("gradio_api/file=http://127.0.0.1/", "gradio_api/proxy=http://127.0.0.1/", "monitoring",
+                 "gradio_api/runs", "gradio_api/component_server", "gradio_api/run/fill",
+                 "gradio_api/call/fill", "gradio_api/info", "docs"):
         assert http.get(path).status_code == http.post(path, json={}).status_code == 404
     home = http.get("/")
     assert home.headers["content-security-policy"].startswith("default-src 'self'")
@@ -157,7 +164,8 @@ def test_opens_nothing_but_uploads(page, photo, strokes, monkeypatch):
     own, hole = visitor.upload(photo()[1]), visitor.upload(strokes)
     for named in "/etc/passwd", str(SAMPLE/"cat.jpg"), "https://example.com/cat.png":
         file = visitor.file(named)
-        for inputs in (file, hole), ({"path": named}, hole), (own, file), (own, hole, file), (own, hole, "tiny", file):
+        for inputs in ((file, hole), ({"path": named}, hole), (own, file), (own, hole, file),
+                       (own, hole, "tiny", file)):
             assert "no other path or address" in visitor.fill(*inputs)
         assert "no other path or address" in visitor.call("load", file)
     assert "not in the list of choices" in visitor.fill(own, hole, "/etc/passwd")
@@ -166,9 +174,11 @@ def test_opens_nothing_but_uploads(page, photo, strokes, monkeypatch):
 def test_says_what_is_wrong(page, photo, strokes, tmp_path):
     visitor = Visitor(page)
     pixels, data = photo()
-    own, empty = visitor.upload(data), visitor.upload(png(np.zeros((8, 8, 4), dtype=np.uint8), tmp_path/"empty.png"))
+    own = visitor.upload(data)
+    empty = visitor.upload(png(np.zeros((8, 8, 4), dtype=np.uint8), tmp_path/"empty.png"))
     assert "Paint over" in visitor.fill(own, empty)
-    assert "Paint over" in visitor.call("fill", own, dict(background=None, layers=[], composite=None), "tiny", 0, False)
+    assert "Paint over" in visitor.call("fill", own, dict(background=None, layers=[], composite=None), "tiny",
+                                        0, False)
     assert "Upload a photograph" in visitor.fill(None, empty)
     assert "cannot be read as a photograph" in visitor.call("load", visitor.upload(b"a text"))
     chunks = (b"IHDR" + struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)), b"IDAT"
@@ -195,8 +205,10 @@ def test_files_are_removed_after_use(tiny, photo, strokes):
         visitor.call("load", own := visitor.upload(photo()[1]))
         assert isinstance(visitor.fill(own, visitor.upload(strokes)), list)
         with socket.create_connection((page.server_name, page.server_port)) as breaks_off:
-            breaks_off.sendall(b"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000\r\n"
-                               b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\nContent-Disposition: form-data; "
+            breaks_off.sendall(b"POST /gradio_api/upload HTTP/1.1\r\n"
+                               b"Host: localhost\r\nContent-Length: 9000\r\n"
+                               b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+                               b"Content-Disposition: form-data; "
                                b'name="files"; filename="a.png"\r\n\r\n' + bytes(2000))
         deadline = time.monotonic() + 20
         while [o for o in folder.rglob("*") if o.is_file()] and time.monotonic() < deadline: time.sleep(.1)
@@ -209,7 +221,8 @@ def test_a_port_in_use_is_named(tiny):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         s.listen()
-        with pytest.raises(OSError, match=f"port {s.getsockname()[1]} .*in use.*choose another"): launch(port=s.getsockname()[1])
+        with pytest.raises(OSError, match=f"port {s.getsockname()[1]} .*in use.*choose another"):
+            launch(port=s.getsockname()[1])
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
@@ -240,13 +253,16 @@ def test_without_gradio_it_says_what_to_install(monkeypatch):
 @pytest.fixture
 def browser(tmp_path):
     "A headless chromium, with a few helpers"
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser: pip install selenium")
+    webdriver = pytest.importorskip("selenium.webdriver",
+                                    reason="selenium drives the browser: pip install selenium")
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver: pytest.skip("no chromium and chromedriver: apt-get install chromium chromium-driver")
+    if not chromium or not driver:
+        pytest.skip("no chromium and chromedriver: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-                 "disable-component-update", "disable-sync", f"user-data-dir={tmp_path/'profile'}", "window-size=1280,1043"):
+    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run",
+                 "disable-background-networking", "disable-component-update", "disable-sync",
+                 f"user-data-dir={tmp_path/'profile'}", "window-size=1280,1043"):
         options.add_argument(f"--{flag}")
     options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path)})
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
@@ -261,17 +277,22 @@ def helpers(chrome):
     patience = WebDriverWait(chrome, 40, ignored_exceptions=[StaleElementReferenceException])
 
     def wait(found): return patience.until(lambda _: found())
-    def shown(selector): return [e for e in chrome.find_elements("css selector", selector) if e.is_displayed()]
-    def button(name): return wait(lambda: [e for e in shown("button, a") if name in (e.text, e.get_attribute("aria-label"))])[0]
+    def shown(selector):
+        return [e for e in chrome.find_elements("css selector", selector) if e.is_displayed()]
+    def button(name):
+        def named(): return [e for e in shown("button, a") if name in (e.text, e.get_attribute("aria-label"))]
+        return wait(named)[0]
     def click(name): wait(lambda: button(name).is_enabled() and button(name)).click()
 
     def upload(path):
         wait(lambda: chrome.find_elements("css selector", "input[type=file]"))[0].send_keys(str(path))
 
-    def paint(points, side=460):  # fractions of the photograph, which stands `side` pixels wide and high in the editor's middle
+    # fractions of the photograph, which stands `side` pixels wide and high in the editor's middle
+    def paint(points, side=460):
         wait(lambda: button("Pan").is_enabled())  # the photograph is on the canvas
         canvas, moves = shown("canvas")[0], [(round((x - .5)*side), round((y - .5)*side)) for x, y in points]
-        hand = ActionChains(chrome, duration=50).move_to_element_with_offset(canvas, *moves[0]).click_and_hold()
+        hand = ActionChains(chrome, duration=50)
+        hand.move_to_element_with_offset(canvas, *moves[0]).click_and_hold()
         for (x0, y0), (x1, y1) in zip(moves, moves[1:], strict=False): hand.move_by_offset(x1 - x0, y1 - y0)
         hand.release().perform()
     return SimpleNamespace(chrome=chrome, wait=wait, shown=shown, click=click, upload=upload, paint=paint)
@@ -302,11 +323,13 @@ def test_paint_fill_and_download_in_a_browser(browser, tmp_path):
         browser.click("Undo")
         browser.click("Fill")
         browser.wait(lambda: [e for e in browser.shown("#download") if e.is_enabled()])
-        browser.wait(lambda: len({e.size["height"] for e in browser.shown("#compare img")}) == 1)  # both are loaded
+        # both are loaded
+        browser.wait(lambda: len({e.size["height"] for e in browser.shown("#compare img")}) == 1)
         browser.chrome.save_screenshot(os.environ.get("FASTINPAINT_SCREENSHOT", str(tmp_path/"app.png")))
         browser.click("Download, lossless")
         browser.wait((tmp_path/"cat-filled.png").exists)
-        strangers = [url for url in asked(browser.chrome) if not url.startswith((page.local_url, "data:", "blob:"))]
+        own = page.local_url, "data:", "blob:"
+        strangers = [url for url in asked(browser.chrome) if not url.startswith(own)]
     assert not strangers
     before, after = (np.asarray(Image.open(o)).astype(int) for o in (source, tmp_path/"cat-filled.png"))
     assert after.shape == before.shape
