@@ -1,7 +1,6 @@
 """Image inpainting in latent space, the fast.ai way.
 
-Every name of `fastinpaint.all` is found here too and loaded when it is used: a recipe that takes
-`fastinpaint.lama` inside its `main` answers `--help` without loading torch.
+Every name of `fastinpaint.all` is here too, loaded when it is used: a recipe answers `--help` without torch.
 """
 import warnings
 from importlib import import_module

@@ -42,8 +42,8 @@ def main():
     fastinpaint train latent_control --data photos    a model of your own, in runs/latent_control
     fastinpaint app                                   a page in the browser, with a brush
 
-    Each command has a --help of its own. Results are named on stdout, messages and progress go to
-    stderr; the exit code is 1 if something failed, 2 for a wrong command, 130 after Ctrl-C.
+    Each command has a --help of its own. Results are named on stdout, messages and progress go to stderr;
+    the exit code is 1 if something failed, 2 for a wrong command, 130 after Ctrl-C.
     For Tab completion in bash (zsh and fish alike), once:
     echo 'eval "$(_FASTINPAINT_COMPLETE=bash_source fastinpaint)"' >> ~/.bashrc
     """
@@ -52,8 +52,7 @@ def main():
 def _recipe(name): return import_module(f"{recipes.__name__}.{name}").main
 
 
-@main.group(cls=Commands, programs={o.name: partial(_recipe, o.name)
-                                    for o in iter_modules(recipes.__path__)})
+@main.group(cls=Commands, programs={o.name: partial(_recipe, o.name) for o in iter_modules(recipes.__path__)})
 def train():
     """Train a model by one of the recipes, into runs/RECIPE.
 
@@ -66,16 +65,13 @@ def train():
 @main.command()
 @click.argument("image", type=click.Path(exists=True, path_type=Path))
 @click.argument("mask", required=False, type=FILE)
-@click.option("-o", "--out", type=OUT,
-              help="Result: a file, whose name says its format, or a folder.")
+@click.option("-o", "--out", type=OUT, help="Result: a file, whose name says its format, or a folder.")
 @click.option("--masks", type=FOLDER, help="For a folder: that of its masks, of the same names.")
 @click.option("--model", default="sample", help="sample, a saved model, or a LaMa checkpoint.")
 @DEVICE
 @click.option("--precision", default="fp32", help="fp32, or bf16: faster on a GPU, less exact.")
-@click.option("--strategy", default="auto", type=click.Choice(STRATEGIES),
-              help="How large images are filled.")
-@click.option("--refine", is_flag=True,
-              help="From 1024 pixels on, keep the structure of a smaller fill; slow.")
+@click.option("--strategy", default="auto", type=click.Choice(STRATEGIES), help="How large images are cut.")
+@click.option("--refine", is_flag=True, help="From 1024 pixels on, keep a smaller fill's structure; slow.")
 @click.option("--invert", is_flag=True, help="In masks, black is the hole.")
 @click.option("--dilate", default=0, metavar="PIXELS", help="Enlarge the hole on all sides.")
 @click.option("--feather", default=0, metavar="PIXELS", help="Of these, blend the outer so many.")
@@ -87,8 +83,7 @@ def train():
 def fill(image, mask, out, masks, **options):
     """Fill the hole in a photograph, or in each of a folder.
 
-    IMAGE is a photograph and MASK its hole, white on black; or IMAGE is a folder, and --masks that
-    of its masks.
+    IMAGE is a photograph and MASK its hole, white on black; or a folder, and --masks that of its masks.
 
     \b
     fastinpaint fill photo.jpg mask.png -o filled.png
@@ -107,20 +102,17 @@ def fill(image, mask, out, masks, **options):
     if failed: sys.exit(1)
 
 
-def _fill_file(image, mask, masks, out, model, device, precision, format, workers, overwrite,
-               **options):
+def _fill_file(image, mask, masks, out, model, device, precision, format, workers, overwrite, **options):
     if masks or not mask:
         raise click.UsageError(f"{image} is a file, so name its mask: fastinpaint fill IMAGE MASK")
-    if out and format:
-        raise click.UsageError("the name given with -o says the format: leave out --format")
+    if out and format: raise click.UsageError("the name given with -o says the format: leave out --format")
     from .fill.folder import lossless_suffix
     from .fill.inpainter import Inpainter
     if not out:
         suffix = f".{format}" if format else lossless_suffix(image)
         out = image.with_name(f"{image.stem}-filled{suffix}")
     if out.exists() and (out.samefile(image) or out.samefile(mask)):
-        raise click.UsageError(f"the result would replace {out}, from which it is made: "
-                               "choose another -o")
+        raise click.UsageError(f"the result would replace {out}, from which it is made: choose another -o")
     Inpainter(model, device, precision).fill_file(image, mask, out, **options)
     return out
 
@@ -131,8 +123,7 @@ def _fill_folder(images, mask, masks, out, options):
                                f"fastinpaint fill {images} --masks FOLDER -o FOLDER")
     from .fill.folder import fill_folder
     try: result = fill_folder(images, masks, out, progress=_progress, **options)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("the same command goes on where it stopped") from None
+    except KeyboardInterrupt: raise KeyboardInterrupt("the same command goes on where it stopped") from None
     click.echo(result, err=True)
     return result.failed
 
@@ -151,8 +142,7 @@ def _progress(results, total):
 @main.command()
 @click.argument("model")
 @click.option("-o", "--out", required=True, type=OUT, help="The exported file.")
-@click.option("--format", default="onnx", type=click.Choice(RUNTIMES),
-              help="ONNX, or a torch.export program.")
+@click.option("--format", default="onnx", type=click.Choice(RUNTIMES), help="ONNX, or torch.export.")
 def export(model, out, format):
     """Export a model for another runtime.
 
@@ -166,8 +156,7 @@ def export(model, out, format):
 @main.command()
 @click.option("--model", "models", multiple=True, default=["sample"],
               help="As for fill; given several times, visitors choose.")
-@click.option("--host", default="127.0.0.1",
-              help="0.0.0.0 lets everybody in who reaches this computer.")
+@click.option("--host", default="127.0.0.1", help="0.0.0.0 lets everybody in who reaches this computer.")
 @click.option("--port", default=7860)
 @DEVICE
 def app(**options):
@@ -185,8 +174,7 @@ def app(**options):
 def info(model, as_json):
     """Show what a model file holds.
 
-    Its architecture, parameters by part, SHA-256, and the settings of its training where a
-    settings.json is beside it.
+    Its architecture, parameters by part, SHA-256, and a settings.json beside it: those of its training.
     """
     from .models.about import about_model
     about = about_model(model)

@@ -7,20 +7,16 @@ import fastinpaint as fi
 @dataclass(kw_only=True)
 class Settings(fi.Settings):
     size: int = fi.setting(128, "Side of the square crops in pixels, the one size of the network")
-    prefill: bool = fi.flag(False, "Fill holes smoothly before the encoder sees them, "
-                                   "instead of with the mean colour")
-    lr: float = fi.flag(1e-3, "Highest learning rate of the one-cycle schedule; "
-                              "the discriminator's is a tenth of it")
+    prefill: bool = fi.flag(False, "Fill holes smoothly, instead of with the mean colour")
+    lr: float = fi.flag(1e-3, "Highest learning rate of the schedule; the discriminator's is a tenth")
 
 
 @fi.program
 def main(settings: Settings):
-    """Context Encoder (Pathak et al. 2016): squared error in pixels and a little adversarial loss,
-    everything trained.
+    """Context Encoder (Pathak et al. 2016): squared error and a little adversarial loss, everything trained.
 
-    The weights are the paper's. Its squared error sees only the hole, here every pixel, and its
-    discriminator judges the whole image, here patches. Its network has width 64; `blocks`, `plain`
-    and `autoencoder` mean nothing to it.
+    The weights are the paper's. Its squared error sees only the hole, here every pixel, its discriminator the
+    whole image, here patches. Its network has width 64; `blocks`, `plain`, `autoencoder` mean nothing to it.
     """
     def model(width, prefill, **_): return fi.context_encoder(width, settings.size, prefill)
     gan = fi.AdversarialTraining(weight=.001, feature_matching=0., r1=0., lr=settings.lr/10)

@@ -14,10 +14,7 @@ CGROUP_LIMITS = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit
 
 
 def choose_device(name):
-    """The `torch.device` called `name`; for "auto", the GPU if there is one.
-
-    Raises InputError for a name that is no device, and for a GPU where there is none.
-    """
+    "The device called `name`; for \"auto\", the GPU if there is one. Raises InputError where there is none."
     if name == "auto": return default_device()
     try: device = torch.device(name)
     except RuntimeError as e: raise InputError(f"--device {name}: {e}") from e

@@ -20,8 +20,7 @@ def unreachable(url: str) -> str | None:
             with urllib.request.urlopen(request, timeout=TIMEOUT): why[0] = None
         except (OSError, http.client.HTTPException) as e: why[0] = str(e) or type(e).__name__
 
-    # a thread, as the time-out of a socket covers neither the name look-up nor further
-    # addresses
+    # a thread, as the time-out of a socket covers neither the name look-up nor further addresses
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(TIMEOUT)

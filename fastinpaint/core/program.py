@@ -16,10 +16,7 @@ STYLE = dict(help_option_names=["-h", "--help"], max_content_width=110)
 
 
 class Program:
-    """Calls `run(settings)` with an object of the dataclass `settings`, made from keywords.
-
-    Raises TypeError for a keyword that the dataclass does not have, and InputError as `read` does.
-    """
+    "Calls `run(settings)` with a dataclass of settings made from keywords; raises what `read` raises"
     def __init__(self, run, settings):
         self.run, self.settings = run, settings
         update_wrapper(self, run)
@@ -31,8 +28,8 @@ class Program:
         "The `click.Command` whose options are the settings' fields"
         @click.pass_context
         def run(ctx, **flags):
-            self(**{k: v for k, v in flags.items()
-                    if ctx.get_parameter_source(k) == ParameterSource.COMMANDLINE})
+            given = ParameterSource.COMMANDLINE
+            self(**{k: v for k, v in flags.items() if ctx.get_parameter_source(k) == given})
         doc = getdoc(self.run) or ""
         return Command(name, callback=run, help=doc, short_help=doc.partition("\n\n")[0],
                        params=[option(f) for f in fields(self.settings)],
@@ -79,10 +76,7 @@ class Commands(click.Group):
 
 @contextmanager
 def exit_codes(ctx):
-    """What the user can mend becomes one line and exit code 1, Ctrl-C exit code 130.
-
-    Bugs keep their traceback.
-    """
+    "What the user can mend becomes one line and exit code 1, Ctrl-C exit code 130; bugs keep their traceback"
     try: yield
     except KeyboardInterrupt as e:
         click.echo(f"\nInterrupted{''.join(f'; {o}' for o in e.args)}", err=True)

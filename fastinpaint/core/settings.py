@@ -15,18 +15,14 @@ def flag(default, help):
 
 
 def setting(default, help):
-    """A `flag`, text or a number, that FASTINPAINT_<NAME> in the environment may give as well.
-
-    Where neither does, settings.ini in the current folder or the nearest one above it decides.
-    """
+    "A `flag`, text or a number, that FASTINPAINT_<NAME> in the environment or settings.ini may give as well"
     return field(default=default, metadata=dict(help=help, shared=True))
 
 
 def read(cls, **given):
-    """An instance of the settings dataclass `cls`.
+    """The settings `cls`: `given` beats the environment, which beats settings.ini, which beats the code.
 
-    `given` beats the environment, which beats settings.ini, which beats the code. Raises InputError
-    where the environment or the file has a value of the wrong type, or the file cannot be parsed.
+    Raises InputError for a value of the wrong type in the environment or the file, or a file that is none.
     """
     return cls(**{f.name: default(f) for f in fields(cls) if f.name not in given} | given)
 
@@ -45,7 +41,7 @@ def default(f):
 
 
 def _file():
-    "What settings.ini says under [DEFAULT]"
+    "What settings.ini in the current folder, or the nearest one above it, says under [DEFAULT]"
     here, config = Path.cwd(), ConfigParser()
     file = next((p for o in (here, *here.parents) if (p := o/FILE).is_file()), None)
     try:
