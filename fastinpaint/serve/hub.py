@@ -75,7 +75,7 @@ def from_pretrained(cls: InpaintNet, repo, local_files_only=False, **kwargs):
         raise InputError(f"{repo} is neither a folder nor a repository: {e}") from e
     except errors.LocalEntryNotFoundError as e:
         raise Unreachable(f"{repo} has not been downloaded before, and {constants.ENDPOINT} is out of reach "
-                          f"({why or 'asked for'}): give a folder that save_pretrained wrote") from e
+                          f"({why or 'local files only'}): give a folder that save_pretrained wrote") from e
     except (errors.EntryNotFoundError, errors.HfHubHTTPError) as e:
         raise MissingFile(f"no model {repo} with a {FILE} on {constants.ENDPOINT}, "
                           "or no right to read it; for a private one: hf auth login") from e
