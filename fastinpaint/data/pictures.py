@@ -54,8 +54,9 @@ class Picture:
     def image(self):
         "The `PIL.Image`; the array `[H, W, C]` of 16-bit colours, which Pillow cannot hold"
         if self._deep_colour: return self.pixels
-        pixels = self.pixels[..., 0] if self.mode == "L" else self.pixels
-        image = Image.fromarray(pixels, "I;16" if pixels.dtype == np.uint16 else self.mode)
+        mode = "I;16" if self.pixels.itemsize == 2 else self.mode
+        data = self.pixels.astype(self.pixels.dtype.newbyteorder("<"), copy=False).tobytes()
+        image = Image.frombytes(mode, self.pixels.shape[1::-1], data)
         image.info |= self.info
         return image
 
