@@ -34,15 +34,13 @@ class Case:
 
     def inputs(self, device):
         "The operation's tensors; prediction, guide and weight want gradients"
-        def rand(*shape):
-            return torch.randn(shape, device=device, dtype=self.dtype).to(memory_format=torch.channels_last)
-
-        b, c, h, w = self.shape
+        (b, c, h, w), kind = self.shape, dict(device=device, dtype=self.dtype)
+        first, second = torch.randn(2, b, h, w, c, **kind).movedim(-1, 2)  # channels_last
         if self.op == "masked_l1":
             mask = (torch.rand(b, 1, h*self.scale, w*self.scale, device=device) < .3).float()
-            return rand(*self.shape).requires_grad_(), rand(*self.shape), mask
-        weight = (rand(c, c, 1, 1)/c**.5).requires_grad_()
-        return rand(*self.shape), rand(*self.shape).requires_grad_(), weight
+            return first.requires_grad_(), second, mask
+        weight = torch.randn(c, c, 1, 1, **kind)/c**.5
+        return first, second.requires_grad_(), weight.requires_grad_()
 
     def bytes(self, direction):
         "What must cross memory at least: every input and output once"
@@ -74,11 +72,11 @@ def addmm(x, m, weight):
 
 def contenders(op, with_triton, with_compile):
     "Name → function of the case's inputs"
-    if op == "masked_l1":
-        ours = partial(masked_l1, **WEIGHTS)
-        found = dict(eager=naive_l1, reference=partial(reference.masked_l1, **WEIGHTS))
-    else:
+    if op == "zero_conv_merge":
         ours, found = zero_conv_merge, dict(eager=reference.zero_conv_merge, baddbmm=baddbmm, addmm=addmm)
+    else:
+        ours, plain = (partial(f, **WEIGHTS) for f in (masked_l1, reference.masked_l1))
+        found = dict(eager=naive_l1, reference=plain)
     if with_compile: found["compile"] = torch.compile(found["eager"], dynamic=False)
     if with_triton: found["triton"] = partial(ours, impl="triton")
     return found
@@ -140,12 +138,12 @@ def measure(case, functions, device, bandwidth, budget):
     "A row for each contender and direction"
     check(case, functions, device)
     inputs = case.inputs(device)
+    shape, dtype = "x".join(map(str, case.shape)), str(case.dtype).removeprefix("torch.")
     for name, f in functions.items():
         for direction, call in steps(f, inputs).items():
             time_ = seconds(call, device, budget)
             rate = case.bytes(direction)/time_
-            yield dict(op=case.op, shape="x".join(map(str, case.shape)),
-                       dtype=str(case.dtype).removeprefix("torch."), contender=name, direction=direction,
+            yield dict(op=case.op, shape=shape, dtype=dtype, contender=name, direction=direction,
                        microseconds=time_*1e6, gigabytes_per_second=rate/1e9, share_of_copy=rate/bandwidth,
                        peak_bytes=peak_memory(call, device))
 

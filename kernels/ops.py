@@ -1,7 +1,4 @@
-"""What mask control and the latent loss add to a step: checks, and choice of a kernel.
-
-`impl` is "torch", "triton" (raises where it cannot run) or "auto", the faster of them on a GPU.
-"""
+"Checks, and choice of a kernel by `impl`: torch, triton, or auto, the faster of the two on a GPU"
 import os
 from importlib.util import find_spec
 

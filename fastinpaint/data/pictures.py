@@ -93,16 +93,13 @@ class Picture:
 def open_picture(source):
     """The `Picture` of a path, PIL image, or array uint8 or uint16 `[H, W]`, `[H, W, 1|3|4]`.
 
-    Greyscale, RGB, either with alpha, and CMYK stay as they are, and so do 16 bits of the first
-    two. Palettes become RGB or RGBA and 1 bit becomes greyscale, since a fill needs new
-    colours; all else becomes RGB. The EXIF turn is applied and dropped. Raises MissingFile, and
-    InputError where the file is no image, is damaged, animated, or larger than Pillow's limit.
+    `MODES` stay as they are, with 8 or (not CMYK) 16 bits; 1 bit becomes L, all else RGB or RGBA. The EXIF
+    turn is applied and dropped. Raises MissingFile; InputError for no image, a damaged, animated or huge one.
     """
     if isinstance(source, np.ndarray): return _of_array(source)
     if isinstance(source, Image.Image): return _of_image(ImageOps.exif_transpose(source), source.format)
     with reading(source), Image.open(source) as im:
-        # a phone's JPEG may have a preview for a second frame
-        frames = getattr(im, "n_frames", 1) if im.format != "MPO" else 1
+        frames = getattr(im, "n_frames", 1) if im.format != "MPO" else 1  # a phone's, with a preview
         if frames == 1: return _of_image(im, im.format, deep_pixels(im, source))
     raise InputError(f"{source} has {frames} frames; a photograph has one: "
                      "save the one to fill as a file of its own")
@@ -120,8 +117,7 @@ def reading(path):
 
 
 def _of_array(array):
-    modes = {1: "L", 3: "RGB", 4: "RGBA"}
-    pixels = array[..., None] if array.ndim == 2 else array
+    pixels, modes = array[..., None] if array.ndim == 2 else array, {1: "L", 3: "RGB", 4: "RGBA"}
     if array.dtype not in (np.uint8, np.uint16) or pixels.ndim != 3 or pixels.shape[2] not in modes:
         raise InputError("an image array is uint8 or uint16 [H, W] or [H, W, 3 or 4], "
                          f"got {array.dtype} {list(array.shape)}")
