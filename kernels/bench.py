@@ -44,8 +44,7 @@ class Case:
 
     def bytes(self, direction):
         "What must cross memory at least: every input and output once"
-        b, c, h, w = self.shape
-        n, size = b*c*h*w, self.dtype.itemsize
+        (b, _, h, w), n, size = self.shape, torch.Size(self.shape).numel(), self.dtype.itemsize
         if self.op == "zero_conv_merge": return n*size*(6 if direction == "both" else 3)
         saved = n + b*h*w*4  # signs and weights, written forward and read backward
         forward, backward = 2*n*size + b*h*w*self.scale**2*4, n*size + saved
@@ -65,9 +64,8 @@ def baddbmm(x, m, weight):
 
 def addmm(x, m, weight):
     "For channels_last, where every pixel's channels are a row"
-    b, c, h, w = x.shape
-    rows = [t.permute(0, 2, 3, 1).flatten(0, 2) for t in (x, m)]
-    return torch.addmm(*rows, weight.flatten(1).T).view(b, h, w, c).permute(0, 3, 1, 2)
+    x, m = (t.movedim(1, -1) for t in (x, m))
+    return torch.addmm(x.flatten(0, 2), m.flatten(0, 2), weight.flatten(1).T).view_as(x).movedim(-1, 1)
 
 
 def contenders(op, with_triton, with_compile):
@@ -120,8 +118,7 @@ def seconds(call, device, budget):
 
 def copy_bandwidth(device):
     "Bytes read and written per second by copies of a buffer beyond the caches"
-    source = torch.empty(COPIED, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
+    source, target = torch.empty(2, COPIED, dtype=torch.uint8, device=device)
     return 2*COPIED/seconds(lambda: target.copy_(source), device, 1.)
 
 
@@ -213,8 +210,7 @@ def main(settings: Settings):
               "kernels cannot be timed here. What follows compares the plain torch paths on the CPU.")
     bandwidth = copy_bandwidth(device)
     print(f"copy bandwidth {bandwidth/1e9:.0f} GB/s\n")
-    functions = {op: contenders(op, gpu, gpu) for op in ("masked_l1", "zero_conv_merge")}
-    found = []
+    functions, found = {op: contenders(op, gpu, gpu) for op in ("masked_l1", "zero_conv_merge")}, []
     for case in training_cases(settings.quick or not gpu):
         found.append(pd.DataFrame(measure(case, functions[case.op], device, bandwidth, settings.budget)))
         print("\n".join(table(found[-1])), flush=True)

@@ -63,8 +63,7 @@ class DrawnHoles:
             raise InputError(f"the mask sampler returned shape {hole.shape}, "
                              f"expected (height, width) = {(height, width)}")
         if hole.dtype != bool and not np.isin(hole, (0, 1)).all():
-            raise InputError("the mask sampler returned values other than 0 and 1 (1 = hole); "
-                             "compare with a threshold")
+            raise InputError("the mask sampler returned values besides 0 and 1; compare with a threshold")
         return hole.astype(np.uint8)
 
     def central(self, name: str, photo: str | Path, size: int, rng: np.random.Generator):
@@ -96,8 +95,7 @@ class MaskFolder:
     "A mask for each photograph: same path within the folder or same file stem, any format"
     def __init__(self, folder: str | Path, invert: bool = False):
         self.folders, self.invert, self.files = (folder,), invert, find_images(folder)
-        stems = Counter(Path(o).stem for o in self.files)
-        # of two files with one stem, either would be a guess
+        stems = Counter(Path(o).stem for o in self.files)  # of two with one stem, either is a guess
         self.by_name = {Path(o).stem: o for o in self.files if stems[Path(o).stem] == 1}
         self.by_name |= {os.path.splitext(os.path.relpath(o, folder))[0]: o for o in self.files}
 

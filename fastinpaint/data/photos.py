@@ -71,8 +71,7 @@ def readable(files: list[str], skipped: Skipped) -> list[str]:
 
 def image_size(fn: str | Path) -> tuple[int, int]:
     "(width, height) after the EXIF turn, from the header alone"
-    with Image.open(fn) as im:
-        # orientations 5 to 8 swap the axes; Pillow turns TIFFs itself
+    with Image.open(fn) as im:  # orientations 5 to 8 swap the axes; Pillow turns TIFFs itself
         turned = im.format != "TIFF" and im.getexif().get(0x0112, 1) >= 5
         return im.size[::-1] if turned else im.size
 

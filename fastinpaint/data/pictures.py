@@ -16,8 +16,7 @@ MODES = "L", "LA", "RGB", "RGBA", "CMYK"
 # extension → modes with 8 bits, with 16, how Pillow writes it; all but JPEG (4:4:4) are lossless
 WRITABLE = {".png": ("L LA RGB RGBA", "L LA RGB RGBA", {}),
             ".tif": ("L LA RGB RGBA CMYK", "L RGB RGBA", {}),
-            # exact: colours under transparent pixels are kept
-            ".webp": ("L LA RGB RGBA", "", dict(lossless=True, exact=True)),
+            ".webp": ("L LA RGB RGBA", "", dict(lossless=True, exact=True)),  # exact: where alpha is 0, too
             ".jpg": ("L RGB CMYK", "", dict(quality=95, subsampling=0))}
 WRITABLE |= {".tiff": WRITABLE[".tif"], ".jpeg": WRITABLE[".jpg"]}
 # other tags of a TIFF's first directory are about how its pixels are stored: they are not copied
