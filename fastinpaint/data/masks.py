@@ -60,10 +60,9 @@ class DrawnHoles:
         "A hole, uint8 `[H, W]` of 0 and 1; raises InputError where the sampler gives another"
         hole = np.asarray(self.sampler(height, width, rng))
         if hole.shape != (height, width):
-            raise InputError(f"the mask sampler returned shape {hole.shape}, "
-                             f"expected (height, width) = {(height, width)}")
+            raise InputError(f"the sampler returned shape {hole.shape}, expected {(height, width)}")
         if hole.dtype != bool and not np.isin(hole, (0, 1)).all():
-            raise InputError("the mask sampler returned values besides 0 and 1; compare with a threshold")
+            raise InputError("the sampler returned values other than 0 and 1; compare with a threshold")
         return hole.astype(np.uint8)
 
     def central(self, name: str, photo: str | Path, size: int, rng: np.random.Generator):
