@@ -39,12 +39,12 @@ def masked_l1(pred, target, mask=None, known=1., missing=1., impl="auto"):
 
 
 def zero_conv_merge(x, m, weight, impl="auto"):
-    "`x + W·m` of `[B, C, h, w]`, guide `[B, K, h, w]`, weight `[C, K, 1, 1]`; raises as `masked_l1`"
+    "`x + W·m` of `[B, C, h, w]`, `[B, K, h, w]`, weight `[C, K, 1, 1]`; raises as `masked_l1`"
     if x.ndim != 4 or m.ndim != 4 or x.shape[::2] != m.shape[::2] or x.shape[3] != m.shape[3] \
        or weight.shape != (x.shape[1], m.shape[1], 1, 1):
         raise ValueError("zero_conv_merge takes x [B, C, h, w], m [B, K, h, w] and weight [C, K, 1, 1], "
                          f"got {list(x.shape)}, {list(m.shape)} and {list(weight.shape)}")
-    if torch.is_autocast_enabled(x.device.type):  # the product runs in its type, the sum in the wider
+    if torch.is_autocast_enabled(x.device.type):  # the product is of its type, the sum of the wider
         m, weight = (t.to(torch.get_autocast_dtype(x.device.type)) for t in (m, weight))
     tensors = dict(x=x, m=m, weight=weight)
     check_types("zero_conv_merge", tensors)

@@ -1,4 +1,4 @@
-"Augmentation of training batches on the device: LaMa's ranges (Suvorov et al. 2022), image by image"
+"Augmentation of training batches on the device: LaMa's ranges (Suvorov et al. 2022), per image"
 import math
 from functools import partial
 

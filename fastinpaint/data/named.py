@@ -6,7 +6,7 @@ from fastai.data.external import URLs, fastai_path, untar_data
 from ..core.download import unreachable
 from ..core.errors import InputError, Unreachable
 
-NAMED_DATA = dict(pets=(URLs.PETS, "images"), imagenette=(URLs.IMAGENETTE_320, ""))  # archive, folder
+NAMED_DATA = dict(pets=(URLs.PETS, "images"), imagenette=(URLs.IMAGENETTE_320, ""))  # URL, folder
 
 
 def named_data(name: str | Path) -> Path:

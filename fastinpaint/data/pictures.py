@@ -30,7 +30,7 @@ class Picture:
     "A photograph the right way up"
     pixels: np.ndarray  # `[H, W, C]`, uint8 or uint16
     mode: str  # of `MODES`
-    info: dict = field(default_factory=dict)  # written along with them: `exif`, `icc_profile`, `dpi`
+    info: dict = field(default_factory=dict)  # written with them: `exif`, `icc_profile`, `dpi`
 
     @property
     def rgb(self):
@@ -98,7 +98,7 @@ def open_picture(source):
     if isinstance(source, np.ndarray): return _of_array(source)
     if isinstance(source, Image.Image): return _of_image(ImageOps.exif_transpose(source), source.format)
     with reading(source), Image.open(source) as im:
-        frames = getattr(im, "n_frames", 1) if im.format != "MPO" else 1  # a phone's, with a preview
+        frames = getattr(im, "n_frames", 1) if im.format != "MPO" else 1  # a phone's has a preview
         if frames == 1: return _of_image(im, im.format, deep_pixels(im, source))
     raise InputError(f"{source} has {frames} frames; a photograph has one: "
                      "save the one to fill as a file of its own")
