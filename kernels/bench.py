@@ -34,20 +34,17 @@ class Case:
 
     def inputs(self, device):
         "The operation's tensors; prediction, guide and weight want gradients"
-        def rand(*shape):
-            return torch.randn(shape, device=device, dtype=self.dtype).to(memory_format=torch.channels_last)
-
-        b, c, h, w = self.shape
+        (b, c, h, w), kind = self.shape, dict(device=device, dtype=self.dtype)
+        first, second = torch.randn(2, b, h, w, c, **kind).movedim(-1, 2)  # channels_last
         if self.op == "masked_l1":
             mask = (torch.rand(b, 1, h*self.scale, w*self.scale, device=device) < .3).float()
-            return rand(*self.shape).requires_grad_(), rand(*self.shape), mask
-        weight = (rand(c, c, 1, 1)/c**.5).requires_grad_()
-        return rand(*self.shape), rand(*self.shape).requires_grad_(), weight
+            return first.requires_grad_(), second, mask
+        weight = torch.randn(c, c, 1, 1, **kind)/c**.5
+        return first, second.requires_grad_(), weight.requires_grad_()
 
     def bytes(self, direction):
         "What must cross memory at least: every input and output once"
-        b, c, h, w = self.shape
-        n, size = b*c*h*w, self.dtype.itemsize
+        (b, _, h, w), n, size = self.shape, torch.Size(self.shape).numel(), self.dtype.itemsize
         if self.op == "zero_conv_merge": return n*size*(6 if direction == "both" else 3)
         saved = n + b*h*w*4  # signs and weights, written forward and read backward
         forward, backward = 2*n*size + b*h*w*self.scale**2*4, n*size + saved
@@ -67,18 +64,17 @@ def baddbmm(x, m, weight):
 
 def addmm(x, m, weight):
     "For channels_last, where every pixel's channels are a row"
-    b, c, h, w = x.shape
-    rows = [t.permute(0, 2, 3, 1).flatten(0, 2) for t in (x, m)]
-    return torch.addmm(*rows, weight.flatten(1).T).view(b, h, w, c).permute(0, 3, 1, 2)
+    x, m = (t.movedim(1, -1) for t in (x, m))
+    return torch.addmm(x.flatten(0, 2), m.flatten(0, 2), weight.flatten(1).T).view_as(x).movedim(-1, 1)
 
 
 def contenders(op, with_triton, with_compile):
     "Name → function of the case's inputs"
-    if op == "masked_l1":
-        ours = partial(masked_l1, **WEIGHTS)
-        found = dict(eager=naive_l1, reference=partial(reference.masked_l1, **WEIGHTS))
-    else:
+    if op == "zero_conv_merge":
         ours, found = zero_conv_merge, dict(eager=reference.zero_conv_merge, baddbmm=baddbmm, addmm=addmm)
+    else:
+        ours, plain = (partial(f, **WEIGHTS) for f in (masked_l1, reference.masked_l1))
+        found = dict(eager=naive_l1, reference=plain)
     if with_compile: found["compile"] = torch.compile(found["eager"], dynamic=False)
     if with_triton: found["triton"] = partial(ours, impl="triton")
     return found
@@ -122,8 +118,7 @@ def seconds(call, device, budget):
 
 def copy_bandwidth(device):
     "Bytes read and written per second by copies of a buffer beyond the caches"
-    source = torch.empty(COPIED, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
+    source, target = torch.empty(2, COPIED, dtype=torch.uint8, device=device)
     return 2*COPIED/seconds(lambda: target.copy_(source), device, 1.)
 
 
@@ -140,12 +135,12 @@ def measure(case, functions, device, bandwidth, budget):
     "A row for each contender and direction"
     check(case, functions, device)
     inputs = case.inputs(device)
+    shape, dtype = "x".join(map(str, case.shape)), str(case.dtype).removeprefix("torch.")
     for name, f in functions.items():
         for direction, call in steps(f, inputs).items():
             time_ = seconds(call, device, budget)
             rate = case.bytes(direction)/time_
-            yield dict(op=case.op, shape="x".join(map(str, case.shape)),
-                       dtype=str(case.dtype).removeprefix("torch."), contender=name, direction=direction,
+            yield dict(op=case.op, shape=shape, dtype=dtype, contender=name, direction=direction,
                        microseconds=time_*1e6, gigabytes_per_second=rate/1e9, share_of_copy=rate/bandwidth,
                        peak_bytes=peak_memory(call, device))
 
@@ -215,8 +210,7 @@ def main(settings: Settings):
               "kernels cannot be timed here. What follows compares the plain torch paths on the CPU.")
     bandwidth = copy_bandwidth(device)
     print(f"copy bandwidth {bandwidth/1e9:.0f} GB/s\n")
-    functions = {op: contenders(op, gpu, gpu) for op in ("masked_l1", "zero_conv_merge")}
-    found = []
+    functions, found = {op: contenders(op, gpu, gpu) for op in ("masked_l1", "zero_conv_merge")}, []
     for case in training_cases(settings.quick or not gpu):
         found.append(pd.DataFrame(measure(case, functions[case.op], device, bandwidth, settings.budget)))
         print("\n".join(table(found[-1])), flush=True)

@@ -1,7 +1,4 @@
-"""What mask control and the latent loss add to a step: checks, and choice of a kernel.
-
-`impl` is "torch", "triton" (raises where it cannot run) or "auto", the faster of them on a GPU.
-"""
+"Checks, and choice of a kernel by `impl`: torch, triton, or auto, the faster of the two on a GPU"
 import os
 from importlib.util import find_spec
 
@@ -17,9 +14,8 @@ MEMORY_BOUND = 128  # channels; merges of more are bound by arithmetic, which cu
 def masked_l1(pred, target, mask=None, known=1., missing=1., impl="auto"):
     """Mean of `|pred - target|`, weighted by `missing` in the hole (mask 1), by `known` outside.
 
-    `pred`, `target` `[B, C, h, w]`; `mask` `[B, 1, H, W]` at their size or a whole multiple, or None for the
-    plain mean. It runs over all elements, for any weights (as in LaMa), at least in float32. Only `pred` has
-    a gradient. Raises ValueError for arguments that do not fit, RuntimeError where "triton" cannot run.
+    `pred` (which alone has a gradient), `target` `[B, C, h, w]`; `mask` `[B, 1, H, W]`, of a whole multiple
+    of h and w, or None for the plain mean. Raises ValueError, RuntimeError where "triton" cannot run.
     """
     if pred.ndim != 4 or pred.shape != target.shape:
         raise ValueError("masked_l1 takes two tensors [B, C, h, w] of one shape, "
@@ -31,8 +27,7 @@ def masked_l1(pred, target, mask=None, known=1., missing=1., impl="auto"):
         fits = mask.ndim == 4 and mask.shape[:2] == (b, 1) and all(
             m >= n and (n == 0 or m % n == 0) for m, n in zip(mask.shape[2:], (h, w), strict=True))
         if not fits:
-            raise ValueError(f"a mask for {list(pred.shape)} is [{b}, 1, s·{h}, s·{w}], "
-                             f"got {list(mask.shape)}")
+            raise ValueError(f"a mask is [{b}, 1, s·{h}, s·{w}] for this pred, got {list(mask.shape)}")
         tensors["mask"] = mask = mask.detach()
     else: known = missing = 1.
     check_types("masked_l1", tensors)
@@ -44,17 +39,13 @@ def masked_l1(pred, target, mask=None, known=1., missing=1., impl="auto"):
 
 
 def zero_conv_merge(x, m, weight, impl="auto"):
-    """`x + W·m` with `x` `[B, C, h, w]`, guide `m` `[B, K, h, w]` and `weight` `[C, K, 1, 1]`.
-
-    Inside autocast the product runs in its type, the sum in the wider one. Raises as `masked_l1` does.
-    """
+    "`x + W·m` of `[B, C, h, w]`, `[B, K, h, w]`, weight `[C, K, 1, 1]`; raises as `masked_l1`"
     if x.ndim != 4 or m.ndim != 4 or x.shape[::2] != m.shape[::2] or x.shape[3] != m.shape[3] \
        or weight.shape != (x.shape[1], m.shape[1], 1, 1):
         raise ValueError("zero_conv_merge takes x [B, C, h, w], m [B, K, h, w] and weight [C, K, 1, 1], "
                          f"got {list(x.shape)}, {list(m.shape)} and {list(weight.shape)}")
-    device = x.device.type
-    if torch.is_autocast_enabled(device):
-        m, weight = (t.to(torch.get_autocast_dtype(device)) for t in (m, weight))
+    if torch.is_autocast_enabled(x.device.type):  # the product is of its type, the sum of the wider
+        m, weight = (t.to(torch.get_autocast_dtype(x.device.type)) for t in (m, weight))
     tensors = dict(x=x, m=m, weight=weight)
     check_types("zero_conv_merge", tensors)
     if m.dtype != weight.dtype:
@@ -75,9 +66,8 @@ def check_types(name, tensors):
 
 def uses_triton(impl, tensors, small=True):
     "Whether `impl` means the kernels here; `small` is where they are faster than torch"
-    if impl not in ("auto", "triton", "torch"):
-        raise ValueError(f"impl is auto, triton or torch, not {impl!r}")
     if impl == "torch": return False
+    if impl not in ("auto", "triton"): raise ValueError(f"impl is auto, triton or torch, not {impl!r}")
     reason = why_not_triton(tensors)
     if impl == "triton" and reason: raise RuntimeError(f"impl='triton' cannot run: {reason}")
     return impl == "triton" or not reason and small and all(t.is_cuda for t in tensors.values())

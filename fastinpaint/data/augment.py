@@ -1,7 +1,4 @@
-"""Augmentation on the device: LaMa's ranges (Suvorov et al. 2022), drawn image by image.
-
-One resampling moves pixels, one pass in logit space changes colours. Validation batches pass untouched.
-"""
+"Augmentation of training batches on the device: LaMa's ranges (Suvorov et al. 2022), per image"
 import math
 from functools import partial
 
@@ -42,12 +39,8 @@ def warp_grid(mat: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 class SpaceAugment(augment.RandTransform):
-    """Moves image and mask alike, in one resampling, by the product of `mats(batch)` `[B, 3, 3]`.
-
-    What comes into the frame is a reflection. A pair whose hole would leave the frame, or fill it, stays as
-    it was. fastai's `AffineCoordTfm` is several times as slow on a CPU, and resamples validation batches too.
-    """
-    order = 30
+    "Moves image and mask alike by the product of `mats(batch)` `[B, 3, 3]`; reflects what comes in"
+    order = 30  # fastai's AffineCoordTfm is several times as slow on a CPU
     def __init__(self, mats: list):
         super().__init__()
         self.mats = mats
@@ -62,7 +55,7 @@ class SpaceAugment(augment.RandTransform):
         moved = F.grid_sample(image, grid, **kwargs)
         hole = F.grid_sample(mask[:, None].to(image.dtype), grid, mode="nearest", **kwargs)[:, 0]
         share = hole.mean((1, 2), keepdim=True)
-        good = (share > 0) & (share < 1)
+        good = (share > 0) & (share < 1)  # else the pair stays as it was
         mask = torch.where(good, hole.to(mask.dtype), mask)
         return TensorImage(torch.where(good[:, None], moved, image)), TensorMask(mask)
 

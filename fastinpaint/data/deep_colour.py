@@ -10,11 +10,8 @@ from PIL.PngImagePlugin import putchunk
 
 
 def deep_pixels(im, path):
-    """uint16 `[H, W, C]` of an opened file of 16-bit colours, None of any other.
-
-    Pillow's decoders take one byte of two, named by the tiles' raw mode: the file is read twice.
-    Raises ValueError where the pixels are stored in a way that this cannot read.
-    """
+    "uint16 `[H, W, C]` of an opened file of 16-bit colours, None of any other; raises ValueError"
+    # Pillow's decoders take one byte of two, named by the tiles' raw mode: the file is read twice
     raw = [t.args if isinstance(t.args, str) else t.args[0] for t in im.tile if t.args]
     if im.format == "TIFF": depth = max(im.tag_v2.get(258, (8,)))
     else: depth = 16 if any("16" in mode for mode in raw) else 8
@@ -32,12 +29,10 @@ def deep_pixels(im, path):
 
 def _decoded(path, raw_modes):
     "uint8 `[H, W, C]` of a file, upright, with some raw modes of its tiles replaced by others"
-    def replaced(args):
-        if isinstance(args, str): return raw_modes.get(args, args)
-        return raw_modes.get(args[0], args[0]), *args[1:]
-
     with Image.open(path) as im:
-        im.tile = [t._replace(args=replaced(t.args)) for t in im.tile]
+        for i, tile in enumerate(im.tile):
+            mode, *rest = [tile.args] if isinstance(tile.args, str) else tile.args
+            im.tile[i] = tile._replace(args=(raw_modes.get(mode, mode), *rest))
         ImageOps.exif_transpose(im, in_place=True)
         return np.asarray(im)
 
@@ -52,9 +47,8 @@ def png_bytes(pixels, info):
     putchunk(out, b"IHDR", struct.pack(">2I5B", w, h, 16, {2: 4, 3: 2, 4: 6}[c], 0, 0, 0))
     if "icc_profile" in info:
         putchunk(out, b"iCCP", b"ICC Profile\0\0", zlib.compress(info["icc_profile"]))
-    if "dpi" in info:
-        per_metre = (round(float(d)/.0254) for d in info["dpi"])
-        putchunk(out, b"pHYs", struct.pack(">2IB", *per_metre, 1))
+    if "dpi" in info:  # in pixels per metre
+        putchunk(out, b"pHYs", struct.pack(">2IB", *(round(float(d)/.0254) for d in info["dpi"]), 1))
     if "exif" in info: putchunk(out, b"eXIf", info["exif"].removeprefix(b"Exif\0\0"))
     putchunk(out, b"IDAT", zlib.compress(rows))
     putchunk(out, b"IEND")

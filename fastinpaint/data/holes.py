@@ -1,7 +1,4 @@
-"""Holes drawn by samplers: pure functions `(height, width, rng) -> bool [H, W]`, True = hole.
-
-Lengths are in pixels at 256, scale with the shorter side and are LaMa's (Suvorov et al. 2022, supplement).
-"""
+"Samplers `(height, width, rng) -> bool [H, W]`, True = hole, as LaMa's (Suvorov et al. 2022, supplement)"
 import math
 import zlib
 from collections.abc import Callable
@@ -62,10 +59,9 @@ class Mixture:
 
     def __call__(self, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
         shapes, weights = zip(*self.kinds, strict=True)
-        p = np.asarray(weights) / sum(weights)
         for _ in range(50):
             canvas = Image.new("L", (width, height))
-            shape = shapes[rng.choice(len(shapes), p=p)]
+            shape = shapes[rng.choice(len(shapes), p=np.asarray(weights) / sum(weights))]
             shape.paint(ImageDraw.Draw(canvas), min(height, width) / 256, rng)
             hole = np.array(canvas, dtype=bool)
             if hole.any() and not hole.all() and hole.mean() <= self.limit: return hole

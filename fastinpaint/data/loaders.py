@@ -1,7 +1,4 @@
-"""Batches of masked pairs from photographs: `InpaintDataLoaders.from_folder`.
-
-Workers turn paths into crops and draw holes; the device augments: xb = (masked, mask), yb = (image, mask).
-"""
+"Batches xb = (masked, mask), yb = (image, mask): workers crop and draw holes, the device augments"
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,12 +19,10 @@ SCAN_LIMIT = 10_000  # of more photographs than this, none is opened before an e
 
 
 class InpaintDL(TfmdDL):
-    """A fastai `TfmdDL` of masked pairs.
+    """A fastai `TfmdDL` of masked pairs, which alone touches private names of fastai's loaders.
 
-    Shuffled, its epochs are `steps` batches (default: as many as one pass fills) cut from shuffled passes
-    without end, so that all photographs come equally often. The order depends on `seed` and `drawn`
-    alone, the number drawn so far: set it to go on where another run stopped. An epoch in which no
-    photograph can be read raises InputError. This class alone touches private names of fastai's loaders.
+    Shuffled epochs are `steps` batches (default: one pass) cut from shuffled passes without end; set `drawn`,
+    the number drawn so far, to go on where another run stopped. An unreadable epoch raises InputError.
     """
     # fastai would read an item to learn these, but it may be unreadable
     n_inp, _n_inp, _types = 2, 2, {tuple: [TensorImage, TensorMask, TensorImage, TensorMask]}
@@ -57,26 +52,20 @@ class InpaintDL(TfmdDL):
         return super().new(dataset, cls, **(dict(steps=self.steps, seed=self.seed) | kwargs))
 
     def decode(self, b): return to_cpu(self._retain_dl(b))
-
     def _decode_batch(self, b, max_n=9, full=True): return L(batch_to_samples(b, max_n=max_n))
 
 
 def inpaint_block(masks="train", size: int = 256, seed: int = 0, augment: bool = True, invert: bool = False,
                   roots: tuple[Path, ...] = (), skipped: Skipped | None = None,
                   splitter: Callable | None = None):
-    """The `DataBlock` of (photograph, mask) pairs from a list of paths; `masks` is as in `mask_source`.
-
-    `roots` are the folders that items are named relative to, `skipped` logs what cannot be read.
-    """
+    "The `DataBlock` of pairs from a list of paths, named relative to `roots`; `masks` as in `mask_source`"
     skipped, source = skipped or Skipped([]), mask_source(masks, invert)
-    # a JPEG decoded at reduced scale would no longer fit a mask of its own
-    min_side = None if isinstance(source, MaskFolder) else 2 * size
+    min_side = None if isinstance(source, MaskFolder) else 2 * size  # a smaller JPEG would not fit
     files = OpenPhoto(skipped, min_side), OpenHole(source, roots, skipped)
     return DataBlock(
         blocks=[TransformBlock(type_tfms=o, batch_tfms=IntToFloatTensor) for o in files],
-        item_tfms=CropToSize(size, source, seed),
-        batch_tfms=[*(lama_augment() if augment else []), MaskedPair()],
-        n_inp=2, dl_type=InpaintDL, splitter=splitter)
+        item_tfms=CropToSize(size, source, seed), n_inp=2, dl_type=InpaintDL, splitter=splitter,
+        batch_tfms=[*(lama_augment() if augment else []), MaskedPair()])
 
 
 def _find(path: Path, valid: float | str | Path | None, exclude: tuple[str | Path, ...]):
@@ -111,7 +100,7 @@ class InpaintDataLoaders(DataLoaders):
             masks: str | Path | Callable = "train",  # see `mask_source`
             size: int = 256,  # height and width of the crops, in pixels
             bs: int = 16,  # batch size
-            valid: float | str | Path | None = None,  # share or folder; None: valid/ or val/
+            valid: float | str | Path | None = None,  # share or folder; None: valid/ or val/, else 0.1
             seed: int = 0,  # of split, order and validation masks
             steps: int | None = None,  # batches in a training epoch; None: one pass
             augment: bool = True,  # augment training batches
@@ -120,8 +109,7 @@ class InpaintDataLoaders(DataLoaders):
             **kwargs):  # for `DataBlock.dataloaders`: device, val_bs, pin_memory ...
         """Images `[B, 3, size, size]` in [0, 1] and masks `[B, 1, size, size]`, 1 = hole.
 
-        With `valid=None` and no train/ and valid/ in `path`, a tenth is held out. Raises MissingFile
-        if there are no images, InputError if none can be read or arguments or masks do not fit.
+        Raises MissingFile without images, InputError if none can be read or arguments or masks do not fit.
         """
         if size < 1 or bs < 1 or (steps is not None and steps < 1) or seed < 0:
             given = f"{size=}, {bs=}, {steps=}, {seed=}"

@@ -19,10 +19,9 @@ class HoleName(str):
 
 
 def read_mask(source, invert: bool = False) -> np.ndarray:
-    """A mask file as bool `[H, W]`, True = hole, turned by its EXIF orientation.
+    """A mask file as bool `[H, W]`, upright, True = hole; raises what Pillow raises.
 
-    Grey of 128 and more is hole; in a file of 0 and 1 alone (grey or palette indices) 1 is hole.
-    `invert` swaps hole and known. Raises what Pillow raises for a file that it cannot read.
+    Grey of 128 and more is hole, in a file of 0 and 1 alone 1; `invert` swaps hole and known.
     """
     with Image.open(source) as im: return hole_of(ImageOps.exif_transpose(im), invert)
 
@@ -61,11 +60,9 @@ class DrawnHoles:
         "A hole, uint8 `[H, W]` of 0 and 1; raises InputError where the sampler gives another"
         hole = np.asarray(self.sampler(height, width, rng))
         if hole.shape != (height, width):
-            raise InputError(f"the mask sampler returned shape {hole.shape}, "
-                             f"expected (height, width) = {(height, width)}")
+            raise InputError(f"the sampler returned shape {hole.shape}, expected {(height, width)}")
         if hole.dtype != bool and not np.isin(hole, (0, 1)).all():
-            raise InputError("the mask sampler returned values other than 0 and 1 (1 = hole); "
-                             "compare with a threshold")
+            raise InputError("the sampler returned values other than 0 and 1; compare with a threshold")
         return hole.astype(np.uint8)
 
     def central(self, name: str, photo: str | Path, size: int, rng: np.random.Generator):
@@ -97,8 +94,7 @@ class MaskFolder:
     "A mask for each photograph: same path within the folder or same file stem, any format"
     def __init__(self, folder: str | Path, invert: bool = False):
         self.folders, self.invert, self.files = (folder,), invert, find_images(folder)
-        stems = Counter(Path(o).stem for o in self.files)
-        # of two files with one stem, either would be a guess
+        stems = Counter(Path(o).stem for o in self.files)  # of two with one stem, either is a guess
         self.by_name = {Path(o).stem: o for o in self.files if stems[Path(o).stem] == 1}
         self.by_name |= {os.path.splitext(os.path.relpath(o, folder))[0]: o for o in self.files}
 
@@ -107,9 +103,8 @@ class MaskFolder:
         return self.by_name.get(os.path.splitext(name)[0], self.by_name.get(Path(name).stem))
 
     def _masks_of(self, names: list[str]) -> list[str]:
-        missing = [o for o in names if self.mask_of(o) is None]
+        missing, folder = [o for o in names if self.mask_of(o) is None], self.folders[0]
         if not missing: return [self.mask_of(o) for o in names]
-        folder = self.folders[0]
         raise InputError(f"{len(missing)} of {len(names)} photographs have no mask of the same file stem "
                          f"in {folder}: {', '.join(missing[:3])} ...; to draw any mask for any "
                          f"photograph pass masks='pool:{folder}'")
@@ -119,8 +114,7 @@ class MaskFolder:
         names, photos = zip(*photos, strict=True)
         masks = self._masks_of(names)
         _warn_if_inverted(sorted(set(masks)), self.invert, skipped)
-        if sizes:
-            for photo, mask in zip(photos, masks, strict=True): _fits(photo, mask, skipped)
+        for photo, mask in zip(photos, masks, strict=True) if sizes else (): _fits(photo, mask, skipped)
 
     def open(self, name: str, photo: str | Path, skipped: Skipped):
         "As in `DrawnHoles`, `PILMask` of 0 and 1; raises InputError without one of the photograph's size"
@@ -154,12 +148,12 @@ def mask_source(masks: str | Path | Callable, invert: bool = False):
     A source is returned as it is. Raises InputError for anything else, MissingFile if there are no masks.
     """
     if isinstance(masks, DrawnHoles | MaskFolder): return masks
-    if isinstance(masks, str) and masks in PRESETS: masks = PRESETS[masks]
+    text = masks if isinstance(masks, str) else ""
+    masks = PRESETS.get(text, masks)
     if callable(masks):
         if invert: raise InputError("invert=True is for mask files; drawn masks already have 1 = hole")
         return DrawnHoles(masks)
-    if isinstance(masks, str) and masks.startswith("pool:"): return MaskPool(masks[len("pool:"):], invert)
-    if isinstance(masks, Path) or isinstance(masks, str) and os.path.isdir(masks):
-        return MaskFolder(masks, invert)
+    if text.startswith("pool:"): return MaskPool(text.removeprefix("pool:"), invert)
+    if isinstance(masks, Path) or os.path.isdir(text): return MaskFolder(masks, invert)
     raise InputError(f"masks={masks!r} is neither a preset ({', '.join(PRESETS)}) nor an existing "
                      "folder; 'pool:FOLDER' draws from a folder of masks")

@@ -1,4 +1,4 @@
-"Sets of photographs that are known by name"
+"Sets of photographs that are known by name: `sample` (in the package), `pets`, `imagenette`"
 from pathlib import Path
 
 from fastai.data.external import URLs, fastai_path, untar_data
@@ -6,15 +6,11 @@ from fastai.data.external import URLs, fastai_path, untar_data
 from ..core.download import unreachable
 from ..core.errors import InputError, Unreachable
 
-NAMED_DATA = dict(pets=(URLs.PETS, "images"),  # name: (archive, folder in it)
-                  imagenette=(URLs.IMAGENETTE_320, ""))
+NAMED_DATA = dict(pets=(URLs.PETS, "images"), imagenette=(URLs.IMAGENETTE_320, ""))  # URL, folder
 
 
 def named_data(name: str | Path) -> Path:
-    """The folder `name`, or that of a set: `sample` (in the package), `pets`, `imagenette` (downloaded once).
-
-    Raises Unreachable, within seconds, if one cannot be downloaded, InputError for other names.
-    """
+    "The folder `name` or a set's, downloaded once; raises Unreachable, InputError for other names"
     if name == "sample": return Path(__file__).parent / "sample"
     if name in NAMED_DATA:
         url, folder = NAMED_DATA[name]

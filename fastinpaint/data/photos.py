@@ -71,17 +71,15 @@ def readable(files: list[str], skipped: Skipped) -> list[str]:
 
 def image_size(fn: str | Path) -> tuple[int, int]:
     "(width, height) after the EXIF turn, from the header alone"
-    with Image.open(fn) as im:
-        # orientations 5 to 8 swap the axes; Pillow turns TIFFs itself
+    with Image.open(fn) as im:  # orientations 5 to 8 swap the axes; Pillow turns TIFFs itself
         turned = im.format != "TIFF" and im.getexif().get(0x0112, 1) >= 5
         return im.size[::-1] if turned else im.size
 
 
 def to_rgb(im: Image.Image) -> Image.Image:
-    """Any Pillow mode as 8-bit RGB; CMYK, Lab, palettes ... are Pillow's conversions.
+    """Any Pillow mode as 8-bit RGB, composited over white.
 
-    16-bit grey is divided by 257, 32-bit integers above 65535 by 2^31 / 255; floats are taken
-    as [0, 1] if none exceeds 1, else as [0, 255]. Transparency is composited over white.
+    Integers are taken as [0, 65535] or, if one exceeds it, [0, 2^31), floats as [0, 1] or [0, 255].
     """
     if im.mode[0] in "IF":
         grey = np.nan_to_num(np.asarray(im, dtype=np.float64))
@@ -95,10 +93,9 @@ def to_rgb(im: Image.Image) -> Image.Image:
 
 
 def open_photo(source, min_side: int | None = None) -> Image.Image:
-    """First frame of the photograph `source` (path, file object): 8-bit RGB, EXIF turn applied.
+    """First frame of the photograph `source` (path, file): 8-bit RGB, upright; raises `UNREADABLE`.
 
-    With `min_side` a large JPEG may be decoded at 1/2, 1/4 or 1/8 scale, several times faster, with
-    no side below `min_side` pixels. Raises what Pillow raises on a broken file (`UNREADABLE`).
+    With `min_side` a large JPEG may be decoded, faster, at 1/2 to 1/8, no side below `min_side`.
     """
     with Image.open(source) as im:
         if min_side: im.draft(None, (min_side, min_side))
@@ -113,5 +110,4 @@ def square_box(size: tuple[int, int], side: float, x: float, y: float) -> tuple[
 
 def central_square(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
     "The central square of the shorter side, resized to `size`: what validation looks at"
-    box = square_box(image.size, min(image.size), 0.5, 0.5)
-    return image.resize((size, size), resample, box=box)
+    return image.resize((size, size), resample, square_box(image.size, min(image.size), 0.5, 0.5))

@@ -16,8 +16,7 @@ MODES = "L", "LA", "RGB", "RGBA", "CMYK"
 # extension → modes with 8 bits, with 16, how Pillow writes it; all but JPEG (4:4:4) are lossless
 WRITABLE = {".png": ("L LA RGB RGBA", "L LA RGB RGBA", {}),
             ".tif": ("L LA RGB RGBA CMYK", "L RGB RGBA", {}),
-            # exact: colours under transparent pixels are kept
-            ".webp": ("L LA RGB RGBA", "", dict(lossless=True, exact=True)),
+            ".webp": ("L LA RGB RGBA", "", dict(lossless=True, exact=True)),  # exact: where alpha is 0, too
             ".jpg": ("L RGB CMYK", "", dict(quality=95, subsampling=0))}
 WRITABLE |= {".tiff": WRITABLE[".tif"], ".jpeg": WRITABLE[".jpg"]}
 # other tags of a TIFF's first directory are about how its pixels are stored: they are not copied
@@ -31,7 +30,7 @@ class Picture:
     "A photograph the right way up"
     pixels: np.ndarray  # `[H, W, C]`, uint8 or uint16
     mode: str  # of `MODES`
-    info: dict = field(default_factory=dict)  # written along with them: `exif`, `icc_profile`, `dpi`
+    info: dict = field(default_factory=dict)  # written with them: `exif`, `icc_profile`, `dpi`
 
     @property
     def rgb(self):
@@ -54,8 +53,9 @@ class Picture:
     def image(self):
         "The `PIL.Image`; the array `[H, W, C]` of 16-bit colours, which Pillow cannot hold"
         if self._deep_colour: return self.pixels
-        pixels = self.pixels[..., 0] if self.mode == "L" else self.pixels
-        image = Image.fromarray(pixels, "I;16" if pixels.dtype == np.uint16 else self.mode)
+        mode = "I;16" if self.pixels.itemsize == 2 else self.mode
+        data = self.pixels.astype(self.pixels.dtype.newbyteorder("<"), copy=False).tobytes()
+        image = Image.frombytes(mode, self.pixels.shape[1::-1], data)
         image.info |= self.info
         return image
 
@@ -92,16 +92,13 @@ class Picture:
 def open_picture(source):
     """The `Picture` of a path, PIL image, or array uint8 or uint16 `[H, W]`, `[H, W, 1|3|4]`.
 
-    Greyscale, RGB, either with alpha, and CMYK stay as they are, and so do 16 bits of the first
-    two. Palettes become RGB or RGBA and 1 bit becomes greyscale, since a fill needs new
-    colours; all else becomes RGB. The EXIF turn is applied and dropped. Raises MissingFile, and
-    InputError where the file is no image, is damaged, animated, or larger than Pillow's limit.
+    `MODES` stay as they are, with 8 or (not CMYK) 16 bits; 1 bit becomes L, all else RGB or RGBA. The EXIF
+    turn is applied and dropped. Raises MissingFile; InputError for no image, a damaged, animated or huge one.
     """
     if isinstance(source, np.ndarray): return _of_array(source)
     if isinstance(source, Image.Image): return _of_image(ImageOps.exif_transpose(source), source.format)
     with reading(source), Image.open(source) as im:
-        # a phone's JPEG may have a preview for a second frame
-        frames = getattr(im, "n_frames", 1) if im.format != "MPO" else 1
+        frames = getattr(im, "n_frames", 1) if im.format != "MPO" else 1  # a phone's has a preview
         if frames == 1: return _of_image(im, im.format, deep_pixels(im, source))
     raise InputError(f"{source} has {frames} frames; a photograph has one: "
                      "save the one to fill as a file of its own")
@@ -119,8 +116,7 @@ def reading(path):
 
 
 def _of_array(array):
-    modes = {1: "L", 3: "RGB", 4: "RGBA"}
-    pixels = array[..., None] if array.ndim == 2 else array
+    pixels, modes = array[..., None] if array.ndim == 2 else array, {1: "L", 3: "RGB", 4: "RGBA"}
     if array.dtype not in (np.uint8, np.uint16) or pixels.ndim != 3 or pixels.shape[2] not in modes:
         raise InputError("an image array is uint8 or uint16 [H, W] or [H, W, 3 or 4], "
                          f"got {array.dtype} {list(array.shape)}")

@@ -71,8 +71,7 @@ class CropToSize(RandTransform):
         if isinstance(image, Unreadable) or isinstance(mask, Unreadable): raise SkipItemException
         short = min(image.size)
         self.box = square_box(image.size, short, 0.5, 0.5)
-        if self.valid: return
-        for _ in range(10):  # a crop of the user's mask that misses the hole teaches nothing
+        for _ in range(0 if self.valid else 10):  # a crop without the user's hole teaches nothing
             side = random.uniform(max(short / 2, min(short, self.size)), short)
             self.box = square_box(image.size, side, random.random(), random.random())
             if isinstance(mask, HoleName) or mask.crop(tuple(map(round, self.box))).getbbox(): break
@@ -90,7 +89,6 @@ class CropToSize(RandTransform):
 class MaskedPair(ItemTransform):
     "Last on the device: image `[B, 3, H, W]`, mask `[B, H, W]` to (masked, mask `[B, 1, H, W]`, image, mask)"
     order, _retain = 100, False
-
     def encodes(self, b):
         image, mask = (o.as_subclass(torch.Tensor) for o in b)
         mask = mask[:, None].to(image.dtype)

@@ -41,6 +41,7 @@ saved_with = dict(exif=exif(6, ">"), icc_profile=ICC, dpi=(300, 300))
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "CMYK"])
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+@pytest.mark.filterwarnings("error::DeprecationWarning")
 def test_lossless_files_give_back_what_was_written(tmp_path, mode, dtype, suffix):
     picture = Picture(noise(c=4 if mode == "CMYK" else len(mode), dtype=dtype), mode,
                       dict(saved_with, exif=exif()))
