@@ -1,8 +1,7 @@
 """Fills that need no training, each called like a model: `fill(image, mask)`.
 
 `image` `[B, 3, H, W]` in [0, 1], its hole ignored; `mask` `[B, 1, H, W]`, 1 in the hole. Only the hole of
-the result counts. All but the first two raise MissingPackage without the extra `eval`.
-"""
+the result counts. All but the first two raise MissingPackage without the extra `eval`."""
 from functools import wraps
 
 import numpy as np

@@ -34,8 +34,7 @@ class FeatureDistance(NetworkMetric):
 class FrechetDistance(FeatureDistance):
     """Fréchet distance (Heusel et al. 2017) between composites and photographs, in float64.
 
-    To be compared with others it needs more images than features: the fewer, the larger it is.
-    `features()` of a subclass is a network from uint8 [B,3,H,W] to [B, num_features]."""
+    It needs more images than features, a network `features()` from uint8 [B,3,H,W] to [B, num_features]."""
     def load(self): return FrechetInceptionDistance(self.features())
     def compute(self, count): return max(0., self.net.compute().item())  # rounding takes equal sets below 0
 

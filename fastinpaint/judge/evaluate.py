@@ -42,9 +42,7 @@ def evaluate(model, photos, masks=SETS, size=256, seed=42, device="cpu", limit=N
 
 
 def evaluate_files(images, masks, filled, invert=False, frechet=True, name=None):
-    """Judge photographs that some system has `filled`, matched by file stem; returns a `Card`.
-
-    Raises InputError, naming both sides, where names or sizes of the three folders do not match."""
+    "A `Card` of what a system has `filled`. Raises InputError where file stems or sizes do not match"
     items = read_items(images, masks, filled, invert)
     rules = dict(size="as in the files", seed=None, files=FILES, holes=str(masks))
     return make_card(items, dict(name=name or str(filled)), rules, "cpu", None, frechet)

@@ -1,9 +1,7 @@
 """Metrics on composites: the prediction inside the hole, the photograph outside it.
 
-Each is a fastai `Metric`; to measure anything else, `update` it with each batch and read its `value`. Images
-without a hole are left out. Values are over all processes of a distributed run, each of which has to read
-`value`. One that cannot be computed shows as "n/a" and is NaN in arithmetic.
-"""
+Each is a fastai `Metric`; elsewhere, `update` it with each batch and read its `value`, which is over all
+processes of a distributed run and read by each. Without one it shows as "n/a", NaN in arithmetic."""
 from functools import cache, cached_property
 
 import torch

@@ -1,7 +1,6 @@
 """The photographs and holes of an evaluation: drawn, exported, or read back filled.
 
-A photograph is its central square, resized. A hole depends on its name, the mask set and the seed alone.
-"""
+A photograph is its central square, resized. A hole depends on its name, the mask set and the seed alone."""
 import re
 from dataclasses import dataclass
 from pathlib import Path

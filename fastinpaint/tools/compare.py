@@ -54,8 +54,7 @@ def judged(model, path, about, **protocol):
 def untrained_rows(folder, about, protocol):
     "A row for each fill that needs no training and whose package is installed"
     for name in UNTRAINED:
-        path = folder/"baselines"/name/"card.json"
-        try: yield tables.Row(name, [judged(name, path, about, **protocol)], [])
+        try: yield tables.Row(name, [judged(name, folder/name/"card.json", about, **protocol)], [])
         except MissingPackage as error: print(f"{name}: left out ({error})")
 
 
@@ -159,7 +158,7 @@ def main(settings: CompareSettings):
                     device=choose_device(s.device))
     about = dict(photos=str(photos), masks=s.masks, size=flags["size"], limit=s.limit)
 
-    rows, tried, taken = [*untrained_rows(folder, about, protocol)], {}, {}
+    rows, tried, taken = [*untrained_rows(folder/"baselines", about, protocol)], {}, {}
     fills = {row.name: BASELINES[row.name] for row in rows}
     for name in names:
         own = flags | ({"steps": steps_in(s.minutes, name, folder, flags)} if s.minutes else {})

@@ -48,8 +48,7 @@ class CompareSettings:
 class DemoSettings(Settings):
     "Train `latent_control` on the sample photographs and compare it with untrained fills"
     out: str = flag("runs/demo", "Folder of the run, which goes to OUT/latent_control")
-    # a refiner of five blocks takes more steps in the same minutes than the published nine
-    blocks: int = flag(5, "Residual blocks of the refiner")
+    blocks: int = flag(5, "Residual blocks of the refiner")  # more steps a minute than the published 9
     steps: int = flag(2800, "Training steps in all")
 
 
