@@ -1,9 +1,7 @@
 """Fills that need no training, each called like a model: `fill(image, mask)`.
 
-`image` `[B, 3, H, W]` in [0, 1], `mask` `[B, 1, H, W]`, 1 in the hole. The values of `image` inside the
-hole and those of the result outside of it do not matter. All but the first two need the extra `eval`
-(`pip install fastinpaint[eval]`), or raise MissingPackage.
-"""
+`image` `[B, 3, H, W]` in [0, 1], its hole ignored; `mask` `[B, 1, H, W]`, 1 in the hole. Only the hole of
+the result counts. All but the first two raise MissingPackage without the extra `eval`."""
 from functools import wraps
 
 import numpy as np
@@ -60,5 +58,4 @@ def patchmatch(image, hole):
     return inpaint_pyramid(image, hole, seed=0)
 
 
-FILLS = mean_colour, smooth_fill, telea, navier_stokes, biharmonic, patchmatch
-BASELINES = {fill.__name__: fill for fill in FILLS}
+BASELINES = {f.__name__: f for f in (mean_colour, smooth_fill, telea, navier_stokes, biharmonic, patchmatch)}

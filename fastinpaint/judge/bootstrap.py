@@ -6,9 +6,7 @@ from scipy import stats
 def bootstrap(values, weights, resamples=1000, seed=0):
     """Mean of `values` `[n]` weighted by `weights` `[n]`: dict of value, low and high.
 
-    low and high bound the 95 % percentile interval of a bootstrap over values with their weights; one
-    value is its own interval.
-    """
+    low and high bound the 95 % percentile interval over values with their weights; one value is its own."""
     def mean(v, w, axis): return (v*w).sum(axis)/w.sum(axis)
     value = low = high = mean(values, weights, -1)
     if len(values) > 1:

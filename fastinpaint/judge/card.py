@@ -35,8 +35,7 @@ class Card:
         spent = ", ".join(f"{part} {1000*s:.1f}" for part, s in self.seconds.items())
         about = {k: getattr(self, k) for k in ("model", "data", "rules", "environment")}
         return "\n".join([
-            f"# {self.model['name']}", "",
-            f"{self.data['images']} photographs, {self.rules['size']}; "
+            f"# {self.model['name']}", "", f"{self.data['images']} photographs, {self.rules['size']}; "
             f"holes: {', '.join(self.data['masks'])}, seed {self.rules['seed']}. "
             "Brackets are bootstrap 95 % intervals.", "",
             *_table("mask set", self.metrics), "", *_table("share of hole", self.by_area), "",

@@ -13,10 +13,7 @@ SMALL = 2048  # images below which a Fréchet distance depends mostly on their n
 
 
 class FeatureDistance(NetworkMetric):
-    """A distance between features of composites and of photographs, both rounded to 8 bits.
-
-    `compute(count)` of a subclass is the distance of the `count` images seen.
-    """
+    "A distance of features of 8-bit composites and photographs: `compute(count)`, of `count` images seen"
     least = 2  # images that it needs for a value
 
     def reset(self):
@@ -24,8 +21,8 @@ class FeatureDistance(NetworkMetric):
         if net := vars(self).get("net"): net.reset()  # only what is loaded
 
     def compare(self, filled, image):
-        self.net.update(_to_bytes(image), real=True)
-        self.net.update(_to_bytes(filled), real=False)
+        for x, real in (image, True), (filled, False):
+            self.net.update((x * 255).round().to(torch.uint8), real=real)
         return 0., len(filled)
 
     @property
@@ -37,11 +34,8 @@ class FeatureDistance(NetworkMetric):
 class FrechetDistance(FeatureDistance):
     """Fréchet distance (Heusel et al. 2017) between composites and photographs, in float64.
 
-    To be compared with others it needs more images than features: the fewer, the larger it is.
-    `features()` of a subclass is a network from uint8 [B,3,H,W] to [B, num_features].
-    """
+    It needs more images than features, a network `features()` from uint8 [B,3,H,W] to [B, num_features]."""
     def load(self): return FrechetInceptionDistance(self.features())
-
     def compute(self, count): return max(0., self.net.compute().item())  # rounding takes equal sets below 0
 
 
@@ -58,12 +52,8 @@ class FDEffLite0(FrechetDistance):
 
 
 class KIDEffLite0(FeatureDistance):
-    """Kernel distance (Binkowski et al. 2018) on EfficientNet-Lite0, mean over 50 random halves.
-
-    Unbiased, so that sets of different sizes compare; it may lie below 0.
-    """
+    "Kernel distance (Binkowski et al. 2018), mean over 50 random halves; unbiased, it may lie below 0"
     name, least = "kid_efflite0", 4
-
     def load(self): return KernelInceptionDistance(_EffLite0Features(), subsets=50)
 
     def compute(self, count):
@@ -73,20 +63,14 @@ class KIDEffLite0(FeatureDistance):
             return self.net.compute()[0].item()
 
 
-class _EffLite0Features(nn.Module):
+class _EffLite0Features(nn.Sequential):
     "uint8 [B,3,H,W] at 224 x 224, scaled as that network was trained, to features [B,1280]"
     num_features = 1280
-
-    def __init__(self):
-        super().__init__()
-        self.model = efflite0()
+    def __init__(self): super().__init__(efflite0())
 
     def forward(self, images):
         images = F.interpolate(images.float(), size=(224, 224), mode="bilinear", antialias=True)
-        return self.model((images - 127) / 128)
-
-
-def _to_bytes(image): return (image * 255).round().to(torch.uint8)
+        return super().forward((images - 127) / 128)
 
 
 class SetDistances:
@@ -97,12 +81,9 @@ class SetDistances:
         "Add one fill `pred` `[1, 3, H, W]` of `image` to the set `name`"
         metrics = self.sets.setdefault(name, (FID(), FDEffLite0(), KIDEffLite0()))
         for metric in metrics: metric.update(pred, image, mask)
-        if len(self.sets) == 1: self._compare_halves(image)
-
-    def _compare_halves(self, image):
-        "Every second photograph against the one before it"
+        if len(self.sets) > 1: return
         if self.odd is None or self.odd.shape != image.shape: self.odd = image
-        else:
+        else:  # every second photograph against the one before it
             self.halves.update(self.odd, image, torch.ones_like(image[:, :1]))
             self.odd = None
 

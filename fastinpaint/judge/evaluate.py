@@ -1,7 +1,4 @@
-"""One evaluation protocol for models, baselines and the results of other systems.
-
-Fills are rounded to 8 bits and composited, as in a saved PNG, before anything is measured.
-"""
+"One protocol for models, baselines and other systems: fills are measured as saved, 8 bits, composited"
 import hashlib
 import platform
 import time
@@ -35,8 +32,7 @@ def evaluate(model, photos, masks=SETS, size=256, seed=42, device="cpu", limit=N
     `model`: a Learner, an `InpaintNet`, the file of one, the name of a baseline, or any
     `fill(image, mask)` of `[B, 3, H, W]` in [0, 1], 0 in the hole, and `[B, 1, H, W]`, 1 = hole.
     `masks`: presets, folders of masks matched by stem, or "pool:FOLDER". `limit`: photographs to take.
-    Raises InputError for no model and for fills of another shape, out of range or not finite.
-    """
+    Raises InputError for no model and for fills of another shape, out of range or not finite."""
     fill, about = _fill_of(model, device)
     if name: about["name"] = name
     items = holes(photos, masks, size, seed, limit)
@@ -46,10 +42,7 @@ def evaluate(model, photos, masks=SETS, size=256, seed=42, device="cpu", limit=N
 
 
 def evaluate_files(images, masks, filled, invert=False, frechet=True, name=None):
-    """Judge photographs that some system has `filled`, matched by file stem; returns a `Card`.
-
-    Raises InputError, naming both sides, where names or sizes of the three folders do not match.
-    """
+    "A `Card` of what a system has `filled`. Raises InputError where file stems or sizes do not match"
     items = read_items(images, masks, filled, invert)
     rules = dict(size="as in the files", seed=None, files=FILES, holes=str(masks))
     return make_card(items, dict(name=name or str(filled)), rules, "cpu", None, frechet)
@@ -85,9 +78,8 @@ def make_card(items, about, rules, device, fill=None, frechet=True):
         for name, found in distances.values().items(): metrics[name] |= found
         notes += distances.notes()
     seconds = {part: total/len(rows) for part, total in clock.totals.items()}
-    drift = float(np.mean(images["drift"].to_numpy()))
-    return Card(about, data, rules, metrics, _by_area(images), drift, seconds, _environment(device),
-                notes, rows)
+    drift, groups = float(np.mean(images["drift"].to_numpy())), _by_area(images)
+    return Card(about, data, rules, metrics, groups, drift, seconds, _environment(device), notes, rows)
 
 
 class _Clock:
@@ -95,9 +87,8 @@ class _Clock:
     def __init__(self): self.totals, self.last = defaultdict(float), time.perf_counter()
 
     def end(self, part):
-        now = time.perf_counter()
-        self.totals[part] += now - self.last
-        self.last = now
+        before, self.last = self.last, time.perf_counter()
+        self.totals[part] += self.last - before
 
 
 def _measured(pred, image, mask, clock):

@@ -1,14 +1,7 @@
 """Metrics on composites: the prediction inside the hole, the photograph outside it.
 
-Each is a fastai `Metric` for a Learner, and also works without one, to measure any other method:
-
-    psnr = PSNR()
-    psnr.update(pred, image, mask)  # for each batch; then read psnr.value, and psnr.reset()
-
-Images without a hole are left out. Values are over all images of the set in all processes of a
-distributed run, where every process has to read `value`. One that cannot be computed shows as "n/a" and
-is NaN in arithmetic.
-"""
+Each is a fastai `Metric`; elsewhere, `update` it with each batch and read its `value`, which is over all
+processes of a distributed run and read by each. Without one it shows as "n/a", NaN in arithmetic."""
 from functools import cache, cached_property
 
 import torch
@@ -35,10 +28,7 @@ _print_once = cache(print)
 
 
 class InpaintMetric(Metric):
-    """Mean over the composites of the images that have a hole.
-
-    `measure(composite, image, mask)` of a subclass: sum of the values of a batch, and their number.
-    """
+    "Mean over images with a hole; a subclass's `measure(composite, image, mask)`: sum and number of a batch"
     min_size = 1  # shortest side that the metric can work with, in pixels
 
     def __init__(self): self.reset()
@@ -77,22 +67,19 @@ class InpaintMetric(Metric):
         if shapes != [[b, 3, h, w], [b, 3, h, w], [b, 1, h, w]]:
             raise ValueError(f"{self.name} takes prediction and image [B,3,H,W] and mask [B,1,H,W], "
                              "got {}, {} and {}".format(*shapes))
-        if min(h, w) < self.min_size:
-            raise InputError(f"{self.name} needs images of at least {self.min_size} pixels a side, "
-                             f"got {h} x {w}")
+        if min(h, w) < (least := self.min_size):
+            raise InputError(f"{self.name} needs images of at least {least} pixels a side, got {h} x {w}")
 
 
 class HoleL1(InpaintMetric):
     "Mean absolute error over all hole pixels of the set and their three channels, in [0, 1]"
     name = "hole_l1"
-
     def measure(self, filled, image, mask): return ((filled - image).abs() * mask).sum(), 3 * mask.sum()
 
 
 class PSNR(InpaintMetric):
     "Mean over images of the peak signal-to-noise ratio of the composite in dB, at most 100"
     name = "psnr"
-
     def measure(self, filled, image, mask):
         mse = (filled - image).square().mean((1, 2, 3)).clamp(min=1e-10)
         return (-10 * mse.log10()).sum(), len(mse)
@@ -101,7 +88,6 @@ class PSNR(InpaintMetric):
 class SSIM(InpaintMetric):
     "Mean structural similarity of composites (Wang et al. 2004: 11 x 11 window, sigma 1.5)"
     name, min_size = "ssim", 11
-
     def measure(self, filled, image, mask):
         ssim = structural_similarity_index_measure(filled, image, data_range=1., reduction="none")
         return ssim.sum(), len(filled)
@@ -110,8 +96,7 @@ class SSIM(InpaintMetric):
 class NetworkMetric(InpaintMetric):
     """A metric by a pretrained network; "n/a" where its weights are missing.
 
-    Of a subclass, `load()` gives it or raises WeightsMissing; `compare(filled, image)` is its `measure`.
-    """
+    Of a subclass, `load()` gives it or raises WeightsMissing; `compare(filled, image)` is its `measure`."""
     @cached_property
     def net(self):
         "The network, loaded with the first batch; None where it is missing"
@@ -136,7 +121,6 @@ class LPIPS(NetworkMetric):
         self.min_size = 31 if net == "alex" else 16  # below, the trunk's pooling leaves nothing
 
     def load(self): return lpips_net(self.trunk)
-
     def compare(self, filled, image): return self.net(filled, image, normalize=True).sum(), len(filled)
 
 

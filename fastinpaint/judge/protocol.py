@@ -1,8 +1,6 @@
 """The photographs and holes of an evaluation: drawn, exported, or read back filled.
 
-Every photograph is cut to the central square and resized, as in validation. A hole depends on its name,
-the mask set and the seed alone.
-"""
+A photograph is its central square, resized. A hole depends on its name, the mask set and the seed alone."""
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +63,8 @@ def export_photos(photos, folder, masks=SETS, size=256, seed=42, limit=None):
 
 def read_items(images, masks, filled, invert=False):
     "Items from three folders, by file stem. Raises InputError if names or sizes do not match"
-    folders = [images, masks, filled]
-    found = [_by_stem(folder) for folder in folders]
+    folders = images, masks, filled
+    found = [*map(_by_stem, folders)]
     stems = set().union(*found)
     missing = [f"{Path(folder)} lacks {', '.join(sorted(lacking)[:5])}"
                for folder, files in zip(folders, found, strict=True) if (lacking := stems - files.keys())]

@@ -51,10 +51,7 @@ def show_results(self: InpaintDL, b, out, max_n=4, **kwargs):
 
 
 def show_latent_damage(learn, max_n=4):
-    """What a hole does to the features (thesis, Eq. 4.1 and Fig. 4.4), beside the images.
-
-    Where the last column departs from grey outside the hole, the mask damaged features there too.
-    """
+    "What a hole does to the features (thesis, Eq. 4.1, Fig. 4.4): grey where it damages none"
     masked, mask, image, _ = learn.dls.valid.one_batch()
     with evaluating(learn.model): return damage_figure(learn.model, image, masked, max_n)
 

@@ -92,9 +92,8 @@ def main(settings: BenchSettings):
     supply, batch = images_per_second(dls), dls.train.one_batch()
     times = step_times(methods, batch, s.rounds, s.steps, s.bf16, width=s.width, blocks=s.blocks)
     medians = {name: statistics.median(t) for name, t in times.items()}
-    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, "
-          f"width {s.width}, {s.size} px, batch {s.bs}{', bf16' if s.bf16 else ''}: "
-          f"{s.rounds}×{s.steps} steps each, in turn")
+    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, width {s.width}, "
+          f"{s.size} px, batch {s.bs}{', bf16'*s.bf16}: {s.rounds}×{s.steps} steps each, in turn")
     for name, t in times.items():
         print(f"{name:30} {medians[name]:8.4f} s/step (min {min(t):.4f}, max {max(t):.4f}), "
               f"{s.bs/medians[name]:.1f} images/s")

@@ -20,8 +20,7 @@ from .settings import CompareSettings
 
 LADDER = "lama_l1", "mask_control", "latent", "latent_control", "delta", "context_encoder"
 FULL = "lama", "latent_control_gan"  # Table 5.2
-# runs that choose learning rates and time a step, of a seed that the ladder does not have
-SHORT = dict(epochs=1, seed=1000, wandb="disabled")
+SHORT = dict(epochs=1, seed=1000, wandb="disabled")  # to choose rates and time steps; no seed of the ladder
 TIMED_STEPS = 100
 UNTRAINED = "mean_colour", "smooth_fill", "telea", "navier_stokes", "patchmatch"
 PRESETS = {"smoke": dict(size=64, bs=4, steps=6, epochs=2, blocks=1),
@@ -55,8 +54,7 @@ def judged(model, path, about, **protocol):
 def untrained_rows(folder, about, protocol):
     "A row for each fill that needs no training and whose package is installed"
     for name in UNTRAINED:
-        path = folder/"baselines"/name/"card.json"
-        try: yield tables.Row(name, [judged(name, path, about, **protocol)], [])
+        try: yield tables.Row(name, [judged(name, folder/name/"card.json", about, **protocol)], [])
         except MissingPackage as error: print(f"{name}: left out ({error})")
 
 
@@ -79,8 +77,7 @@ def steps_in(minutes, name, folder, flags):
 def tried_rates(name, folder, rates, flags):
     """Validation LPIPS (else hole L1) of row `name` by learning rate, after a fifth of the steps.
 
-    The runs never see photographs that the ladder is judged on: `train/` is validated on a tenth of it.
-    """
+    The runs never see photographs that the ladder is judged on: `train/` is validated on a tenth of it."""
     photos, found = fi.named_data(flags["data"]), {}
     if (photos/"train").is_dir(): photos = photos/"train"
     short = SHORT | dict(data=str(photos), valid=".1", steps=-(-flags["steps"]//5))
@@ -102,22 +99,19 @@ def trained_row(name, runs, flags, about, protocol):
     kept = {k: v for k, v in flags.items() if k not in ("device", "wandb", "project")}
     about, folders = about | {"flags": str(kept)}, [run/name for run in runs]
     cards = [judged(f/"model.safetensors", f/"card.json", about, **protocol) for f in folders]
-    parts = [f/"step.json" for f in folders]
-    return tables.Row(name, cards, [tables.read_history(f/"metrics.csv") for f in folders],
-                      [json.loads(p.read_text()) for p in parts if p.is_file()])
+    parts = [json.loads(p.read_text()) for f in folders if (p := f/"step.json").is_file()]
+    return tables.Row(name, cards, [tables.read_history(f/"metrics.csv") for f in folders], parts)
 
 
 def learning_rates(text):
     "The numbers in `text`, by comma. Raises InputError for anything else"
     try: return [float(rate) for rate in text.split(",") if rate]
-    except ValueError as e:
-        raise InputError(f"--lr is a number or several by comma, not {text!r}") from e
+    except ValueError as e: raise InputError(f"--lr is a number or several by comma, not {text!r}") from e
 
 
 def report_parts(rows, fills, results, protocol, flags, tried):
     "Headings and contents of the report"
-    budget, equal = tables.equal_time_table(rows)
-    mask_set = protocol["masks"][-1]
+    (budget, equal), mask_set = tables.equal_time_table(rows), protocol["masks"][-1]
     picks = tables.chosen_images(rows, mask_set)
     items = {i.name: i for i in holes(protocol["photos"], mask_set, flags["size"], limit=protocol["limit"])}
     picked = [items[name] for name in picks.values()]
@@ -125,8 +119,7 @@ def report_parts(rows, fills, results, protocol, flags, tried):
     parts = [
         ("Results", RESULTS), ("", results), ("LPIPS by mask set", BY_SET), ("", tables.sets_table(rows)),
         ("At equal time", EQUAL_TIME.format(budget/60)), ("", equal),
-        ("Milliseconds of a training step", tables.step_table(rows)),
-        ("Training", figures.curves(rows)),
+        ("Milliseconds of a training step", tables.step_table(rows)), ("Training", figures.curves(rows)),
         ("The same holes", SAME_HOLES.format(mask_set, ", ".join(picks.values()))),
         ("", figures.grid(picked, shown))]
     if name := next((n for n in ("latent_control", "mask_control", "lama_l1") if n in fills), None):
@@ -138,8 +131,7 @@ def report_parts(rows, fills, results, protocol, flags, tried):
 
 def rows_asked(s):
     "Names of the rows to train by the settings `s`. Raises InputError where these do not fit together"
-    if s.preset not in PRESETS:
-        raise InputError(f"--preset is one of {', '.join(PRESETS)}, not {s.preset!r}")
+    if s.preset not in PRESETS: raise InputError(f"--preset is one of {', '.join(PRESETS)}, not {s.preset!r}")
     names = s.rows.split(",") if s.rows else [*LADDER, *(FULL if s.full else ())]
     if unknown := [n for n in names if n not in LADDER + FULL]:
         raise InputError(f"no rows {', '.join(unknown)}; there are {', '.join(LADDER + FULL)}")
@@ -149,11 +141,10 @@ def rows_asked(s):
 
 def recipe_flags(s):
     "Flags of the recipes of all rows by the settings `s`"
-    names = "data", "device", "wandb", "project", "autoencoder"
-    flags = PRESETS[s.preset] | {name: getattr(s, name) for name in names}
-    if s.steps: flags["steps"] = s.steps
-    if not s.prefill: flags["prefill"] = False
-    return flags
+    given = {name: getattr(s, name) for name in ("data", "device", "wandb", "project", "autoencoder")}
+    if s.steps: given["steps"] = s.steps
+    if not s.prefill: given["prefill"] = False
+    return PRESETS[s.preset] | given
 
 
 def main(settings: CompareSettings):
@@ -167,7 +158,7 @@ def main(settings: CompareSettings):
                     device=choose_device(s.device))
     about = dict(photos=str(photos), masks=s.masks, size=flags["size"], limit=s.limit)
 
-    rows, tried, taken = [*untrained_rows(folder, about, protocol)], {}, {}
+    rows, tried, taken = [*untrained_rows(folder/"baselines", about, protocol)], {}, {}
     fills = {row.name: BASELINES[row.name] for row in rows}
     for name in names:
         own = flags | ({"steps": steps_in(s.minutes, name, folder, flags)} if s.minutes else {})

@@ -18,8 +18,7 @@ def main(settings: EvaluateSettings):
             count = fi.export_photos(folder, s.export_masks, sets, s.size, s.seed, limit)
             return print(f"{count} photographs with holes in {s.export_masks}")
         if not s.model:
-            raise InputError(f"--model takes a file or one of {', '.join(BASELINES)}; "
-                             "--filled judges a folder")
+            raise InputError(f"--model is a file or one of {', '.join(BASELINES)}; --filled judges a folder")
         device = choose_device(s.device)
         card = fi.evaluate(s.model, folder, sets, s.size, s.seed, device, limit, not s.no_frechet)
     for path in card.save(s.out): print(path)

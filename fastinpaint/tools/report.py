@@ -32,8 +32,7 @@ td,th{padding:.2em .7em;text-align:left}img{max-width:100%}</style>
 def write(folder, title, parts):
     """Write `report.md`, its pictures beside it, and `report.html` to `folder`; returns both paths.
 
-    `parts`: pairs of a heading ("" for none) and text, a DataFrame or a matplotlib figure.
-    """
+    `parts`: pairs of a heading ("" for none) and text, a DataFrame or a matplotlib figure."""
     folder, page, site = Path(folder), [f"# {title}", ""], []
     for i, (heading, content) in enumerate(parts):
         if heading: page += [f"## {heading}", ""]

@@ -7,20 +7,15 @@ from ..train.settings import Settings
 
 @dataclass(kw_only=True)
 class EvaluateSettings:
-    """Write an evaluation card of a model, a baseline, or a folder filled by another system.
-
-    It has hole L1, PSNR, SSIM, LPIPS and distances between sets, by mask set and by share of hole.
-    """
+    "Write a card (metrics by mask set and share of hole) of a model, a baseline, or another system's fills"
     model: str = flag("", "sample, a saved model, a LaMa checkpoint, or a baseline: mean_colour, telea …")
     data: str = flag("sample", "Photographs: a folder, or sample (its valid/), pets, imagenette")
-    masks: str = flag("thin,medium,thick",
-                      "Mask sets by comma: presets, folders, pool:FOLDER; with --filled, one folder")
+    masks: str = flag("thin,medium,thick", "By comma: presets, folders, pool:FOLDER; with --filled, a folder")
     size: int = flag(256, "Side of the square crops in pixels")
     seed: int = flag(42, "Of the holes")
     limit: int = flag(0, "Photographs to take, 0 for all")
     out: str = flag("runs/evaluation", "Folder for card.json and card.md")
-    export_masks: str = flag(
-        "", "Write photographs and holes as PNG to this folder, for other systems, and stop")
+    export_masks: str = flag("", "Only write photographs and holes as PNG to this folder, for other systems")
     images: str = flag("", "With --filled: the photographs")
     filled: str = flag("", "Photographs that another system has filled, matched by file stem")
     invert: bool = flag(False, "With --filled: in mask files, 0 or black is the hole")
@@ -30,12 +25,8 @@ class EvaluateSettings:
 
 @dataclass(kw_only=True)
 class CompareSettings:
-    """Train the rows of the ladder alike, judge them by one protocol, and report.
-
-    Writes report.md and report.html. Started again, it keeps what is finished.
-    """
-    preset: str = flag(
-        "cpu", "smoke (minutes), cpu (128 px, width 8; overnight), gpu (256 px, width 64, bf16)")
+    "Train the rows of the ladder alike, judge and report them; started again, it keeps what is finished"
+    preset: str = flag("cpu", "smoke (minutes), cpu (128 px, width 8; a night), gpu (256 px, width 64, bf16)")
     seeds: int = flag(3, "Runs of every row")
     full: bool = flag(False, "The rows of Table 5.2 as well")
     rows: str = flag("", "Only these rows, by comma")
@@ -45,8 +36,7 @@ class CompareSettings:
     minutes: float = flag(0., "Minutes of training steps of every row, in place of equal steps")
     prefill: bool = flag(True, "Give encoders a smooth fill, or the thesis' black hole")
     lr: str = flag("", "Highest learning rate, or several by comma, of which each row takes its best")
-    autoencoder: str = flag(
-        "sample", "Where encoders and decoders start; at width 64 a file of the autoencoder recipe")
+    autoencoder: str = flag("sample", "Where encoders and decoders start; for width 64 an autoencoder file")
     limit: int = flag(0, "Photographs to judge on, 0 for all")
     out: str = flag("runs/compare", "Folder of the report and of all runs")
     device: str = flag("auto", "auto, cpu, cuda …")
@@ -58,8 +48,7 @@ class CompareSettings:
 class DemoSettings(Settings):
     "Train `latent_control` on the sample photographs and compare it with untrained fills"
     out: str = flag("runs/demo", "Folder of the run, which goes to OUT/latent_control")
-    # a refiner of five blocks takes more steps in the same minutes than the published nine
-    blocks: int = flag(5, "Residual blocks of the refiner")
+    blocks: int = flag(5, "Residual blocks of the refiner")  # more steps a minute than the published 9
     steps: int = flag(2800, "Training steps in all")
 
 

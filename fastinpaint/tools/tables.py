@@ -54,42 +54,34 @@ def relative(value, base): return f"{100*(value/base - 1):+.1f} %" if base else 
 def results_table(rows, group):
     "Metrics over seeds, minutes, and changes from the baseline beside those of the thesis"
     base = next((r for r in rows if r.name == BASE), Row(BASE, [], []))
-    lines = []
-    for row in rows:
-        line, seconds, thesis = {"method": row.name}, row.seconds(), THESIS.get(row.name)
-        line |= {title: spread(row.values(m, group)) for m, title in METRICS.items()}
+    def line_of(row):
+        seconds, thesis = row.seconds(), THESIS.get(row.name)
+        line = {"method": row.name} | {title: spread(row.values(m, group)) for m, title in METRICS.items()}
         line["minutes"] = f"{statistics.mean(seconds)/60:.1f}" if seconds else "–"
         changes = [(METRICS[m], row.values(m, group), base.values(m, group)) for m in ("lpips", "ssim")]
         for i, (what, *ours) in enumerate([*changes, ("time", seconds, base.seconds())]):
             line[f"{what} from (1)"] = relative(*map(statistics.mean, ours)) if all(ours) else "–"
             line[f"thesis, {what}"] = relative(thesis[i], THESIS[BASE][i]) if thesis else "–"
-        lines.append(line)
-    return pd.DataFrame(lines)
+        return line
+    return pd.DataFrame(map(line_of, rows))
 
 
 def sets_table(rows):
-    """LPIPS by mask set, mean over seeds, and the difference from the baseline over all sets.
-
-    Its 95 % interval, by bootstrap over photographs, says what other photographs would change; ± over seeds
-    says what another start would.
-    """
+    "LPIPS by mask set over seeds, and the difference from the baseline, its interval over photographs"
     sets = [name for name in rows[0].cards[0]["metrics"] if name != "all"]
     base = next((_by_photograph(r) for r in rows if r.name == BASE), pd.Series(dtype=float))
-    lines = []
-    for row in rows:
-        line = {"method": row.name} | {name: spread(row.values("lpips", name)) for name in sets}
-        found, line["all, from (1)"] = _by_photograph(row), "–"
-        if len(base) and len(found) and row.name != BASE:
-            d = bootstrap((found[base.index] - base).to_numpy(), np.ones(len(base)))
-            line["all, from (1)"] = f"{d['value']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]"
-        lines.append(line)
-    return pd.DataFrame(lines)
+    def from_base(row):
+        found = _by_photograph(row)
+        if base.empty or found.empty or row.name == BASE: return "–"
+        d = bootstrap((found[base.index] - base).to_numpy(), np.ones(len(base)))
+        return f"{d['value']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]"
+    return pd.DataFrame([{"method": row.name} | {name: spread(row.values("lpips", name)) for name in sets}
+                         | {"all, from (1)": from_base(row)} for row in rows])
 
 
 def _by_photograph(row):
     "Mean LPIPS of every photograph over mask sets and seeds; empty without LPIPS"
-    found = [image for card in row.cards for image in card["images"]]
-    images = pd.DataFrame(found, columns=["name", "lpips"])
+    images = pd.DataFrame([i for card in row.cards for i in card["images"]], columns=["name", "lpips"])
     return images.dropna().astype({"lpips": float}).groupby("name", sort=False)["lpips"].mean()
 
 
@@ -98,12 +90,10 @@ def equal_time_table(rows):
     trained = [r for r in rows if r.histories]
     budget = min(s for r in trained for s in r.seconds())
     names = [m for m in METRICS if m in trained[0].histories[0]]
-    lines = []
-    for row in trained:
+    def line_of(row):
         last = pd.concat([h[h["seconds"] <= budget].tail(1) for h in row.histories])
-        line = {METRICS[m]: spread([*last[m].dropna()]) for m in names}
-        lines.append({"method": row.name} | line)
-    return budget, pd.DataFrame(lines)
+        return {"method": row.name} | {METRICS[m]: spread([*last[m].dropna()]) for m in names}
+    return budget, pd.DataFrame(map(line_of, trained))
 
 
 def step_table(rows):
