@@ -52,10 +52,8 @@ def fill(predict, image, hole, strategy, pixels):
 
 
 def fill_by(strategy, predict, image, hole, side):
-    """`image` with its hole filled by `strategy`; other pixels are bit-identical.
-
-    "whole": the network sees all of `image`; "crop": each group of holes with its surroundings;
-    "tiles": groups in overlapping tiles of `side` pixels; "resize": groups shrunk to `side`."""
+    """`image` filled as a "whole", or each group of holes with its surroundings ("crop"), that in
+    overlapping "tiles" of `side` pixels, or shrunk to `side` ("resize"); known pixels stay."""
     parts = [np.s_[:, :]] if strategy == "whole" else boxes(hole)
     if strategy == "tiles": predict = partial(tiled, predict, side=side)
     if strategy == "resize": predict = partial(shrunk, predict, side=side)

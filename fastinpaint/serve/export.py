@@ -47,10 +47,9 @@ def export_model(model, out, format="onnx"):
     """Write `model` to the file `out` for another runtime, and a card beside it; returns the path.
 
     `model` is as for `Inpainter`. `format` "onnx" needs `pip install fastinpaint[onnx]`, "torch"
-    writes a `torch.export` program (`torch.export.load(out).module()(image, mask)`). Both take
-    images of any height and width from 16 pixels to 8192. Raises InputError for a network of one
-    fixed size or an unknown `format`, MissingPackage, and RuntimeError, writing nothing, where a
-    result is not within a thousandth of the model's at three sizes."""
+    writes a program: `torch.export.load(out).module()(image, mask)`. Both take images of 16 to 8192
+    pixels. Raises InputError for a network of one size or an unknown `format`, MissingPackage, and
+    RuntimeError, writing nothing, where a result is not within a thousandth of the model's."""
     if format not in EXPORTERS: raise InputError(f"no format {format!r}: expected {' or '.join(EXPORTERS)}")
     path, net = Path(out), read_model(model) if isinstance(model, str | Path) else model
     if not isinstance(net.encoder, Encoder):
