@@ -49,9 +49,8 @@ def fill_folder(
 ):
     """Fill every photograph under `images` and return a `FolderResult`.
 
-    Results are written whole or not at all, and kept by the next run, which so goes on with one that
-    was stopped. A photograph that cannot be filled does not stop the others. Several workers need
-    the main thread. Raises InputError where a folder does not fit, and what `Inpainter` raises."""
+    Results are written whole or not at all, and kept by the next run. Photographs that cannot be filled
+    stop no others. Several workers need the main thread. Raises what `Inpainter` does."""
     if workers < 1: raise InputError(f"workers={workers}: expected 1 or more")
     if Path(out).resolve() in (Path(images).resolve(), Path(masks).resolve()):
         raise InputError(f"{out} holds the originals: give the results a folder of their own")

@@ -9,9 +9,7 @@ from ..data.pictures import reading
 
 
 def read_hole(mask, invert=False):
-    """Bool `[H, W]`, True in the hole, of a path, PIL image or array, bool or uint8 `[H, W]`.
-
-    1 or white is hole, with `invert` black. Raises InputError for other arrays and bad files."""
+    "Bool `[H, W]` of a path, PIL image, bool or uint8 array; white is hole, with `invert` black"
     if isinstance(mask, np.ndarray):
         if mask.ndim != 2 or mask.dtype not in (bool, np.uint8):
             raise InputError(f"a mask array is bool or uint8 [H, W], got {mask.dtype} {list(mask.shape)}")

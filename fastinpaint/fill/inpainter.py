@@ -45,9 +45,7 @@ class Inpainter:
         return self._fill(open_picture(image), mask, invert, dilate, feather, refine, strategy).image
 
     def fill_file(self, image, mask, out, **options):
-        """Fill the photograph `image` as in `__call__`, and write the file `out`, or nothing.
-
-        EXIF, colour profile and resolution are kept. Raises what `Picture.save` raises, early if it can."""
+        "As `__call__`, to the file `out`, with EXIF and colour profile; raises what `Picture.save` does"
         picture = open_picture(image)
         picture.check_fits(Path(out).suffix.lower())
         self._fill(picture, mask, **options).save(out)

@@ -18,20 +18,18 @@ ERODED = 7  # pixels from the centre of the paper's 15×15 ellipse to its edge
 def refined(net, image, mask, iterations=15, lr=2e-3, shortest=512, pixels=2048**2, progress=True):
     """Prediction `[1, 3, H, W]` (not composited) whose large structure is that of a smaller fill.
 
-    `image` `[1, 3, H, W]` in [0, 1], 0 in the hole, and `mask` `[1, 1, H, W]`, 1 in the hole, are
-    halved until the shorter side is at most `shortest`, and filled there by `net`, an `InpaintNet`.
-    At every larger size, `iterations` steps of Adam of rate `lr` optimise the features that enter
-    the refiner towards the smaller fill; the prediction of the lowest loss is kept. Sizes beyond
-    `pixels` are only enlarged, with a warning, as steps take memory. Deterministic on a CPU. Raises
-    InputError for a model without refiner blocks, `iterations` below 0 and `shortest` below 1."""
+    `image` `[1, 3, H, W]` in [0, 1], 0 in the hole, and `mask` `[1, 1, H, W]`, 1 in it, are halved to
+    `shortest` pixels or less, and filled by `net`, an `InpaintNet`. At each larger size, `iterations`
+    steps of Adam move the refiner's input towards the smaller fill; the lowest loss wins. Sizes beyond
+    `pixels` are only enlarged, with a warning, as steps take memory. Deterministic on a CPU.
+    Raises InputError for a model without refiner blocks, `iterations` below 0, `shortest` below 1."""
     if not len(getattr(net.refiner, "blocks", ())):
         raise InputError(f"{type(net).__name__} has no refiner blocks, whose input is refined: "
                          "take a model of lama() with blocks, of load_lama, or fill without refine")
     if iterations < 0 or shortest < 1:
         raise InputError(f"no refining with {iterations=} and {shortest=}: at least 0 and 1")
     with torch.inference_mode(False), torch.no_grad(), evaluating(net):
-        # clones, as autograd refuses tensors of inference mode
-        scales = [(image.clone(), mask.clone())]  # smallest first
+        scales = [(image.clone(), mask.clone())]  # smallest first; autograd refuses inference tensors
         while min(scales[0][0].shape[-2:]) > shortest: scales.insert(0, half(*scales[0]))
         filled = scales[sum(x[0, 0].numel() <= pixels for x, _ in scales[1:])][0]
         if filled is not scales[-1][0]:
@@ -60,16 +58,13 @@ def optimised(net, image, mask, guide, inside, iterations, lr, progress):
             loss = structure + masked_l1(pred, image, mask, known, 0.)
             if step == 0 or loss < best: best, found = loss.item(), pred.detach()
             if step < iterations:
-                adam.zero_grad()
-                loss.backward()
+                latent.grad, = torch.autograd.grad(loss, latent)
                 adam.step()
     return found
 
 
 def half(image, mask):
-    """`image` `[B, 3, H, W]`, 0 in the hole of `mask` `[B, 1, H, W]`, and `mask`, at half the size.
-
-    A pixel is known if most of what it covers is, and its mean: holes neither grow nor darken."""
+    "`image`, 0 in the hole of `mask`, and `mask`, halved: a pixel is known if most under it is"
     known = halved(1 - mask)
     hole = (known <= .5).to(mask)
     return halved(image*(1 - mask))/known.clamp_min(.5)*(1 - hole), hole

@@ -36,9 +36,7 @@ def pixels_at_once(model, device, gradients=False):
 
 
 def fill(predict, image, hole, strategy, pixels):
-    """`image` with its hole filled by `strategy`, or by the next one that has enough memory.
-
-    The network should see `pixels` at once; "auto" asks `choose`. Raises InputError for others."""
+    "`image` with its hole filled by `strategy` or, out of memory, by the next; 'auto' asks `choose`"
     side = int(np.clip(math.isqrt(int(pixels))//CELL*CELL, *SIDES))
     if strategy == "auto": strategy = choose(hole, pixels, side)
     if strategy not in STRATEGIES:
@@ -54,10 +52,8 @@ def fill(predict, image, hole, strategy, pixels):
 
 
 def fill_by(strategy, predict, image, hole, side):
-    """`image` with its hole filled by `strategy`; other pixels are bit-identical.
-
-    "whole": the network sees all of `image`; "crop": each group of holes with its surroundings;
-    "tiles": groups in overlapping tiles of `side` pixels; "resize": groups shrunk to `side`."""
+    """`image` filled as a "whole", or each group of holes with its surroundings ("crop"), that in
+    overlapping "tiles" of `side` pixels, or shrunk to `side` ("resize"); known pixels stay."""
     parts = [np.s_[:, :]] if strategy == "whole" else boxes(hole)
     if strategy == "tiles": predict = partial(tiled, predict, side=side)
     if strategy == "resize": predict = partial(shrunk, predict, side=side)
@@ -69,10 +65,7 @@ def fill_by(strategy, predict, image, hole, side):
 
 
 def choose(hole, pixels, side):
-    """The strategy for `hole` where the network may see `pixels` at once, or tiles of `side`.
-
-    Small photographs are filled whole, large ones cut out around the holes. Cut-outs that do not
-    fit are tiled, unless a tile would be mostly hole."""
+    "The strategy for `hole` where the network may see `pixels` at once, or tiles of `side`"
     if hole.size <= min(pixels, WHOLE): return "whole"
     groups = [hole[box] for box in boxes(hole)]
     if max(group.size for group in groups) <= pixels: return "crop"
@@ -81,9 +74,7 @@ def choose(hole, pixels, side):
 
 
 def boxes(hole):
-    """Disjoint boxes, `(rows, columns)` slices, around groups of connected pixels of `hole`.
-
-    The margin is half the side of a square as large as the group, at least `MARGIN` pixels."""
+    "Disjoint boxes, `(rows, columns)`, around groups of `hole`, with margins of half their side or more"
     cells = hole
     for axis, n in enumerate(hole.shape): cells = np.logical_or.reduceat(cells, range(0, n, CELL), axis)
     groups, _ = label(cells)

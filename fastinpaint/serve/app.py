@@ -41,9 +41,7 @@ CSS = """main {width: 100%; max-width: 1240px !important; margin: auto}
 
 
 async def guard(request, call_next, max_bytes):
-    """Middleware that refuses requests of more than `max_bytes`, and routes that the page does not need.
-
-    gradio has others: proxies, monitoring, and an image store in memory that is never cleared."""
+    "Middleware that refuses large requests and gradio's other routes: proxies, monitoring, a store"
     headers = request.headers
     size = math.inf if "transfer-encoding" in headers else int(headers.get("content-length", 0))
     if not ROUTES.fullmatch(request.scope["path"]): response = PlainTextResponse("no such page", 404)
@@ -67,10 +65,10 @@ def _error(message): return gr.Error(message, print_exception=False)
 
 
 def _check(photo, max_pixels):
-    "Raises `gr.Error` unless `photo` is a file, a photograph, and of at most `max_pixels`"
+    "The mode of `photo`; `gr.Error` unless it is a file, a photograph, and of at most `max_pixels`"
     name, pixels = Path(photo).name, math.inf
     try:
-        with Image.open(photo, formats=READERS) as im: pixels = im.width*im.height
+        with Image.open(photo, formats=READERS) as im: mode, pixels = im.mode, im.width*im.height
     except FileNotFoundError as e:
         raise _error("This photograph has been removed from the server; upload it again.") from e
     except Image.DecompressionBombError: pass  # too many pixels
@@ -78,6 +76,7 @@ def _check(photo, max_pixels):
         raise _error(f"{name} cannot be read as a photograph; {', '.join(READERS)} can.") from e
     if pixels > max_pixels:
         raise _error(f"{name} has more than {max_pixels/1e6:g} million pixels; make it smaller first.")
+    return mode
 
 
 def _hole(strokes, size):
@@ -102,8 +101,8 @@ def _preview(path):
 def _shown(*visible): return [gr.update(visible=v) for v in visible]
 
 
-def _input_column(models):
-    "Where a photograph is uploaded and then painted: both views, what is in them, the buttons"
+def _columns(models):
+    "Where a photograph is uploaded, painted, and the result appears: views, and what is in them"
     with gr.Column():
         with gr.Column() as start:
             photo = gr.Image(label="Photograph", sources=["upload", "clipboard"], height=HEIGHT,
@@ -122,25 +121,18 @@ def _input_column(models):
     # files as they are: gradio decodes them, and the editor changes the photograph it shows
     photo.preprocess = lambda file: file and file.path
     strokes.preprocess = lambda files: files.layers[0].path if files and files.layers else None
-    return start, painting, photo, strokes, [model, dilate, refine], another, go
-
-
-def _result_column():
-    "Where the result appears: the views before and after, and what is in the second"
     with gr.Column():
         empty = gr.HTML("The filled photograph will appear here.", elem_id="empty")
         with gr.Column(visible=False) as done:
             compare = gr.ImageSlider(label="Before and after", format="png", height=HEIGHT,
                                      elem_id="compare", buttons=["fullscreen"])
             result = gr.DownloadButton("Download, lossless", elem_id="download")
-    return empty, done, compare, result
+    views = start, painting, empty, done
+    return views, photo, strokes, [model, dilate, refine], another, go, compare, result
 
 
 def build(inpainters, max_pixels):
-    """The page as `gr.Blocks`, not yet served, for photographs of at most `max_pixels`.
-
-    `inpainters` maps the names that visitors choose from to `Inpainter`s. All data of visitors
-    are files in gradio's folder, under names that only the visitor's own browser gets."""
+    "The page, not yet served; visitors' data are files under names that only their browser gets"
     def load(photo):
         _check(photo, max_pixels)
         picture = {"background": _preview(photo), "layers": [], "composite": None}
@@ -148,10 +140,9 @@ def build(inpainters, max_pixels):
 
     def fill(photo, strokes, model, dilate, refine):
         if not photo: raise _error("Upload a photograph first.")
-        _check(photo, max_pixels)
+        suffix = ".tif" if _check(photo, max_pixels) == "CMYK" else ".png"
         os.utime(photo)  # counts as use
         photo, hole = Path(photo), _hole(strokes, image_size(photo))
-        with Image.open(photo) as im: suffix = ".tif" if im.mode == "CMYK" else ".png"
         out = Path(mkdtemp(dir=photo.parent), f"{photo.stem}-filled{suffix}")
         try: inpainters[model].fill_file(photo, hole, out, dilate=dilate, refine=refine)
         except (InputError, OSError) as e:
@@ -161,11 +152,10 @@ def build(inpainters, max_pixels):
     with Page(title="fastinpaint", analytics_enabled=False) as page:
         gr.Markdown(INTRO)
         with gr.Row():
-            start, painting, photo, strokes, choices, another, go = _input_column([*inpainters])
-            empty, done, compare, result = _result_column()
+            views, photo, strokes, choices, another, go, compare, result = _columns([*inpainters])
         private = dict(api_visibility="private", show_progress="minimal")  # for the page alone
-        loaded = [strokes, start, painting, empty, done, compare, result]
-        upload = photo.upload(load, photo, loaded, **private)
+        start, painting, empty, done = views
+        upload = photo.upload(load, photo, [strokes, *views, compare, result], **private)
         upload.failure(lambda: None, None, photo, **private)
         gr.on([another.click, strokes.clear], lambda: (None, *_shown(True, False)), None,
               [photo, start, painting], **private)
@@ -217,9 +207,7 @@ def serving(inpainters, host="127.0.0.1", port=7860, max_bytes=64*2**20, max_pix
 
 
 def launch(models=("sample",), host="127.0.0.1", port=7860, device="auto"):
-    """Serve the page until Ctrl-C; `host` "0.0.0.0" lets in everyone who reaches this computer.
-
-    Visitors choose among `models`. Raises what `Inpainter` and `serving` do."""
+    "Serve the page until Ctrl-C, with `models` to choose from; `host` 0.0.0.0 lets in everyone"
     inpainters = {str(m): Inpainter(m, device) for m in models}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # photographs are removed then, too
     with suppress(KeyboardInterrupt), serving(inpainters, host, port) as page:

@@ -47,12 +47,10 @@ def export_model(model, out, format="onnx"):
     """Write `model` to the file `out` for another runtime, and a card beside it; returns the path.
 
     `model` is as for `Inpainter`. `format` "onnx" needs `pip install fastinpaint[onnx]`, "torch"
-    writes a `torch.export` program (`torch.export.load(out).module()(image, mask)`). Both take
-    images of any height and width from 16 pixels to 8192. Raises InputError for a network of one
-    fixed size or an unknown `format`, MissingPackage, and RuntimeError, writing nothing, where a
-    result is not within a thousandth of the model's at three sizes."""
-    if format not in EXPORTERS:
-        raise InputError(f"no format {format!r}: expected {' or '.join(EXPORTERS)}")
+    writes a program: `torch.export.load(out).module()(image, mask)`. Both take images of 16 to 8192
+    pixels. Raises InputError for a network of one size or an unknown `format`, MissingPackage, and
+    RuntimeError, writing nothing, where a result is not within a thousandth of the model's."""
+    if format not in EXPORTERS: raise InputError(f"no format {format!r}: expected {' or '.join(EXPORTERS)}")
     path, net = Path(out), read_model(model) if isinstance(model, str | Path) else model
     if not isinstance(net.encoder, Encoder):
         raise InputError(f"{type(net).__name__} has one fixed size, not any: take a model of lama()")
@@ -64,8 +62,7 @@ def export_model(model, out, format="onnx"):
             raise RuntimeError(f"the exported model differs from the model by {worst:.2g} of the largest "
                                f"value; {path} was not written")
         with replacing(path) as f: f.write(file.read_bytes())
-    card = path.with_name(f"{path.name}.md")
-    with replacing(card) as f: f.write(_card(path, model, net, errors).encode())
+    with replacing(f"{path}.md") as f: f.write(_card(path, model, net, errors).encode())
     return path
 
 
@@ -88,7 +85,7 @@ class PortableNet(nn.Module):
 def reflected(x, stride):
     "`InpaintNet.pad`, for sizes from two strides"
     for dim in -2, -1:
-        i = torch.arange(rounded_up(x.shape[dim], stride))
+        i = torch.arange((x.shape[dim] + stride - 1)//stride*stride)
         x = x.index_select(dim, torch.minimum(i, 2*last(x.shape[dim]) - i))
     return x
 
@@ -103,29 +100,23 @@ def last(n):
     return torch.ones(n, dtype=torch.int64).sum() - 1
 
 
-def rounded_up(n, step): return (n + step - 1)//step*step
-
-
 def prefilled(image, mask):
-    """`smooth_fill` on a canvas that can be halved `LEVELS` times and still has two pixels.
-
-    Beyond the image, each level repeats the pixels at its edge, as happens without a canvas."""
-    sizes = [image.shape[-2:]]
-    for _ in range(LEVELS): sizes.append([(n + 1)//2 for n in sizes[-1]])
-    below, right = (rounded_up(n, 2**(LEVELS + 1)) - n for n in sizes[0])
+    "`smooth_fill` on a canvas that can be halved `LEVELS` times and still has two pixels"
+    size, step = image.shape[-2:], 2**(LEVELS + 1)
+    below, right = ((n + step - 1)//step*step - n for n in size)
     image, known = (F.pad(x, (0, right, 0, below)) for x in (image, 1 - mask))
-    return first(_filled(image*known, known, sizes), *sizes[0])
+    return first(_filled(image*known, known, size, LEVELS), *size)
 
 
-def _filled(image, known, sizes):
+def _filled(image, known, size, levels):
     hole = (known <= 0).to(image)
-    (h, w), (bottom, right) = image.shape[-2:], sizes[0]
+    (h, w), (bottom, right) = image.shape[-2:], size
+    # beyond the image, each level repeats the pixels at its edge, as happens without a canvas
     rows, columns = torch.arange(h).clamp(max=bottom - 1), torch.arange(w).clamp(max=right - 1)
-
     def fill(x): return torch.addcmul(image, hole, x).index_select(-2, rows).index_select(-1, columns)
-    if len(sizes) == 1: return fill(image.sum((2, 3), True)/known.sum((2, 3), True).clamp_min(1e-6))
+    if levels == 0: return fill(image.sum((2, 3), True)/known.sum((2, 3), True).clamp_min(1e-6))
     means = F.avg_pool2d(image, 2)/F.avg_pool2d(known, 2).clamp_min(1e-6)
-    coarse = _filled(means, F.max_pool2d(known, 2), sizes[1:])
+    coarse = _filled(means, F.max_pool2d(known, 2), [(n + 1)//2 for n in size], levels - 1)
     filled = fill(F.interpolate(coarse, scale_factor=2, mode="bilinear"))
     for _ in range(2): filled = fill(neighbours(filled))
     return filled
@@ -188,8 +179,7 @@ def export_onnx(network, path):
     except ImportError as e:
         raise MissingPackage(f"ONNX needs {e.name}: pip install 'fastinpaint[onnx]'") from e
     with warnings.catch_warnings():
-        # image and mask share the names of their axes, as they should
-        warnings.filterwarnings("ignore", ".*axis name.*", UserWarning)
+        warnings.filterwarnings("ignore", ".*axis name.*", UserWarning)  # which both inputs share
         program = torch.onnx.export(
             network, _example(*CHECKED[0]), dynamic_shapes=(AXES, AXES), verbose=False,
             input_names=["image", "mask"], output_names=["filled"])

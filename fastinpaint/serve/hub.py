@@ -49,9 +49,7 @@ def save_pretrained(self: InpaintNet, folder):
 
 @patch
 def push_to_hub(self: InpaintNet, repo, private=None, token=None, **kwargs):
-    """Upload what `save_pretrained` writes to `repo`, made if it is new; returns the commit.
-
-    `kwargs` as for `HfApi.upload_folder`. Raises Unreachable where there is no Hub."""
+    "Upload to `repo`, made if it is new, `kwargs` as for `HfApi.upload_folder`; returns the commit"
     if why := unreachable(constants.ENDPOINT):
         raise Unreachable(f"no {constants.ENDPOINT} ({why}); save_pretrained writes the same to a folder")
     api = HfApi(token=token)
@@ -65,9 +63,8 @@ def push_to_hub(self: InpaintNet, repo, private=None, token=None, **kwargs):
 def from_pretrained(cls: InpaintNet, repo, local_files_only=False, **kwargs):
     """The model in `repo` ("user/name", or a folder of `save_pretrained`), in eval mode.
 
-    `kwargs` (`revision`, `cache_dir`, `token` …) as for `hf_hub_download`. Only `model.safetensors`
-    is read. Raises within seconds: Unreachable where the Hub is, and the model has not been downloaded
-    before, MissingFile where there is no such model, InputError where it is none of this package."""
+    `kwargs` (`revision` …) as for `hf_hub_download`. Raises, within seconds, Unreachable where the Hub
+    is and no copy is here, MissingFile for no model, InputError for none of this package."""
     if Path(repo).is_dir(): return load_model(Path(repo)/FILE)
     why = None if local_files_only else unreachable(constants.ENDPOINT)
     try: file = hf_hub_download(repo, FILE, local_files_only=local_files_only or bool(why), **kwargs)
