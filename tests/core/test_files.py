@@ -57,4 +57,5 @@ def test_replaced_files_follow_the_users_umask(tmp_path):
     try:
         with replacing(tmp_path/"deep/f") as f: f.write(b"new")
     finally: os.umask(before)
-    assert stat.S_IMODE((tmp_path/"deep/f").stat().st_mode) == 0o640 and (tmp_path/"deep/f").read_bytes() == b"new"
+    written = tmp_path/"deep/f"
+    assert stat.S_IMODE(written.stat().st_mode) == 0o640 and written.read_bytes() == b"new"

@@ -46,7 +46,8 @@ def test_any_size_goes_in_and_the_same_comes_out(h, w, size, prefill):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("size, channels, n", [(8, 1, 4), (16, 1, 4), (31, 1, 7), (64, 4, 4), (128, 8, 4), (255, 8, 7)])
+@pytest.mark.parametrize("size, channels, n", [(8, 1, 4), (16, 1, 4), (31, 1, 7), (64, 4, 4), (128, 8, 4),
+                                               (255, 8, 7)])
 def test_the_bottleneck_is_as_small_as_the_papers(size, channels, n):
     latent = context_encoder(1, size).encode(*batch(size, size))
     assert latent.shape == (2, channels, n, n)
@@ -74,7 +75,8 @@ def test_every_pixel_depends_on_every_known_pixel(tiny):
 def test_the_layer_connects_the_pixels_of_each_channel_alone(tiny):
     layer, x = tiny().refiner[0], torch.randn(2, 4, 4, 4)
     layer.bias.normal_()
-    expected = torch.stack([x[:, c].flatten(1) @ layer.weight[c].T + layer.bias[c] for c in range(4)], 1).view(x.shape)
+    expected = [x[:, c].flatten(1) @ layer.weight[c].T + layer.bias[c] for c in range(4)]
+    expected = torch.stack(expected, 1).view(x.shape)
     assert torch.allclose(layer(x), expected, atol=1e-6)
     assert torch.allclose(layer(x.contiguous(memory_format=torch.channels_last)), expected, atol=1e-6)
 
@@ -94,7 +96,8 @@ def test_resizing_does_not_mix_the_black_of_the_hole_into_known_colours(tiny, si
     model.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     mask, known = batch(side, side)[1], torch.tensor([.9, .1, .7]).view(3, 1, 1)
     model(known*(1 - mask), mask)
-    near = [(seen[0] - colour).abs().amax(1) < 1e-5 for colour in (known, torch.tensor(MEAN_COLOUR).view(3, 1, 1))]
+    colours = known, torch.tensor(MEAN_COLOUR).view(3, 1, 1)
+    near = [(seen[0] - colour).abs().amax(1) < 1e-5 for colour in colours]
     assert (near[0] | near[1]).all() and near[0].any() and near[1].any()
 
 

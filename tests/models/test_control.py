@@ -52,7 +52,8 @@ def test_the_zero_convolutions_learn_first_then_the_mask_encoder(tiny_lama, batc
     def gradients():
         model.zero_grad()
         (model.encode(*batch)*upstream).sum().backward()
-        return [[p.grad.abs().max().item() for p in m.parameters()] for m in (control.zero_convs, control.mask_stages)]
+        parts = control.zero_convs, control.mask_stages
+        return [[p.grad.abs().max().item() for p in m.parameters()] for m in parts]
 
     zero_convs, mask_encoder = gradients()
     assert min(zero_convs) > 0 and max(mask_encoder) == 0
@@ -64,7 +65,8 @@ def test_the_zero_convolutions_learn_first_then_the_mask_encoder(tiny_lama, batc
 def plain_control(control, encoder, image, mask):
     "Mask control as the thesis draws it, without a short cut for masks of 0 and 1"
     latent = image
-    for stage, mask_stage, zero_conv in zip(encoder.stages, control.mask_stages, control.zero_convs, strict=True):
+    stages = zip(encoder.stages, control.mask_stages, control.zero_convs, strict=True)
+    for stage, mask_stage, zero_conv in stages:
         mask = mask_stage(mask)
         latent = zero_conv(stage(latent), mask)
     return latent
@@ -76,7 +78,8 @@ def plain_control(control, encoder, image, mask):
 def test_mask_control_is_the_thesis_whatever_way_it_is_computed(tiny_lama, batch, depth, hole, training):
     image, mask = (x[..., :32, :] for x in batch)
     mask = {"some": mask, "none": torch.zeros_like(mask), "all": torch.ones_like(mask)}[hole]
-    fast, plain = (tiny_lama(control="mask", prefill=False, depth=depth, width=4).double().train(training) for _ in range(2))
+    kwargs = dict(control="mask", prefill=False, depth=depth, width=4)
+    fast, plain = (tiny_lama(**kwargs).double().train(training) for _ in range(2))
     for model in fast, plain:
         torch.manual_seed(1)
         open_(model)

@@ -52,12 +52,14 @@ def test_the_discriminators_loss_and_every_gradient(stored, model):
     fake_logits, _ = model(stored["fake"])
     penalty = 1e-3*r1_penalty(real_logits, real)
     assert relative_error(penalty, stored["r1_penalty"]) < 1e-4
-    losses = discriminator_losses(real_logits, fake_logits, F.interpolate(stored["mask"], fake_logits.shape[-2:]))
+    hole = F.interpolate(stored["mask"], fake_logits.shape[-2:])
+    losses = discriminator_losses(real_logits, fake_logits, hole)
     loss = sum(losses.values()) + penalty
     assert relative_error(loss, stored["discriminator_loss"]) < 1e-4
     loss.backward()
     for name, p in model.named_parameters():
-        stage = "model5.0." + name.split(".")[1] if name.startswith("head") else name.replace("stages.", "model")
+        head = name.startswith("head")
+        stage = "model5.0." + name.split(".")[1] if head else name.replace("stages.", "model")
         expected = stored[f"discriminator_grad.{stage}"]
         # a bias before BatchNorm has no gradient but rounding
         scale = max(expected.abs().max().item(), 1e-3)
@@ -77,8 +79,10 @@ def test_impossible_discriminators_are_refused(wrong):
 
 def test_a_checkpoint_of_another_shape_is_named(stored, tmp_path):
     weights = {k: v for k, v in stored.items() if k.startswith("discriminator.")}
-    save_file(weights | {"discriminator.model2.0.weight": torch.zeros(5, 16, 4, 4)}, tmp_path/"odd.safetensors")
-    with pytest.raises(ValueError, match=r"odd.safetensors is a discriminator of another shape.*model2.0.weight"):
+    odd = weights | {"discriminator.model2.0.weight": torch.zeros(5, 16, 4, 4)}
+    save_file(odd, tmp_path/"odd.safetensors")
+    message = r"odd.safetensors is a discriminator of another shape.*model2.0.weight"
+    with pytest.raises(ValueError, match=message):
         load_discriminator(tmp_path/"odd.safetensors")
     save_file({"generator.model.1.weight": torch.zeros(1)}, tmp_path/"none.safetensors")
     with pytest.raises(ValueError, match="holds no PatchGAN"):

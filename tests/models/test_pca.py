@@ -10,12 +10,13 @@ from fastinpaint.models.pca import start_at_pca
 @pytest.fixture
 def images():
     torch.manual_seed(0)
-    smooth = F.interpolate(torch.rand(6, 3, 6, 5, generator=torch.Generator().manual_seed(0)), (48, 40), mode="bicubic")
+    small = torch.rand(6, 3, 6, 5, generator=torch.Generator().manual_seed(0))
+    smooth = F.interpolate(small, (48, 40), mode="bicubic")
     return (smooth + .05*torch.rand_like(smooth)).clamp(0, 1)
 
 
 def code(x, block, n):
-    "The best linear code of `n` numbers for each block of `x` `[B, C, H, W]`, about zero, and the squared error it leaves"
+    "The best linear code of `n` numbers for blocks of `x` `[B, C, H, W]`, about zero, and its squared error"
     blocks = F.pixel_unshuffle(x.double(), block)
     rows = blocks.permute(0, 2, 3, 1).flatten(0, 2)
     _, strengths, components = torch.linalg.svd(rows, full_matrices=False)
@@ -35,7 +36,8 @@ def silence(model):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("width, depth, control, blocks", [
     (4, 3, None, 0), (3, 3, "mask", 1), (3, 1, "alpha", 2), (8, 2, None, 0)])
-def test_every_stage_starts_as_the_best_linear_code_of_the_one_before(images, width, depth, control, blocks, training):
+def test_every_stage_starts_as_the_best_linear_code_of_the_one_before(images, width, depth, control, blocks,
+                                                                      training):
     model = lama(width, blocks, depth, control, autoencoder=None).train(training)
     start_at_pca(model, images)
     silence(model)
@@ -47,7 +49,8 @@ def test_every_stage_starts_as_the_best_linear_code_of_the_one_before(images, wi
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("training, close", [(False, 1.5), (True, 10)])  # statistics of a batch let the ReLU paths speak up
+# a batch's statistics scale the ReLU paths up
+@pytest.mark.parametrize("training, close", [(False, 1.5), (True, 10)])
 def test_the_whole_starts_close_to_the_best_linear_code(images, training, close):
     model = lama(8, 1, autoencoder=None).train(training)
     before = error(model, images)

@@ -21,13 +21,16 @@ def hole(h, w, rows, columns):
 @settings(max_examples=30, deadline=None)
 def test_a_fill_lies_between_what_is_known_and_leaves_it_alone(h, w, share):
     g = torch.Generator().manual_seed(0)
-    image, mask = torch.rand(2, 3, h, w, generator=g) + .1, (torch.rand(2, 1, h, w, generator=g) < share).float()
+    image = torch.rand(2, 3, h, w, generator=g) + .1
+    mask = (torch.rand(2, 1, h, w, generator=g) < share).float()
     filled = smooth_fill(image, mask)
     assert torch.equal(filled*(1 - mask), image*(1 - mask))
     for x, y, m in zip(image, filled, mask, strict=True):
         known = x[:, m[0] == 0]
         if not known.numel(): assert not y.any()
-        else: assert (y >= known.amin(1).view(3, 1, 1) - 1e-5).all() and (y <= known.amax(1).view(3, 1, 1) + 1e-5).all()
+        else:
+            least, most = (bound.view(3, 1, 1) for bound in (known.amin(1), known.amax(1)))
+            assert (y >= least - 1e-5).all() and (y <= most + 1e-5).all()
 
 
 def test_what_stands_in_the_hole_does_not_matter():
@@ -36,16 +39,18 @@ def test_what_stands_in_the_hole_does_not_matter():
 
 
 def test_a_fill_is_close_to_the_membrane():
-    "To the solution of Laplace's equation, far closer than the mean colour is, which is as smooth but knows no place"
+    "To the solution of Laplace's equation, far closer than the mean colour is, which is as smooth"
     h, w, g = 24, 30, torch.Generator().manual_seed(0)
-    image, mask = F.interpolate(torch.rand(16, 1, 4, 5, generator=g), (h, w), mode="bicubic"), hole(h, w, (6, 18), (8, 22))
+    image = F.interpolate(torch.rand(16, 1, 4, 5, generator=g), (h, w), mode="bicubic")
+    mask = hole(h, w, (6, 18), (8, 22))
     known = 1 - mask
     membrane = image.double()*known
     for _ in range(3000):
         neighbours = sum(membrane.roll(shift, dim) for shift in (-1, 1) for dim in (2, 3))/4
         membrane = torch.where(mask == 1, neighbours, membrane)
     mean_colour = (image*known).sum((2, 3), keepdim=True)/known.sum()
-    error, of_mean = (((fill - membrane).abs()*mask).sum().item() for fill in (smooth_fill(image, mask), mean_colour))
+    fills = smooth_fill(image, mask), mean_colour
+    error, of_mean = (((fill - membrane).abs()*mask).sum().item() for fill in fills)
     assert error < of_mean/4
 
 

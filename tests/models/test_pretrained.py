@@ -57,7 +57,8 @@ def test_hub_cache_comes_first(tmp_path, monkeypatch):
              for kind, tensor in (("weight", w + 1), ("bias", b))}
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
-    torch.save({**state, "classifier.1.weight": torch.ones(1)}, tmp_path / "checkpoints/alexnet-owt-7be5be79.pth")
+    file = tmp_path / "checkpoints/alexnet-owt-7be5be79.pth"
+    torch.save({**state, "classifier.1.weight": torch.ones(1)}, file)
     torch.testing.assert_close(lpips_net("alex").net.slice1[0].weight, convs[0][0] + 1)
 
 

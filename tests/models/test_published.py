@@ -66,7 +66,8 @@ class Callback: "Stands for a training callback that a checkpoint names as a dic
 
 
 def test_objects_beside_the_tensors_are_left_out(plain, tmp_path):
-    torch.save({"state_dict": generator_weights(plain), "callbacks": {Callback: {"best": 1.}}}, tmp_path/"best.ckpt")
+    checkpoint = {"state_dict": generator_weights(plain), "callbacks": {Callback: {"best": 1.}}}
+    torch.save(checkpoint, tmp_path/"best.ckpt")
     assert load_lama(tmp_path/"best.ckpt").config["width"] == 8
 
 

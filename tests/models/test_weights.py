@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from fastinpaint.models.load import load_model, save_model
 from fastinpaint.models.weights import write_weights
 
-VARIANTS = [dict(), dict(control="mask"), dict(control=None, blocks=0), dict(control="mask", delta=True), dict(linear=False),
-            dict(depth=2, width=3, blocks=2), dict(control="mask", depth=1, width=4, linear=False)]
+VARIANTS = [dict(), dict(control="mask"), dict(control=None, blocks=0), dict(control="mask", delta=True),
+            dict(linear=False), dict(depth=2, width=3, blocks=2), dict(control="mask", depth=1, width=4, linear=False)]
 
 
 @torch.no_grad()
@@ -59,8 +59,8 @@ def spoil(path, how, good):
     if how == "impossible": write_weights(path, {}, {"width": -2})
 
 
-@pytest.mark.parametrize("how", ["empty", "truncated", "header cut", "text", "torch pickle", "pickle", "foreign",
-                                 "missing tensor", "unknown argument", "impossible"])
+@pytest.mark.parametrize("how", ["empty", "truncated", "header cut", "text", "torch pickle", "pickle",
+                                 "foreign", "missing tensor", "unknown argument", "impossible"])
 def test_other_files_are_refused_by_name_and_never_unpickled(tiny_lama, tmp_path, how):
     path = save_model(tiny_lama(), tmp_path/"model.safetensors")
     spoil(path, how, path.read_bytes())
