@@ -11,7 +11,8 @@ from fastinpaint.models.load import load_model, save_model
 from fastinpaint.models.weights import write_weights
 
 VARIANTS = [dict(), dict(control="mask"), dict(control=None, blocks=0), dict(control="mask", delta=True),
-            dict(linear=False), dict(depth=2, width=3, blocks=2), dict(control="mask", depth=1, width=4, linear=False)]
+            dict(linear=False), dict(depth=2, width=3, blocks=2),
+            dict(control="mask", depth=1, width=4, linear=False)]
 
 
 @torch.no_grad()
