@@ -1,7 +1,6 @@
 """Image inpainting in latent space, the fast.ai way.
 
-Every name of `fastinpaint.all` is here too, loaded when it is used: a recipe answers `--help` without torch.
-"""
+Every name of `fastinpaint.all` is here too, loaded when used: a recipe answers `--help` without torch."""
 import warnings
 from importlib import import_module
 from importlib.util import find_spec

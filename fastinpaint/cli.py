@@ -146,8 +146,7 @@ def _progress(results, total):
 def export(model, out, format):
     """Export a model for another runtime.
 
-    MODEL is as for fill; the file is checked against it: fastinpaint export sample -o model.onnx
-    """
+    MODEL is as for fill; the file is checked against it: fastinpaint export sample -o model.onnx"""
     from .serve.export import export_model
     with redirect_stdout(sys.stderr): export_model(model, out, format)
     click.echo(out)
@@ -162,8 +161,7 @@ def export(model, out, format):
 def app(**options):
     """Serve a page for the browser, with a brush.
 
-    It needs gradio: pip install 'fastinpaint[app]'. Ctrl-C stops it.
-    """
+    It needs gradio: pip install 'fastinpaint[app]'. Ctrl-C stops it."""
     from .serve.app import launch
     launch(**options)
 
@@ -174,9 +172,8 @@ def app(**options):
 def info(model, as_json):
     """Show what a model file holds.
 
-    Its architecture, parameters by part, SHA-256, and a settings.json beside it: those of its training.
-    """
-    from .models.about import about_model
+    Its architecture, parameters by part, SHA-256, and a settings.json beside it: those of its training."""
+    from .models.load import about_model
     about = about_model(model)
     if as_json: return click.echo(json.dumps(about, indent=1))
     about["parameters"] = {k: f"{v:,}" for k, v in about["parameters"].items()}

@@ -15,8 +15,7 @@ def masked_l1(pred, target, mask=None, known=1., missing=1., impl="auto"):
     """Mean of `|pred - target|`, weighted by `missing` in the hole (mask 1), by `known` outside.
 
     `pred` (which alone has a gradient), `target` `[B, C, h, w]`; `mask` `[B, 1, H, W]`, of a whole multiple
-    of h and w, or None for the plain mean. Raises ValueError, RuntimeError where "triton" cannot run.
-    """
+    of h and w, or None for the plain mean. Raises ValueError, RuntimeError where "triton" cannot run."""
     if pred.ndim != 4 or pred.shape != target.shape:
         raise ValueError("masked_l1 takes two tensors [B, C, h, w] of one shape, "
                          f"got {list(pred.shape)} and {list(target.shape)}")

@@ -19,7 +19,6 @@ def unreachable(url: str) -> str | None:
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT): why[0] = None
         except (OSError, http.client.HTTPException) as e: why[0] = str(e) or type(e).__name__
-
     # a thread, as the time-out of a socket covers neither the name look-up nor further addresses
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
@@ -36,8 +35,7 @@ def hub_file(url: str) -> Path:
 def fetch(url: str) -> Path:
     """The file of `url` in torch hub's cache, downloaded if it is not there.
 
-    Its name ends in the start of its SHA-256. Raises Unreachable where it cannot be had.
-    """
+    Its name ends in the start of its SHA-256. Raises Unreachable where it cannot be had."""
     path = hub_file(url)
     if not path.exists() and (why := _download(url, path)):
         raise Unreachable(f"{url} cannot be downloaded ({why})")

@@ -4,8 +4,7 @@
 class InputError(ValueError):
     """Something given does not fit: the message says what, what is expected, and how to mend it.
 
-    Commands show it as one line; other exceptions are bugs and keep their traceback.
-    """
+    Commands show it as one line; other exceptions are bugs and keep their traceback."""
 
 
 class MissingFile(InputError, FileNotFoundError):

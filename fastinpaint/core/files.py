@@ -9,8 +9,7 @@ from secrets import token_hex
 def replacing(path):
     """Binary file that takes the place of `path`, in a folder made for it, once it is on the disk.
 
-    After a full disk, an exception or a kill while it is written, the old file is as it was.
-    """
+    After a full disk, an exception or a kill while it is written, the old file is as it was."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{token_hex(4)}")

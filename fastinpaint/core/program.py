@@ -39,8 +39,7 @@ class Program:
 def program(run):
     """Decorator: makes a `Program` of `run(settings: S)` for a dataclass `S` of settings.
 
-    Where the file of `run` is run, so is the program, at once: it is the file's last definition.
-    """
+    Where the file of `run` is run, so is the program, at once: it is the file's last definition."""
     made = Program(run, get_type_hints(run)["settings"])
     # a notebook's cells are __main__ too, but no file
     if run.__module__ == "__main__" and "__file__" in run.__globals__: made.command()()
@@ -56,7 +55,6 @@ class Command(click.Command):
 class Commands(click.Group):
     "Commands, of which `programs` (name → function that gives a `Program`) are made when needed"
     command_class = Command
-
     def __init__(self, *args, programs, **kwargs):
         super().__init__(*args, **kwargs)
         self.programs = programs

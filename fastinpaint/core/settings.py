@@ -22,8 +22,7 @@ def setting(default, help):
 def read(cls, **given):
     """The settings `cls`: `given` beats the environment, which beats settings.ini, which beats the code.
 
-    Raises InputError for a value of the wrong type in the environment or the file, or a file that is none.
-    """
+    Raises InputError for a value of the wrong type in the environment or the file, or a file that is none."""
     return cls(**{f.name: default(f) for f in fields(cls) if f.name not in given} | given)
 
 

@@ -45,8 +45,7 @@ def png_bytes(pixels, info):
     rows = np.insert(np.diff(rows, axis=0, prepend=np.uint8(0)), 0, 2, axis=1)
     out.write(b"\x89PNG\r\n\x1a\n")
     putchunk(out, b"IHDR", struct.pack(">2I5B", w, h, 16, {2: 4, 3: 2, 4: 6}[c], 0, 0, 0))
-    if "icc_profile" in info:
-        putchunk(out, b"iCCP", b"ICC Profile\0\0", zlib.compress(info["icc_profile"]))
+    if "icc_profile" in info: putchunk(out, b"iCCP", b"ICC Profile\0\0", zlib.compress(info["icc_profile"]))
     if "dpi" in info:  # in pixels per metre
         putchunk(out, b"pHYs", struct.pack(">2IB", *(round(float(d)/.0254) for d in info["dpi"]), 1))
     if "exif" in info: putchunk(out, b"eXIf", info["exif"].removeprefix(b"Exif\0\0"))

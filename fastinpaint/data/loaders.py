@@ -22,8 +22,7 @@ class InpaintDL(TfmdDL):
     """A fastai `TfmdDL` of masked pairs, which alone touches private names of fastai's loaders.
 
     Shuffled epochs are `steps` batches (default: one pass) cut from shuffled passes without end; set `drawn`,
-    the number drawn so far, to go on where another run stopped. An unreadable epoch raises InputError.
-    """
+    the number drawn so far, to go on where another run stopped. An unreadable epoch raises InputError."""
     # fastai would read an item to learn these, but it may be unreadable
     n_inp, _n_inp, _types = 2, 2, {tuple: [TensorImage, TensorMask, TensorImage, TensorMask]}
     def __init__(self, dataset, bs: int = 16, *, steps: int | None = None, seed: int = 0, **kwargs):
@@ -109,8 +108,7 @@ class InpaintDataLoaders(DataLoaders):
             **kwargs):  # for `DataBlock.dataloaders`: device, val_bs, pin_memory ...
         """Images `[B, 3, size, size]` in [0, 1] and masks `[B, 1, size, size]`, 1 = hole.
 
-        Raises MissingFile without images, InputError if none can be read or arguments or masks do not fit.
-        """
+        Raises MissingFile without images, InputError if none can be read or arguments or masks do not fit."""
         if size < 1 or bs < 1 or (steps is not None and steps < 1) or seed < 0:
             given = f"{size=}, {bs=}, {steps=}, {seed=}"
             raise InputError(f"size, bs, steps must be above 0 and seed not below: {given}")

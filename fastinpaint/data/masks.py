@@ -21,8 +21,7 @@ class HoleName(str):
 def read_mask(source, invert: bool = False) -> np.ndarray:
     """A mask file as bool `[H, W]`, upright, True = hole; raises what Pillow raises.
 
-    Grey of 128 and more is hole, in a file of 0 and 1 alone 1; `invert` swaps hole and known.
-    """
+    Grey of 128 and more is hole, in a file of 0 and 1 alone 1; `invert` swaps hole and known."""
     with Image.open(source) as im: return hole_of(ImageOps.exif_transpose(im), invert)
 
 
@@ -145,8 +144,7 @@ def _fits(photo: str | Path, mask: str, skipped: Skipped) -> bool:
 def mask_source(masks: str | Path | Callable, invert: bool = False):
     """`DrawnHoles` of a preset's name or a sampler, `MaskPool` of `"pool:FOLDER"`, `MaskFolder` of a folder.
 
-    A source is returned as it is. Raises InputError for anything else, MissingFile if there are no masks.
-    """
+    A source is returned as it is. Raises InputError for anything else, MissingFile if there are no masks."""
     if isinstance(masks, DrawnHoles | MaskFolder): return masks
     text = masks if isinstance(masks, str) else ""
     masks = PRESETS.get(text, masks)

@@ -79,8 +79,7 @@ def image_size(fn: str | Path) -> tuple[int, int]:
 def to_rgb(im: Image.Image) -> Image.Image:
     """Any Pillow mode as 8-bit RGB, composited over white.
 
-    Integers are taken as [0, 65535] or, if one exceeds it, [0, 2^31), floats as [0, 1] or [0, 255].
-    """
+    Integers are taken as [0, 65535] or, if one exceeds it, [0, 2^31), floats as [0, 1] or [0, 255]."""
     if im.mode[0] in "IF":
         grey = np.nan_to_num(np.asarray(im, dtype=np.float64))
         if im.mode == "F": full = 1 if grey.max(initial=0) <= 1 else 255
@@ -95,8 +94,7 @@ def to_rgb(im: Image.Image) -> Image.Image:
 def open_photo(source, min_side: int | None = None) -> Image.Image:
     """First frame of the photograph `source` (path, file): 8-bit RGB, upright; raises `UNREADABLE`.
 
-    With `min_side` a large JPEG may be decoded, faster, at 1/2 to 1/8, no side below `min_side`.
-    """
+    With `min_side` a large JPEG may be decoded, faster, at 1/2 to 1/8, no side below `min_side`."""
     with Image.open(source) as im:
         if min_side: im.draft(None, (min_side, min_side))
         return to_rgb(ImageOps.exif_transpose(im))

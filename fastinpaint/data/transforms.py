@@ -59,8 +59,7 @@ class CropToSize(RandTransform):
     """A square of photograph and mask, resized to `size`; a `HoleName` becomes a hole that `source` draws.
 
     Training: a random square of 50-100 % of the shorter side, with no less than `size` pixels where the
-    photograph has them; a new hole. Validation: the central square; a hole of its name and `seed` alone.
-    """
+    photograph has them; a new hole. Validation: the central square; a hole of its name and `seed` alone."""
     order, split_idx = 1, None
     def __init__(self, size: int, source=None, seed: int = 0):
         super().__init__()

@@ -15,7 +15,6 @@ SMALL = 2048  # images below which a Fréchet distance depends mostly on their n
 class FeatureDistance(NetworkMetric):
     "A distance of features of 8-bit composites and photographs: `compute(count)`, of `count` images seen"
     least = 2  # images that it needs for a value
-
     def reset(self):
         super().reset()
         if net := vars(self).get("net"): net.reset()  # only what is loaded

@@ -30,7 +30,6 @@ _print_once = cache(print)
 class InpaintMetric(Metric):
     "Mean over images with a hole; a subclass's `measure(composite, image, mask)`: sum and number of a batch"
     min_size = 1  # shortest side that the metric can work with, in pixels
-
     def __init__(self): self.reset()
     def reset(self): self.total, self.count, self.device = 0., 0, "cpu"
     def accumulate(self, learn): self.update(learn.pred, *learn.yb)
@@ -113,7 +112,6 @@ class NetworkMetric(InpaintMetric):
 class LPIPS(NetworkMetric):
     "Mean learned perceptual distance (Zhang et al. 2018) by the trunk `net`, `alex` or `vgg`"
     name = "lpips"
-
     def __init__(self, net: str = "alex"):
         super().__init__()
         self.trunk = net

@@ -26,8 +26,7 @@ class UpBlock(nn.Sequential):
         super().__init__(up_conv(n_in, n_out, size), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
 
 
-def up_conv(n_in, n_out, size):
-    return nn.ConvTranspose2d(n_in, n_out, 4, 2, 1, output_padding=size % 2)
+def up_conv(n_in, n_out, size): return nn.ConvTranspose2d(n_in, n_out, 4, 2, 1, output_padding=size % 2)
 
 
 class ChannelWise(nn.Module):
@@ -45,9 +44,7 @@ class ChannelWise(nn.Module):
 class FilledHole(nn.Module):
     """Gives the encoder the image with a hole of the mean colour, or with `smooth` a smooth fill.
 
-    In a resized image, pixels at the hole's edge are part hole and `mask` says how much: up to one half they
-    count as known, in the mean colour of their known part.
-    """
+    Edge pixels of a resized hole count as known up to one half, in the mean colour of their known part."""
     def __init__(self, smooth):
         super().__init__()
         self.smooth = smooth
@@ -83,11 +80,9 @@ class Decoder(nn.Module):
 
 
 class ContextEncoder(InpaintNet):
-    """An `InpaintNet` whose refiner is channel-wise fully-connected, so pixels see the whole image.
+    """An `InpaintNet` whose refiner is channel-wise fully-connected, so that pixels see the whole image.
 
-    Such a layer has one size. Images of any other are resized to the `size` × `size` pixels it was trained
-    at, whatever their proportions, and the prediction back: it is as coarse as that.
-    """
+    Such a layer has one size: other images are resized to `size` × `size` pixels, and the prediction back."""
     def __init__(self, encoder, refiner, decoder, prefill, config):
         super().__init__(encoder, refiner, decoder, FilledHole(prefill), config=config)
         self.size = config["size"], config["size"]
@@ -113,12 +108,10 @@ def resize(x, size):
 def context_encoder(width=8, size=128, prefill=False):
     """Context Encoder for `size` × `size` pixels; `width` channels at first (the paper: 64).
 
-    The network of the paper's Figure 9 (a) with the bottleneck of § 3.1, for holes anywhere: stages of 4×4
-    convolutions halve the image to a map of 4 to 7 pixels a side (128 px: five stages of 1, 1, 2, 4 and 8
-    times `width` channels); each channel's map passes a fully-connected layer of its own, a 1×1 convolution
-    mixes the channels, and as many stages lead up to the whole image. The hole holds the mean colour, or
-    with `prefill` a smooth fill. Raises InputError for a `width` below 1 or a `size` below 8.
-    """
+    The paper's Figure 9 (a) with the bottleneck of § 3.1: stages of 4×4 convolutions down to a map of 4 to
+    7 pixels a side (128 px: five, of 1, 1, 2, 4 and 8 times `width` channels), a fully-connected layer a
+    channel, a 1×1 convolution, as many stages up. The hole holds the mean colour, or with `prefill` a
+    smooth fill. Raises InputError for a `width` below 1 or a `size` below 8."""
     if width < 1 or size < 2*SMALLEST_MAP:
         raise InputError(f"no Context Encoder of {width=}, {size=}: at least 1 and 8")
     sizes = [size]

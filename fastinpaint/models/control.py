@@ -10,9 +10,7 @@ from .folded import FoldedAlphaChannel, FoldedMaskControl, copied, folded, froze
 class AlphaChannel(nn.Module):
     """The mask as one more channel of the encoder's first convolution and of its linear path.
 
-    Only that channel's kernels, `weight` `[width, 1, 7, 7]` and `linear` `[width, 1, 1, 1]`, live here, zero
-    at first: the encoder itself stays one of RGB images, whose latents are the targets of the latent loss.
-    """
+    Its kernels `[width, 1, 7, 7]` and `[width, 1, 1, 1]` are zero at first; the encoder stays one of RGB."""
     def __init__(self, width, depth=3, linear=False):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(width, 1, 7, 7))
@@ -45,9 +43,7 @@ class ZeroConv(nn.Module):
 class MaskControl(nn.Module):
     """A mask encoder beside the image encoder, added after every stage by a `ZeroConv`.
 
-    At initialisation the controlled encoder equals the plain encoder to the bit. Masks are exactly 0 or 1, so
-    that the first, 1×1 stage has one feature vector for the hole and one for the rest: never an image.
-    """
+    At first equal to the plain encoder to the bit. Masks are binary, so two vectors are its first stage."""
     def __init__(self, width, depth=3, linear=False):
         super().__init__()
         channels = [width*2**i for i in range(depth + 1)]
@@ -92,10 +88,7 @@ class MaskControl(nn.Module):
 
 
 def two_levels(conv, bn, act, mask):
-    """`act(bn(conv(mask)))` of 1×1 `conv` and binary `mask` `[B, 1, H, W]`: `known + step·mask`.
-
-    Returns `known` and `step` `[C]`. BatchNorm's statistics of a batch follow from its share of hole.
-    """
+    "`known` and `step` `[C]`: `act(bn(conv(mask)))` of 1×1 `conv` and binary `mask` is `known + step·mask`"
     values = torch.stack([conv.bias, conv.bias + conv.weight.flatten()])  # for a mask of 0 and of 1
     mean, var = bn.running_mean, bn.running_var
     if bn.training:

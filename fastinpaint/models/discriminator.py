@@ -14,10 +14,8 @@ MOST_CHANNELS = 512
 class PatchGAN(nn.Module):
     """RGB `[B, 3, H, W]` to logits `[B, 1, ~H/16, ~W/16]` of its patches, and to features.
 
-    `width` channels in the first of `layers` convolutions of stride 2, twice as many in each further one up
-    to 512; then two of stride 1. BatchNorm in all but the first and last. Real and fake images pass one
-    after the other: in one batch of training, each would be normalised with the statistics of both.
-    """
+    `width` channels in the first of `layers` convolutions of stride 2, then twice as many each up to 512;
+    two of stride 1. BatchNorm in all but first and last: real and fake images pass one after the other."""
     def __init__(self, width=64, layers=4):
         super().__init__()
         if width < 1 or layers < 1: raise InputError(f"no PatchGAN of {width=}, {layers=}")
@@ -62,7 +60,6 @@ def load_discriminator(path):
 def r1_penalty(logits, image):
     """Squared norm of the gradient of an image's summed logits, batch mean (Mescheder et al. 2018).
 
-    `logits` came of `image` `[B, 3, H, W]`, which requires gradients. Differentiable.
-    """
+    `logits` came of `image` `[B, 3, H, W]`, which requires gradients. Differentiable."""
     grad, = torch.autograd.grad(logits.sum(), image, create_graph=True)
     return grad.square().sum((1, 2, 3)).mean()

@@ -7,11 +7,9 @@ from .winograd import WIDE, Winograd
 
 
 class FourierUnit(nn.Module):
-    """A 1×1 convolution of the spectrum: every output pixel depends on every input pixel.
+    """A 1×1 convolution of the spectrum `[B, C, h, w]`: each pixel depends on every other.
 
-    `[B, C, h, w]` to the same shape. Real and imaginary parts are interleaved channel by channel. Runs in
-    fp32 inside autocast, since half-precision FFTs want powers of two and bfloat16 ones do not exist.
-    """
+    Real and imaginary parts are interleaved by channel; fp32 inside autocast, as FFTs want."""
     def __init__(self, channels):
         super().__init__()
         self.conv = nn.Conv2d(2*channels, 2*channels, 1, bias=False)
@@ -49,10 +47,8 @@ class SpectralTransform(nn.Module):
 class FFC(nn.Module):
     """Fast Fourier convolution with BatchNorm, `[B, C, h, w]` to the same shape.
 
-    The first `local` channels are LaMa's local part, the others its global part. A convolution of both
-    makes the new local part; the new global one is a convolution of the local plus a spectral transform of
-    the global one.
-    """
+    The first `local` channels are LaMa's local part, made of both; the global part is made of a convolution
+    of the local one and a spectral transform of itself."""
     def __init__(self, channels, local, act=True):
         super().__init__()
         self.split = (local, channels - local)
@@ -81,11 +77,9 @@ class FFC(nn.Module):
 
 
 class FFCBlock(nn.Module):
-    """Residual block of two FFCs.
+    """Residual block of two FFCs; LaMa's second ends in a ReLU, which `signed` leaves out.
 
-    `signed=False` is LaMa's, whose second FFC ends in a ReLU, so that a block only ever raises a feature;
-    `signed=True` leaves that ReLU out and starts as the identity (the last BatchNorm's gain is zero).
-    """
+    A signed block starts as the identity: the gain of its last BatchNorm is zero."""
     def __init__(self, channels, local, signed=False):
         super().__init__()
         self.conv1, self.conv2 = FFC(channels, local), FFC(channels, local, act=not signed)

@@ -1,10 +1,7 @@
 """Blocks for inference only: the functions of those for training, in fewer passes over memory.
 
-A block with such a form has a method `folded(winograd=False)`, which makes it and leaves the block itself as
-it is; a conditioner has `folded_with(encoder)`. BatchNorm is part of the convolution before it, no weight
-asks for a gradient, and hooks stay behind. Sums go into the result of a convolution, never into that of a
-ReLU, whose gradient needs it.
-"""
+A block makes its own by `folded(winograd=False)` and stays as it is, a conditioner by `folded_with(encoder)`.
+Sums go into the result of a convolution, never into a ReLU's, whose gradient needs it."""
 from copy import copy
 from itertools import pairwise
 
@@ -17,8 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 def folded(module, winograd=False):
     """The inference form of any module: what its `folded` gives, else a copy with folded children.
 
-    `winograd` lets wide convolutions be computed as in `winograd.Winograd`.
-    """
+    `winograd` lets wide convolutions be computed as in `winograd.Winograd`."""
     if offers(module, "folded"): return module.folded(winograd)
     new = copied(module, lambda child: folded(child, winograd))
     if isinstance(module, nn.Sequential):
@@ -155,8 +151,7 @@ class FoldedAlphaChannel(nn.Module):
 class FoldedMaskControl(nn.Module):
     """`MaskControl`, with a first stage in place of the encoder's that takes the mask, too.
 
-    `mask_stages`, the first of which takes mask and ones, and `zero_convs` belong to the further stages.
-    """
+    `mask_stages`, the first of which takes mask and ones, and `zero_convs` belong to the further stages."""
     def __init__(self, first, mask_stages, zero_convs):
         super().__init__()
         self.first, self.mask_stages, self.zero_convs = first, mask_stages, zero_convs

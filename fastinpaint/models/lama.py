@@ -29,8 +29,7 @@ def conv_bn(x, conv, bn):
 class ConvBlock(nn.Module):
     """Reflection-padded convolution, BatchNorm, ReLU; with `linear` plus a path without them.
 
-    The linear path is a convolution of two output pixels' width, so that neighbouring windows overlap.
-    """
+    The linear path is a convolution of two output pixels' width, so that neighbouring windows overlap."""
     def __init__(self, n_in, n_out, size, stride=1, linear=False):
         super().__init__()
         reflect = dict(padding_mode="reflect")
@@ -41,7 +40,6 @@ class ConvBlock(nn.Module):
         self.linear = nn.Conv2d(n_in, n_out, width, stride, padding, **reflect) if linear else None
 
     def forward(self, x): return self.add_linear(self.act(conv_bn(x, self.conv, self.bn)), x)
-
     def add_linear(self, y, x): return y if self.linear is None else y + self.linear(x)
 
     def folded(self, winograd=False):
@@ -67,9 +65,7 @@ class UpBlock(nn.Module):
 class Encoder(nn.Module):
     """RGB image `[B, 3, H, W]` in [0, 1] to a latent `[B, width·2^depth, H/2^depth, W/2^depth]`.
 
-    `stages` are LaMa's layers 1 to 4. `linear` gives each a linear path beside its ReLU, which at width 8
-    loses most of what a principal-component code of the same size keeps; features are then signed.
-    """
+    `stages` are LaMa's layers 1 to 4; `linear` adds a path beside each ReLU, so features are signed."""
     def __init__(self, width, depth=3, linear=False):
         super().__init__()
         self.stages = nn.Sequential(ConvBlock(3, width, 7, linear=linear))
@@ -86,9 +82,7 @@ class Encoder(nn.Module):
 class Refiner(nn.Module):
     """`blocks` FFC residual blocks at latent size.
 
-    With `delta` they predict a difference (thesis, appendix A): their output passes a zero-initialised 1×1
-    convolution and is added to the input, so that training starts from the masked latent.
-    """
+    `delta` (thesis, appendix A): a zero-initialised 1×1 convolution of their output is added to the input."""
     def __init__(self, channels, blocks, delta=False, signed=False):
         super().__init__()
         local = channels//LOCAL_SHARE
@@ -128,14 +122,11 @@ def lama(width=8, blocks=9, depth=3, control="alpha", delta=False, linear=True, 
          autoencoder="sample"):
     """LaMa of `width` channels at first, `blocks` residual blocks and `depth` halvings of the size.
 
-    `control` is how the encoder learns about the mask: "alpha" through a fourth input channel (once False),
-    "mask" through mask control (once True), None not at all (an autoencoder). `delta` adds a skip
-    connection around the refiner. `linear` adds linear paths and signed residual blocks; `prefill` gives
-    the encoder a smooth fill in place of a black hole. The published checkpoints have neither, and width
-    64. `autoencoder` is where encoder and decoder start: "sample" (bundled, width 8), a file of the
-    `autoencoder` recipe, or None for random weights. Raises InputError for other arguments, or where that
-    file holds another architecture.
-    """
+    `control`: the mask reaches the encoder as a fourth channel, "alpha" (once False), by mask control,
+    "mask" (once True), or not at all, None. `delta` adds a skip around the refiner, `linear` linear paths
+    and signed blocks, `prefill` a smooth fill of the hole; published checkpoints have neither, and width
+    64. `autoencoder` gives encoder and decoder: "sample" (bundled, width 8), a file of that recipe, or
+    None. Raises InputError for other arguments or a file of another architecture."""
     if width < 1 or blocks < 0 or depth < 1: raise InputError(f"no LaMa of {width=}, {blocks=}, {depth=}")
     if control not in CONDITIONERS:
         raise InputError(f'no LaMa of {control=}: expected "alpha" (once False), "mask" (once True) or None')
@@ -152,8 +143,7 @@ def lama(width=8, blocks=9, depth=3, control="alpha", delta=False, linear=True, 
 def load_autoencoder(model, path):
     """Copy encoder and decoder of the file `path` ("sample": the bundled one) into `model`.
 
-    Raises InputError where the file holds another width, depth or kind than the model.
-    """
+    Raises InputError where the file holds another width, depth or kind than the model."""
     state, config = read_weights(SAMPLE_AUTOENCODER if path == "sample" else path)
     shape = "width", "depth", "linear"
     theirs, ours = ([f"{k}={c.get(k)}" for k in shape] for c in (config, model.config))

@@ -1,4 +1,6 @@
-"Models on disk: saved, loaded, and read from whatever file holds one"
+"Models on disk: saved, loaded, read from whatever file holds one, and what is known of it"
+import hashlib
+import json
 from functools import partial
 from pathlib import Path
 
@@ -13,11 +15,7 @@ BUILDERS = {"lama": partial(lama, autoencoder=None), "context_encoder": context_
 
 
 def save_model(model, path):
-    """Write an `InpaintNet`, or a Learner's, to the `.safetensors` file `path`, with its config.
-
-    A `.json` beside it repeats the config for readers. Files are replaced whole or not at all; never a
-    pickle.
-    """
+    "Write an `InpaintNet`, or a Learner's, to a `.safetensors` file with its config, and that to a `.json`"
     model = getattr(model, "model", model)
     return write_weights(path, model.state_dict(), model.config)
 
@@ -28,8 +26,7 @@ def model_file(name): return SAMPLE_MODEL if name == "sample" else Path(name)
 def load_model(path):
     """The `InpaintNet` that `save_model` wrote, in eval mode; "sample" comes with the package.
 
-    Raises MissingFile, or InputError for any other file.
-    """
+    Raises MissingFile, or InputError for any other file."""
     path = model_file(path)
     state, config = read_weights(path)
     try:
@@ -41,9 +38,21 @@ def load_model(path):
 
 
 def read_model(path):
-    """The network of `save_model`, of a published LaMa (`.ckpt`, `.pt`, `.pth`), or "sample".
-
-    Raises MissingFile, or InputError for any other file.
-    """
+    "A network of `save_model` or a published LaMa (`.ckpt`, `.pt`, `.pth`). Raises as `load_model`."
     path = model_file(path)
     return (load_lama if path.suffix in (".ckpt", ".pt", ".pth") else load_model)(path)
+
+
+def about_model(model):
+    """The file of `model`, its bytes and SHA-256, the model's arguments, and parameters by part.
+
+    And the settings of its training where a settings.json is beside it. Errors are those of `read_model`."""
+    path = model_file(model)
+    net = read_model(path)
+    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in net.named_children()}
+    about = dict(file=str(path), bytes=path.stat().st_size,
+                 sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+                 model=net.config, parameters=dict(all=sum(parts.values()), **parts))
+    settings = path.with_name("settings.json")
+    if settings.is_file(): about["settings"] = json.loads(settings.read_text())
+    return about

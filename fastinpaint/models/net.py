@@ -14,13 +14,10 @@ def reflect_index(size, length, device):
 
 
 class InpaintNet(nn.Module):
-    """Any inpainting network of the form `decode(refine(encode(masked, mask)))`.
+    """Any inpainting network of the form `decode(refine(encode(masked, mask)))`, for images of every size.
 
-    `conditioner(encoder, masked, mask)` is how the mask reaches the encoder, None for a plain autoencoder.
-    `prefill` continues the surroundings smoothly into the hole before the encoder sees it. `config`
-    rebuilds the model (`lama(**config)`). Images of every size are reflected up to the next multiple of
-    `2^depth` and results cropped back.
-    """
+    `conditioner(encoder, masked, mask)` tells the encoder of the mask, `prefill` fills the hole before, and
+    `config` rebuilds the model. Images are reflected up to multiples of `2^depth`."""
     def __init__(self, encoder, refiner, decoder, conditioner=None, prefill=False, config=None):
         super().__init__()
         self.encoder, self.refiner, self.decoder = encoder, refiner, decoder
@@ -32,8 +29,7 @@ class InpaintNet(nn.Module):
     def encode(self, image, mask=None):
         """Latent `[B, C, ⌈H/s⌉, ⌈W/s⌉]` of `image` `[B, 3, H, W]`; without `mask` the plain one.
 
-        Raises ValueError where shapes do not fit.
-        """
+        Raises ValueError where shapes do not fit."""
         if image.ndim != 4 or image.shape[1] != 3:
             raise ValueError(f"an image batch is [B, 3, H, W], got {list(image.shape)}")
         if mask is None or self.conditioner is None: return self.encoder(self.pad(image))
@@ -50,8 +46,7 @@ class InpaintNet(nn.Module):
     def forward(self, masked, mask):
         """Raw prediction `[B, 3, H, W]`, not composited.
 
-        In training the refined latent, if `decode_in_training` is off.
-        """
+        In training the refined latent, if `decode_in_training` is off."""
         latent = self.refine(self.encode(masked, mask))
         if self.training and not self.decode_in_training: return latent
         return self.decode(latent)[..., :masked.shape[-2], :masked.shape[-1]]
@@ -66,14 +61,11 @@ class InpaintNet(nn.Module):
         return x
 
     def folded(self, winograd=None):
-        """A network for inference, equal up to rounding to this one in eval mode.
+        """A network for inference, equal to this one in eval mode up to rounding, in fewer passes.
 
-        It encodes, refines and decodes alike, for gradients with respect to latents too, in fewer passes
-        over memory; see `folded.py`. `winograd` (by default for a model on a CPU) halves the time of wide
-        refiners' 3×3 convolutions, for four times the memory of their weights; not for half precision.
-        Hooks are left behind, and as its weights are not those of a model file, `config` is empty. A
-        conditioner without `folded_with` gets its encoder unfolded.
-        """
+        It encodes, refines and decodes alike, for gradients of latents too. `winograd` (default on a CPU)
+        halves the time of wide refiners for four times their memory; not for half precision. Hooks stay
+        behind, `config` is empty, and a conditioner without `folded_with` gets an unfolded encoder."""
         if winograd is None: winograd = next(self.parameters()).device.type == "cpu"
         net = copied(self, lambda part: folded(part, winograd))
         if offers(self.conditioner, "folded_with"):

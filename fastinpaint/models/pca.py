@@ -7,10 +7,8 @@ import torch.nn.functional as F
 def start_at_pca(model, images):
     """Let the linear paths pass on the principal components of `images` `[N, 3, H, W]`.
 
-    The first stage takes the mean colour off; every further one keeps the strongest principal components of
-    2×2 blocks of what came before, and the decoder mirrors it. Overlap and ReLU paths start out almost
-    silent: the model is a linear autoencoder until training teaches it what to add.
-    """
+    The first stage takes the mean colour off, each further one keeps the strongest components of 2×2 blocks
+    of what came before, and the decoder mirrors it. Overlap and ReLU paths start out almost silent."""
     encoder, decoder = model.encoder, model.decoder
     first, *downs = encoder.stages
     mean = images.mean((0, 2, 3))
@@ -19,8 +17,7 @@ def start_at_pca(model, images):
         linear.bias.zero_()
     centre = decoder.head.kernel_size[0]//2
     colours = min(3, first.linear.out_channels)
-    for c in range(colours):
-        first.linear.weight[c, c] = decoder.head.weight[c, c, centre, centre] = 1
+    for c in range(colours): first.linear.weight[c, c] = decoder.head.weight[c, c, centre, centre] = 1
     first.linear.bias[:colours], decoder.head.bias[:] = -mean[:colours], mean
     x = first.linear(images)
     for down, up in zip(downs, reversed(decoder.stages), strict=True):

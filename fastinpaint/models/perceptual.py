@@ -16,10 +16,9 @@ ADE_STEM = {"conv1": "conv1.0", "bn1": "conv1.1", "conv2": "conv1.3", "bn2": "co
 def perceptual_network(choice: str = "auto"):
     """A frozen network whose features LaMa's perceptual loss compares, and its name.
 
-    `choice`: a file with the encoder of an ADE20K segmentation network (ResNet-50, dilated, as LaMa uses),
-    "imagenet" (the same trained on ImageNet), "vgg" (VGG-16's five stages), "auto" (the first of the last two
-    to be had, else None), or "none". The network takes RGB [B,3,H,W] in [0, 1] and gives a list of features.
-    `WeightsMissing` where the choice cannot be had; never random weights."""
+    `choice`: a file of an ADE20K encoder (dilated ResNet-50), "imagenet" (its twin), "vgg" (VGG-16's
+    stages), "auto" (the first of these two to be had, else None), or "none". It maps RGB [B,3,H,W] in [0,
+    1] to a list of features. Raises `WeightsMissing`; never random weights."""
     if choice == "none": return None, "none"
     makers = {"imagenet": _imagenet_resnet, "vgg": _UnitStages}
     if choice in makers: return FeatureMaps(makers[choice]()), choice

@@ -8,11 +8,8 @@ LEVELS = 8  # the coarsest sees holes of 2^8 pixels as one
 def smooth_fill(image, mask, levels=LEVELS):
     """Fill the holes of `image` `[B, C, H, W]` smoothly; `mask` `[B, 1, H, W]` is 1 in the hole.
 
-    Each of `levels` sizes starts from the means of known pixels one size below (pull-push, Gortler et al.
-    1996) and is relaxed twice towards the membrane in which every pixel is the mean of its neighbours
-    (Pérez et al. 2003). What `image` holds in the hole does not matter; known pixels stay. Where nothing is
-    known it is 0.
-    """
+    Each of `levels` sizes starts from the means of known pixels a size below (pull-push, Gortler et al.
+    1996) and is relaxed twice towards the membrane (Pérez et al. 2003). Where nothing is known it is 0."""
     known = 1 - mask
     return _fill(image*known, known, levels)
 

@@ -1,8 +1,6 @@
 """Pretrained networks that judge pictures: found on disk, else downloaded, never substituted.
 
-Each network is looked for in the torch hub cache, then in the packages of `make weights`, then on its home
-page. None of them draws from the global random state, so measuring changes no training run.
-"""
+Sought in torch hub's cache, in the packages of `make weights`, on the web; no random numbers drawn."""
 import importlib.util
 import pickle
 import warnings
@@ -111,10 +109,8 @@ def read(path: Path, reader=torch_state):
 
 class _ArraysOnly(pickle.Unpickler):
     "Unpickles numpy arrays in plain containers and refuses all else, so that no file can run code"
-
     allowed = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype,
                ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0]}
-
     def find_class(self, module, name):
         if (module, name) in self.allowed: return self.allowed[module, name]
         raise pickle.UnpicklingError(f"only numpy arrays are read, not {module}.{name}")

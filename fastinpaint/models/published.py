@@ -31,10 +31,8 @@ BLOCK = [
 def load_lama(path):
     """A published LaMa, or a checkpoint of the thesis' code, as an `InpaintNet` in eval mode.
 
-    `path`: a Lightning `.ckpt`, a saved state dict (also of a TorchScript model), or safetensors. Nothing
-    in it is executed: Python objects beside the tensors become inert placeholders. The architecture is read
-    off the weights. Raises MissingFile, and InputError where the file holds no LaMa generator.
-    """
+    `path`: a `.ckpt`, a saved state dict, or safetensors; nothing in it is executed. The architecture is
+    read off the weights. Raises MissingFile, and InputError where there is no generator."""
     public = generator_state(read_public(path))
     layers = {int(m[1]) for k in public if (m := re.match(r"model\.(\d+)\.", k))}
     split = [i for i in sorted(layers) if f"model.{i}.ffc.convl2g.weight" in public]

@@ -18,8 +18,7 @@ STRIP = 128  # rows of a map at a time, which bounds memory
 class Winograd(nn.Module):
     """`folded.Convs` in a quarter of the multiplications, for four times the memory of its weights.
 
-    Blocks of 6×6 pixels, transformed once for both convolutions, give 4×4 each. Not for half precision.
-    """
+    Blocks of 6×6 pixels, transformed once for both convolutions, give 4×4 each. Not for half precision."""
     def __init__(self, to_local, local_to_global):
         super().__init__()
         kernel, weights = KERNEL.to(to_local), (to_local, local_to_global)

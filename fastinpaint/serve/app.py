@@ -151,8 +151,7 @@ def build(inpainters, max_pixels):
 
     with Page(title="fastinpaint", analytics_enabled=False) as page:
         gr.Markdown(INTRO)
-        with gr.Row():
-            views, photo, strokes, choices, another, go, compare, result = _columns([*inpainters])
+        with gr.Row(): views, photo, strokes, choices, another, go, compare, result = _columns([*inpainters])
         private = dict(api_visibility="private", show_progress="minimal")  # for the page alone
         start, painting, empty, done = views
         upload = photo.upload(load, photo, [strokes, *views, compare, result], **private)

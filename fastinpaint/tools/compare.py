@@ -157,7 +157,6 @@ def main(settings: CompareSettings):
     protocol = dict(photos=photos, masks=sets, size=flags["size"], limit=s.limit or None,
                     device=choose_device(s.device))
     about = dict(photos=str(photos), masks=s.masks, size=flags["size"], limit=s.limit)
-
     rows, tried, taken = [*untrained_rows(folder/"baselines", about, protocol)], {}, {}
     fills = {row.name: BASELINES[row.name] for row in rows}
     for name in names:

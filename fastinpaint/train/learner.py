@@ -21,8 +21,7 @@ from .step import Step, StepLog
 class InpaintLearner(Learner):
     """A fastai `Learner` whose loss reads a `Step`, and whose `FitCallback`s are undone however a fit ends.
 
-    It overrides all private parts of fastai's Learner that the package depends on.
-    """
+    It overrides all private parts of fastai's Learner that the package depends on."""
     def __init__(self, *args, **kwargs):
         self.step = None              # the `Step` at hand
         self.step_log = StepLog()
@@ -90,9 +89,7 @@ class InpaintLearner(Learner):
 def inpaint_learner(dls, model, loss=None, metrics=None, cbs=None, lr=2e-3, wd=0., **kwargs):
     """An `InpaintLearner` with Adam and every loss term in its log.
 
-    `dls` give xb = (masked, mask), yb = (image, mask). `loss`, an `InpaintLoss` or one term of it, is L1 in
-    pixels by default; `metrics` are hole L1, PSNR, SSIM and LPIPS. `cbs` make the method: `LatentLoss()`, …
-    """
+    `dls` give xb = (masked, mask), yb = (image, mask); `loss`, a term or their sum, is L1 in pixels."""
     if not isinstance(loss, InpaintLoss): loss = InpaintLoss(loss or PixelL1())
     # the optimizer holds all parameters from the start, also those that a schedule thaws later
     kwargs = dict(opt_func=partial(Adam, sqr_mom=.99, eps=1e-8), splitter=params) | kwargs

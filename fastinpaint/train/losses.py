@@ -10,7 +10,6 @@ from ..models.perceptual import perceptual_network
 class Term(nn.Module):
     "A named term: `forward(step)` gives its unweighted scalar, `weight` its share in the sum"
     name = "term"
-
     def __init__(self, weight=1.):
         super().__init__()
         if weight < 0: raise InputError(f"the weight of {self.name} is {weight}; it cannot be negative")
@@ -30,35 +29,30 @@ class MaskedL1(Term):
 class PixelL1(MaskedL1):
     "L1 between the raw prediction and the image, before compositing"
     name = "pixel_l1"
-
     def forward(self, step): return self.l1(step.prediction, step.image, step.mask)
 
 
 class PixelMSE(Term):
     "Mean squared error between prediction and image, as for autoencoders (thesis, § 4.1.2)"
     name = "pixel_mse"
-
     def forward(self, step): return F.mse_loss(step.prediction, step.image)
 
 
 class LatentL1(MaskedL1):
     "L1 between the refined latent and that of the whole image (thesis, § 4.1.3)"
     name = "latent_l1"
-
     def forward(self, step): return self.l1(step.latent, step.target, step.latent_mask)
 
 
 class Adversarial(Term):
     "Non-saturating generator loss (Goodfellow et al. 2014) on the discriminator's logits"
     name = "adversarial"
-
     def forward(self, step): return F.softplus(-step.fake_logits).mean()
 
 
 class FeatureMatching(Term):
     "Mean over the discriminator's layers of the squared distance of prediction and image"
     name = "feature_matching"
-
     def forward(self, step):
         return feature_distance(step.fake_features, step.real_features)/len(step.fake_features)
 
@@ -66,7 +60,6 @@ class FeatureMatching(Term):
 class Perceptual(Term):
     "Squared distance summed over the list of features of `network`, given images in [0, 1] (LaMa, § 3.2)"
     name = "perceptual"
-
     def __init__(self, network, weight=30.):
         super().__init__(weight)
         self.network = network
@@ -86,8 +79,7 @@ class InpaintLoss(nn.Module):
     def __init__(self, *terms):
         super().__init__()
         wrong = [t for t in terms if not isinstance(t, Term)]
-        if wrong:
-            raise InputError(f"a loss is made of terms such as PixelL1(), not of {wrong[0]!r}")
+        if wrong: raise InputError(f"a loss is made of terms such as PixelL1(), not of {wrong[0]!r}")
         self.terms, self.values = list(terms), {}
 
     def forward(self, step):
@@ -98,8 +90,7 @@ class InpaintLoss(nn.Module):
 def full_loss(perceptual):
     """L1 on known pixels and the perceptual term, with the weights of LaMa's paper.
 
-    `perceptual` and errors as of `perceptual_network`. Returns the loss, and the network for settings.json.
-    """
+    `perceptual` and errors as of `perceptual_network`. Returns the loss, and for settings.json a network."""
     network, name = perceptual_network(perceptual)
     print(f"perceptual term: {name}")
     terms = [PixelL1(10., known=1., missing=0.), *([Perceptual(network)] if network else [])]

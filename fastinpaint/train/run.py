@@ -31,11 +31,9 @@ FILES = {"the model": "model.safetensors", "losses and metrics": "metrics.csv",
 def train_recipe(name, settings, model, cbs=(), loss=None, chosen=None):
     """Train a recipe, write `FILES` to the folder `name` in `settings.out`, and return the Learner.
 
-    `model` makes a network from `width`, `blocks`, `linear`, `prefill` and `autoencoder`; `cbs` make the
-    method; `loss` is that of `inpaint_learner`; `chosen`, what else was decided on, goes to settings.json.
-    Ctrl-C ends training early and saves the model; `resume` continues from the last whole epoch. Raises
-    Diverged where a loss is not finite, InputError where settings do not fit, or not the run to resume.
-    """
+    `model` makes a network from settings, `cbs` the method; `chosen` goes to settings.json. Ctrl-C saves
+    the model; `resume` continues from the last whole epoch. Raises Diverged where a loss is not finite,
+    InputError where settings do not fit, or not the run to resume."""
     folder, device = Path(settings.out)/name, choose_device(settings.device)
     about = dict(recipe=name) | asdict(settings) | (chosen or {})
     if settings.resume: check_settings(folder/"settings.json", about)

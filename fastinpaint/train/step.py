@@ -23,7 +23,6 @@ class Step:
 class Scalars:
     "Named scalars: `last`, those of the last step, and their means since `reset`"
     def __init__(self): self.reset()
-
     def reset(self): self.last, self._sums, self._counts = {}, defaultdict(float), Counter()
 
     def write(self, values):
@@ -38,5 +37,4 @@ class Scalars:
 class StepLog:
     "The unweighted loss `terms` of training steps, and their `health`: all else worth watching"
     def __init__(self): self.terms, self.health = Scalars(), Scalars()
-
     def reset(self): self.terms.reset(), self.health.reset()

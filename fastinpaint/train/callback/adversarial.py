@@ -16,16 +16,12 @@ from .fit import FitCallback
 class AdversarialTraining(FitCallback):
     """Train a discriminator beside the model, and add its opinion to the model's loss.
 
-    `discriminator` makes logits and features of images: by default a `PatchGAN` as wide as the model. It
-    learns, by an Adam of rate `lr`, from the non-saturating loss and from `r1` times the R1 penalty on real
-    images, every `r1_every` steps and then so many times larger, in float32. The model learns from terms of
-    weight `weight` and `feature_matching`. Prediction and image pass through the discriminator once each,
-    for both networks' losses, before the model's step; each gradient is taken for one network's parameters
-    alone, and its norm is at most `clip`, None for any. Raises InputError for negative weights, and where
-    predictions are no images; Diverged where the discriminator's loss is not finite.
-    """
+    `discriminator`, by default a `PatchGAN` as wide as the model, learns by an Adam of rate `lr` from the
+    non-saturating loss and `r1` times the R1 penalty, every `r1_every` steps and then so many times larger,
+    in float32; the model from terms of weight `weight` and `feature_matching`. Both losses come of one pass
+    each of prediction and image, each gradient for one network alone, of norm `clip` at most (None: any).
+    Raises InputError for negative weights or predictions that are no images, Diverged for NaN losses."""
     order = 30  # after autocast's casts (10) and GradientAccumulation (6); before LossTerms (40)
-
     def __init__(self, discriminator=None, weight=10., feature_matching=100., r1=1e-3, r1_every=1, lr=1e-4,
                  clip=1.):
         if r1 < 0 or r1_every < 1:

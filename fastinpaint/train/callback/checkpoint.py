@@ -15,13 +15,10 @@ from .fit import FitCallback
 class Checkpoint(FitCallback):
     """After every epoch, save all that the next one depends on to `path`; `resume` begins the next fit there.
 
-    With model, optimizer, random state and every callback's `state_dict`, a resumed run on a CPU ends with
-    the bits of an uninterrupted one. The file is replaced whole or not at all. Resuming raises MissingFile
-    without a checkpoint, and InputError for another model, other callbacks or another number of epochs.
-    """
+    A resumed CPU run ends with the bits of a whole one. The file is replaced whole. Raises MissingFile
+    without one, InputError for another model, other callbacks or another number of epochs."""
     order = 90  # last: nothing draws random numbers between the saved state and the next epoch
     in_lr_find = False
-
     def __init__(self, path, resume=False):
         self.path, self.resume = Path(path), resume
         if resume and not self.path.is_file():

@@ -11,11 +11,9 @@ class EMA(FitCallback):
     """Exponential moving average of the weights, evaluated in place of them, and the model's when a fit ends.
 
     After every step `average ← decay·average + (1 - decay)·weights`, BatchNorm statistics included,
-    where `decay` is at most (1 + steps)/(10 + steps). Raises InputError for a decay outside [0, 1).
-    """
+    where `decay` is at most (1 + steps)/(10 + steps). Raises InputError for a decay outside [0, 1)."""
     order = 70  # after what changes the weights; before Checkpoint (90), which wants the trained
     in_lr_find = False
-
     def __init__(self, decay=.999):
         if not 0 <= decay < 1: raise InputError(f"decay is in [0, 1), got {decay}")
         self.decay, self.steps, self.average, self.swapped = decay, 0, None, False
@@ -48,8 +46,6 @@ class EMA(FitCallback):
         self.average, self.swapped = before, averaged
 
     def _weights(self): return ((k, v) for k, v in self.model.state_dict().items() if v.is_floating_point())
-
     def _copy(self): return {k: v.clone() for k, v in self._weights()}
-
     def state_dict(self): return {"average": self.average, "steps": self.steps}
     def load_state_dict(self, state): self.average, self.steps = state["average"], state["steps"]

@@ -10,10 +10,8 @@ class FitCallback(Callback):
     """A callback of an `InpaintLearner` with a context around every fit.
 
     `during_fit` is entered right before the callback's `before_fit` and left however training ends.
-    Validation and prediction outside of a fit do not enter it.
-    """
+    Validation and prediction outside of a fit do not enter it."""
     in_lr_find = True  # whether it takes part in `lr_find`, whose training is undone afterwards
-
     def __call__(self, event):
         if event == "before_fit": self.learn.enter(self)
         return super().__call__(event)

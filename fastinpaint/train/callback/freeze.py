@@ -12,13 +12,10 @@ from .fit import FitCallback
 class FreezeSchedule(FitCallback):
     """Freeze parts of the model from one fraction of training to another; by default always.
 
-    `decoder=(0, .8)` thaws the decoder for the last fifth, None does not freeze it; `parts` are other modules
-    by name, "." written as "__". What `keep` names, or patterns such as "encoder.stages.0.*", trains inside
-    frozen parts. Frozen means: no gradients, no step of the optimizer (its momentum included) and BatchNorm
-    in eval mode, even after `unfreeze`. Raises InputError for unknown modules or spans outside [0, 1].
-    """
+    `decoder=(0, .8)` thaws it for the last fifth, None never freezes; `parts` are other modules, "." as
+    "__"; `keep` names what trains all the same. Frozen: no gradients, no optimizer step, BatchNorm in eval
+    mode. Raises InputError for unknown modules or spans outside [0, 1]."""
     order = -5  # right after TrainEvalCallback (-10), which puts the whole model into training mode
-
     def __init__(self, encoder=(0, 1), decoder=(0, 1), keep=(), **parts):
         spans = dict(encoder=encoder, decoder=decoder, **parts)
         self.spans = {k.replace("__", "."): v for k, v in spans.items() if v is not None}

@@ -9,7 +9,6 @@ class History(FitCallback):
     "Writes every epoch's losses and metrics to the CSV file `path`; rows of a resumed run stay"
     order = 80  # before Checkpoint, whose file takes the rows along
     in_lr_find = False
-
     def __init__(self, path): self.path, self.rows = Path(path), []
 
     def after_trained_epoch(self):

@@ -11,10 +11,8 @@ from .fit import FitCallback
 class LatentLoss(FitCallback):
     """L1 of the weight `weight` between the refined latent and the encoder's latent of the image.
 
-    In place of the Learner's pixel terms, or with `pixel` added to them. Without pixel terms the decoder does
-    not run in training at all; validation decodes, for the metrics. `known` and `missing` weigh latent pixels
-    by how much hole lies behind them. The target comes from the encoder as the first fit found it.
-    """
+    In place of pixel terms, or with `pixel` beside them; else training never decodes. `known` and `missing`
+    weigh latent pixels by the hole behind them. The target's encoder is the first fit's."""
     def __init__(self, weight=1., known=1., missing=1., pixel=False):
         self.term, self.pixel, self.target_encoder = LatentL1(weight, known, missing), pixel, None
 

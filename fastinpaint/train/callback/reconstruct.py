@@ -10,8 +10,7 @@ from ...models.pca import start_at_pca
 class Reconstruct(Callback):
     """Shows the model the whole image and asks for all of it back (thesis, § 4.1.2).
 
-    A model with linear paths starts at the principal components of the first `batches` training batches.
-    """
+    A model with linear paths starts at the principal components of the first `batches` training batches."""
     def __init__(self, batches=16): self.batches, self.begun = batches, False
 
     def before_train(self):

@@ -17,12 +17,9 @@ PARTS = "data", "targets", "encode", "refine", "decode", "loss", "backward", "op
 class StepTimes(FitCallback):
     """Writes median seconds of each of `PARTS`, over every `every`-th step, to `path` as JSON.
 
-    `targets` is what callbacks prepare before the forward pass; `decode` and `backward` include a
-    discriminator's. Measured steps wait for a GPU.
-    """
+    `targets` are what callbacks prepare; `decode` and `backward` include a discriminator's."""
     order = -20  # before all other callbacks of a batch
     in_lr_find = False
-
     def __init__(self, path, every=10):
         self.path, self.every, self.seconds, self.measuring = Path(path), every, [], False
 

@@ -9,8 +9,7 @@ from .fit import FitCallback
 class LossTerms(FitCallback):
     """Writes loss terms and their shares to the `StepLog`; shows means as `train_<term>`.
 
-    Raises Diverged at the first training batch where a term is not finite, before any step.
-    """
+    Raises Diverged at the first training batch where a term is not finite, before any step."""
     order = 40  # before Recorder (50), which takes the names of all metrics as training begins
 
     @contextmanager

@@ -28,15 +28,12 @@ WANDB_ERRORS = (wandb.errors.Error, OSError, RuntimeError, TypeError, ValueError
 class WandbTracking(FitCallback):
     """Logs a `fit` to W&B: settings, loss terms, learning rates, zero-conv norms, metrics, images.
 
-    `mode` is one of `MODES`; without it WANDB_MODE decides, else the login. `settings` become the run's
-    config, `dir` holds the files of offline runs, `log_model` uploads the weights at the end. Every `every`
-    batches are logged; the first `n_images` of the validation set are shown. When W&B fails, this says so
-    once and training goes on. Uses no random numbers. Raises InputError for an unknown mode.
-    """
+    `mode` is one of `MODES`, else WANDB_MODE or the login decides. `dir` holds offline runs, `log_model`
+    uploads the weights. Every `every` batches are logged, `n_images` of the validation set shown. When W&B
+    fails, training goes on. Uses no random numbers. Raises InputError for an unknown mode."""
     order = 62  # after Recorder (50), Progress (60) and SaveModel (61)
     remove_on_fetch = True
     in_lr_find = False
-
     def __init__(self, project=None, mode=None, settings=None, name=None, dir=None, log_model=False,
                  n_images=8, every=10):
         if mode not in (None, *MODES): raise InputError(f'mode is one of {MODES} or None, got "{mode}"')
@@ -125,8 +122,7 @@ class WandbTracking(FitCallback):
 def log_table(title, header, lines, project, mode, folder):
     """A W&B run of its own that holds one table, in the group of WANDB_RUN_GROUP.
 
-    `mode` as for `WandbTracking`, and "auto" for None. When W&B fails, this says so and returns.
-    """
+    `mode` as for `WandbTracking`, and "auto" for None. When W&B fails, this says so and returns."""
     if mode == "disabled": return
     mode, group = None if mode == "auto" else mode, os.environ.get("WANDB_RUN_GROUP")
     try:
