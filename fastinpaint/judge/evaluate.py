@@ -14,11 +14,12 @@ from fastai.learner import Learner
 from ..core.device import evaluating
 from ..core.errors import InputError
 from ..models.load import model_file, read_model
+from ..models.net import composite
 from .baselines import BASELINES
 from .bootstrap import bootstrap
 from .card import Card
 from .distances import SetDistances
-from .metrics import default_metrics
+from .metrics import LPIPS, PSNR, SSIM, HoleL1
 from .protocol import SETS, holes, read_items, to_tensor
 
 FILES = "8 bits, composited"
@@ -26,44 +27,49 @@ AREAS = [0., .1, .2, .3, .4, .5, 1.]  # bounds of the groups by share of hole
 PACKAGES = "fastinpaint", "torch", "torchvision", "torchmetrics", "lpips", "pillow", "numpy"
 
 
-def evaluate(model, photos, masks=SETS, size=256, seed=42, device="cpu", limit=None, frechet=True, name=None):
+def evaluate(model, photos, masks=SETS, size=256, seed=42, device="cpu", limit=None, frechet=True, name=None,
+             lpips=("alex",)):
     """Judge `model` on the folder `photos` with every mask set in `masks`; returns a `Card`.
 
     `model`: a Learner, an `InpaintNet`, the file of one, the name of a baseline, or any
     `fill(image, mask)` of `[B, 3, H, W]` in [0, 1], 0 in the hole, and `[B, 1, H, W]`, 1 = hole.
     `masks`: presets, folders of masks matched by stem, or "pool:FOLDER". `limit`: photographs to take.
+    `frechet`: distances between sets, too. `lpips`: its networks, "alex" and the ten times slower "vgg".
     Raises InputError for no model and for fills of another shape, out of range or not finite."""
     fill, about = _fill_of(model, device)
     if name: about["name"] = name
     items = holes(photos, masks, size, seed, limit)
     rules = dict(size=f"central square resized to {size} px, bicubic", seed=seed, files=FILES,
                  holes="a function of photograph name, mask set and seed")
-    return make_card(items, about, rules, device, fill, frechet)
+    return make_card(items, about, rules, device, fill, frechet, lpips)
 
 
-def evaluate_files(images, masks, filled, invert=False, frechet=True, name=None):
+def evaluate_files(images, masks, filled, invert=False, frechet=True, name=None, lpips=("alex",)):
     "A `Card` of what a system has `filled`. Raises InputError where file stems or sizes do not match"
     items = read_items(images, masks, filled, invert)
     rules = dict(size="as in the files", seed=None, files=FILES, holes=str(masks))
-    return make_card(items, dict(name=name or str(filled)), rules, "cpu", None, frechet)
+    return make_card(items, dict(name=name or str(filled)), rules, "cpu", None, frechet, lpips)
 
 
-def make_card(items, about, rules, device, fill=None, frechet=True):
+def make_card(items, about, rules, device, fill=None, frechet=True, lpips=("alex",)):
     "Measure every item, filled by `fill` unless it comes filled; returns a `Card`"
     rows, sets, pixels, clock = [], defaultdict(hashlib.sha256), hashlib.sha256(), _Clock()
     distances = SetDistances() if frechet else None
+    metrics = [HoleL1(), PSNR(), SSIM(), *map(LPIPS, lpips)]
     for item in items:
         image, mask = item.tensors()
         clock.end("reading")
         if item.filled is not None: pred = to_tensor(item.filled)
         else: pred = _checked(fill, image, mask, device, item.name)
+        # metrics run where the fill is: on a GPU they are many times as fast
+        image, mask = image.to(pred.device), mask.to(pred.device)
         clock.end("filling")
         pred, known = (pred.clamp(0, 1)*255).round()/255, 1 - mask
         drift = float(((pred - image).abs()*known).sum()/(3*known.sum()).clamp_min(1))
         row = dict(set=item.set, name=item.name, share=float(mask.mean()), drift=drift)
-        rows.append(row | _measured(pred, image, mask, clock))
+        rows.append(row | _measured(metrics, pred, image, mask, clock))
         if distances:
-            distances.update(item.set, pred, image, mask)
+            distances.update(item.name, composite(pred, image, mask), image)
             clock.end("distances")
         pixels.update(item.image.tobytes())
         sets[item.set].update(np.packbits(item.hole).tobytes())
@@ -71,15 +77,12 @@ def make_card(items, about, rules, device, fill=None, frechet=True):
     images = pd.DataFrame(rows)
     data = dict(images=images["name"].nunique(), pixels_sha256=pixels.hexdigest(),
                 masks={name: h.hexdigest() for name, h in sets.items()})
-    metrics = {name: _summary(of) for name, of in images.groupby("set", sort=False)}
-    if len(sets) > 1: metrics["all"] = _summary(images)
     notes = ["No published table uses this protocol (photographs, size, holes), so none is set beside it."]
-    if distances:
-        for name, found in distances.values().items(): metrics[name] |= found
-        notes += distances.notes()
+    if distances: notes += distances.notes()
     seconds = {part: total/len(rows) for part, total in clock.totals.items()}
-    drift, groups = float(np.mean(images["drift"].to_numpy())), _by_area(images)
-    return Card(about, data, rules, metrics, groups, drift, seconds, _environment(device), notes, rows)
+    by_set, by_area = _summaries(images, [metric.name for metric in metrics], distances)
+    drift = float(np.mean(images["drift"].to_numpy()))
+    return Card(about, data, rules, by_set, by_area, drift, seconds, _environment(device), notes, rows)
 
 
 class _Clock:
@@ -91,35 +94,42 @@ class _Clock:
         self.totals[part] += self.last - before
 
 
-def _measured(pred, image, mask, clock):
-    "Each default metric of one image; None without hole or weights, and for too small an image"
+def _measured(metrics, pred, image, mask, clock):
+    "Each metric of one image; None without hole or weights, and for too small an image"
     found = {}
-    for metric in default_metrics():
+    for metric in metrics:
+        metric.reset()
         if min(image.shape[-2:]) >= metric.min_size: metric.update(pred, image, mask)
         found[metric.name] = None if np.isnan(metric.value) else float(metric.value)
         clock.end(metric.name)
     return found
 
 
-def _summary(images):
-    "Means over images with bootstrap 95 % intervals; hole L1 weighs images by their hole"
-    found = {}
-    for name in (metric.name for metric in default_metrics()):
+def _summaries(images, names, distances):
+    "A dict of groups by mask set, and all of them, and one by share of hole: group → metric → value"
+    by_set = dict(iter(images.groupby("set", sort=False)))
+    if len(by_set) > 1: by_set["all"] = images
+    by_area = images.groupby(pd.cut(images["share"], AREAS), observed=True)
+    by_area = {f"{area.left:.0%}–{area.right:.0%}": of for area, of in by_area}
+    return ({name: _summary(of, names, distances) for name, of in groups.items()}
+            for groups in (by_set, by_area))
+
+
+def _summary(images, names, distances):
+    """Number of images with a hole, means with bootstrap 95 % intervals, distances between sets.
+
+    Hole L1 weighs images by their hole."""
+    holed = images[images["share"] > 0]
+    found = dict(n=dict(value=len(holed)))
+    for name in names:
         kept = images.assign(one=1.).dropna(subset=name).astype({name: float})
         weights = kept["share" if name == "hole_l1" else "one"]
         found[name] = bootstrap(kept[name].to_numpy(), weights.to_numpy()) if len(kept) else dict(value=None)
-    return found
-
-
-def _by_area(images):
-    "The same for each group by share of hole that has images, with their number"
-    groups = images.groupby(pd.cut(images["share"], AREAS), observed=True)
-    return {f"{area.left:.0%}–{area.right:.0%}": dict(n=dict(value=len(of))) | _summary(of)
-            for area, of in groups}
+    return found | (distances.values(holed.index) if distances else {})
 
 
 def _checked(fill, image, mask, device, name):
-    "The fill of one image, on the CPU"
+    "The fill of one image, on its GPU or on the CPU"
     image, mask = image.to(device), mask.to(device)
     with torch.no_grad(): pred = fill(image*(1 - mask), mask)
     if not isinstance(pred, torch.Tensor) or pred.shape != image.shape:
@@ -129,7 +139,7 @@ def _checked(fill, image, mask, device, name):
     if pred.max() > 2 or pred.min() < -1:
         raise InputError(f"the fill of {name} goes from {pred.min():.3g} to {pred.max():.3g}; "
                          "images are in [0, 1]")
-    return pred.cpu().float()
+    return (pred if pred.is_cuda else pred.cpu()).float()
 
 
 def _fill_of(model, device):

@@ -10,7 +10,8 @@ from .settings import EvaluateSettings
 def main(settings: EvaluateSettings):
     "Write `card.json` and `card.md` and return the `Card`, or only export photographs and holes"
     s, sets, limit = settings, settings.masks.split(","), settings.limit or None
-    if s.filled: card = fi.evaluate_files(s.images, s.masks, s.filled, s.invert, not s.no_frechet)
+    measured = dict(frechet=not s.no_frechet, lpips=s.lpips.split(","))
+    if s.filled: card = fi.evaluate_files(s.images, s.masks, s.filled, s.invert, **measured)
     else:
         folder = fi.named_data(s.data)
         if (folder/"valid").is_dir(): folder = folder/"valid"
@@ -20,7 +21,7 @@ def main(settings: EvaluateSettings):
         if not s.model:
             raise InputError(f"--model is a file or one of {', '.join(BASELINES)}; --filled judges a folder")
         device = choose_device(s.device)
-        card = fi.evaluate(s.model, folder, sets, s.size, s.seed, device, limit, not s.no_frechet)
+        card = fi.evaluate(s.model, folder, sets, s.size, s.seed, device, limit, **measured)
     for path in card.save(s.out): print(path)
     print("\n" + card.markdown().split("```")[0])
     return card

@@ -14,7 +14,7 @@ def test_a_card_on_disk(photos, tmp_path):
     json_file, page = card.save(tmp_path/"card")
     saved = json.loads(json_file.read_text())
     assert saved["metrics"]["thick"]["hole_l1"]["value"] == card.metrics["thick"]["hole_l1"]["value"]
-    assert "# mean_colour" in page.read_text() and "| thick | 0." in page.read_text()
+    assert "# mean_colour" in page.read_text() and "| thick | 8 | 0." in page.read_text()
 
 
 def test_what_is_interrupted_leaves_no_card(photos, tmp_path):

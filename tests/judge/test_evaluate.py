@@ -95,6 +95,25 @@ def test_distances_between_sets(photos):
     assert float(halves.split()[-1][:-1]) > 1e-3
 
 
+def test_distances_of_all_sets_and_by_share_of_hole_say_their_number(photos):
+    card = evaluate(mean_colour, photos, ["thick", "center"], size=32)
+    assert [*card.metrics] == ["thick", "center", "all"]
+    counts = {name: found["n"]["value"] for name, found in card.metrics.items()}
+    assert counts == dict(thick=8, center=8, all=16)
+    assert sum(found["n"]["value"] for found in card.by_area.values()) == 16
+    for found in [*card.metrics.values(), *card.by_area.values()]:
+        n, fd, kid = (found[name]["value"] for name in ("n", "fd_efflite0", "kid_efflite0"))
+        assert (fd is None) == (n < 2) and (kid is None) == (n < 4)
+    assert "| all | 16 | 0." in card.markdown()
+
+
+def test_lpips_is_measured_by_the_networks_asked_for(photos):
+    card = evaluate(mean_colour, photos, "center", limit=1, lpips=("alex", "vgg"), **QUICK)
+    found = values(card, "center")
+    assert found["lpips_vgg"] == card.images[0]["lpips_vgg"] and found["lpips_vgg"] != found["lpips"]
+    assert "lpips_vgg" not in values(evaluate(mean_colour, photos, "center", limit=1, **QUICK), "center")
+
+
 def grey(folder, **pictures):
     "A folder of uint8 grey pictures by stem"
     folder.mkdir()

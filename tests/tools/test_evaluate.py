@@ -14,3 +14,4 @@ def test_it_writes_a_card_or_exports_holes(photos, tmp_path, capsys):
     run(model="smooth_fill", masks="thin,thick", out=str(tmp_path/"card"))
     assert (tmp_path/"card/card.json").is_file() and "| all |" in capsys.readouterr().out
     with pytest.raises(InputError, match="patchmatch.*--filled"): run()
+    with pytest.raises(InputError, match="alex.*squeeze"): run(model="smooth_fill", lpips="alex,squeeze")
