@@ -5,7 +5,7 @@ from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 
 from .core.program import program
-from .core.settings import flag, setting
+from .core.settings import flag, group, setting
 from .data.holes import PRESETS
 from .data.loaders import InpaintDataLoaders, inpaint_block
 from .data.named import named_data
@@ -23,7 +23,8 @@ from .models.net import InpaintNet, composite
 from .models.perceptual import perceptual_network
 from .models.published import load_lama
 from .serve import hub as _hub  # gives InpaintNet from_pretrained and push_to_hub
-from .train.callback.adversarial import AdversarialTraining
+from .train.callback.adversarial import AdversarialTraining, adversarial_training
+from .train.callback.centre import Centre
 from .train.callback.checkpoint import Checkpoint
 from .train.callback.ema import EMA
 from .train.callback.fit import FitCallback
@@ -37,4 +38,4 @@ from .train.callback.tracking import WandbTracking
 from .train.learner import InpaintLearner, inpaint_learner
 from .train.losses import InpaintLoss, Perceptual, PixelL1, PixelMSE, Term, full_loss
 from .train.run import train_recipe
-from .train.settings import AdversarialSettings, Settings
+from .train.settings import AdversarialSettings, LatentSettings, Settings, thesis_setting

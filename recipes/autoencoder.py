@@ -14,4 +14,5 @@ def main(settings: Settings):
     "Pretrain encoder and decoder, without a refiner, on whole photographs, by squared error"
     def model(width, linear, **_):
         return fi.lama(width, blocks=0, control=None, linear=linear, autoencoder=None)
-    return fi.train_recipe("autoencoder", settings, model, [fi.Reconstruct()], fi.PixelMSE())
+    cbs = [fi.Reconstruct(start=not settings.init), fi.Centre()]
+    return fi.train_recipe("autoencoder", settings, model, cbs, fi.PixelMSE())

@@ -8,7 +8,8 @@ import fastinpaint as fi
 class Settings(fi.Settings):
     size: int = fi.setting(128, "Side of the square crops in pixels, the one size of the network")
     prefill: bool = fi.flag(False, "Fill holes smoothly, instead of with the mean colour")
-    lr: float = fi.flag(1e-3, "Highest learning rate of the schedule; the discriminator's is a tenth")
+    lr: float = fi.flag(1e-3, "Learning rate, the highest of a schedule; the discriminator's is a tenth")
+    clip: float = fi.flag(1., "Largest norm of each network's gradients; 0: any")
 
 
 @fi.program
@@ -19,5 +20,6 @@ def main(settings: Settings):
     whole image, here patches. Its network has width 64; `blocks`, `plain`, `autoencoder` mean nothing to it.
     """
     def model(width, prefill, **_): return fi.context_encoder(width, settings.size, prefill)
-    gan = fi.AdversarialTraining(weight=.001, feature_matching=0., r1=0., lr=settings.lr/10)
+    gan = fi.AdversarialTraining(weight=.001, feature_matching=0., r1=0., lr=settings.lr/10,
+                                 clip=settings.clip or None)
     return fi.train_recipe("context_encoder", settings, model, [gan], fi.PixelMSE(.999))

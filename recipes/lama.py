@@ -1,10 +1,19 @@
 "Table 5.2 (1)"
+from dataclasses import dataclass
+from functools import partial
+
 import fastinpaint as fi
 
 
+@dataclass(kw_only=True)
+class Settings(fi.AdversarialSettings):
+    thesis: bool = fi.thesis_setting(perceptual="ade20k", width_d=64, first="anew")
+    first: str = fi.flag("kept", "First convolution: the autoencoder's and zeros for the mask, kept, or anew")
+
+
 @fi.program
-def main(settings: fi.AdversarialSettings):
+def main(settings: Settings):
     "Table 5.2 (1): LaMa with its losses: known-pixel L1, perceptual, adversarial, features"
     loss, chosen = fi.full_loss(settings.perceptual)
-    gan = fi.AdversarialTraining(r1_every=settings.r1_every, lr=settings.lr_d)
-    return fi.train_recipe("lama", settings, fi.lama, [gan], loss, chosen)
+    model, gan = partial(fi.lama, first=settings.first), fi.adversarial_training(settings)
+    return fi.train_recipe("lama", settings, model, [gan], loss, chosen)

@@ -19,10 +19,19 @@ def setting(default, help):
     return field(default=default, metadata=dict(help=help, shared=True))
 
 
+def group(help, **values):
+    "A switch, off by default, that stands for `values` of other fields; a field given beside it keeps its own"
+    texts = (f"{'no_'*(v is False)}{k}{f'={v}'*(not isinstance(v, bool))}" for k, v in values.items())
+    text = f"{help}: {', '.join(texts)}; a flag beside it wins".replace("_", "-")
+    return field(default=False, metadata=dict(help=text, group=values))
+
+
 def read(cls, **given):
-    """The settings `cls`: `given` beats the environment, which beats settings.ini, which beats the code.
+    """The settings `cls`: `given` beats groups, then the environment, settings.ini, and at last the code.
 
     Raises InputError for a value of the wrong type in the environment or the file, or a file that is none."""
+    groups = [f.metadata["group"] for f in fields(cls) if given.get(f.name) and "group" in f.metadata]
+    given = {k: v for values in groups for k, v in values.items()} | given
     return cls(**{f.name: default(f) for f in fields(cls) if f.name not in given} | given)
 
 

@@ -12,32 +12,34 @@ from ..core.errors import InputError
 
 @dataclass(frozen=True)
 class Strokes:
-    "Brush strokes of up to five straight segments with round ends"
-    count: tuple[int, int]  # strokes in an image
-    length: tuple[float, float]  # of a segment, in pixels at 256
-    width: tuple[float, float]  # of the brush, in pixels at 256
+    "Brush strokes of up to five segments with round ends, in four directions; every other stroke mirrored"
+    count: tuple[int, int]  # least and most strokes in an image
+    length: tuple[int, int]  # of a segment, in pixels at 256
+    width: tuple[int, int]  # of the brush, in pixels at 256
 
     def paint(self, draw: ImageDraw.ImageDraw, unit: float, rng: np.random.Generator):
         w, h = draw.im.size
         for k in range(rng.integers(*self.count, endpoint=True)):
             n = rng.integers(1, 5, endpoint=True)
-            angles = rng.uniform(0, 4, n) * (-1) ** k  # every other stroke is mirrored
-            steps, brushes = (rng.uniform(*o, n) * unit for o in (self.length, self.width))
-            x, y = rng.uniform(0, w), rng.uniform(0, h)
-            for angle, step, brush in np.stack((angles, steps, brushes), 1).tolist():
-                x1 = min(max(x + step * math.sin(angle), 0), w)
-                y1 = min(max(y + step * math.cos(angle), 0), h)
-                draw.line((x, y, x1, y1), fill=1, width=max(1, round(brush)))
-                for cx, cy in ((x, y), (x1, y1)): draw.circle((cx, cy), brush / 2, fill=1)
+            angles = (0.01 + rng.integers(4, size=n)) * (1 if k % 2 else -1)
+            lengths, widths = (rng.integers(*o, n, endpoint=True) for o in (self.length, self.width))
+            # of width 2k - 1 or 2k, lines of OpenCV, which LaMa draws with, cover 2k + 1 pixels
+            brushes = np.rint((widths + widths % 2 + 1) * unit).clip(1)
+            x, y = int(rng.integers(w)), int(rng.integers(h))
+            for angle, step, brush in np.stack((angles, lengths * unit, brushes), 1).tolist():
+                x1 = min(max(int(x + step * math.sin(angle)), 0), w)
+                y1 = min(max(int(y + step * math.cos(angle)), 0), h)
+                draw.line((x, y, x1, y1), fill=1, width=int(brush))
+                for end in ((x, y), (x1, y1)): draw.circle(end, (brush - 1) / 2, fill=1)
                 x, y = x1, y1
 
 
 @dataclass(frozen=True)
 class Boxes:
     "Upright rectangles, at least `margin` away from the border"
-    count: tuple[int, int]  # rectangles in an image
-    side: tuple[float, float]  # in pixels at 256
-    margin: float = 0  # in pixels at 256
+    count: tuple[int, int]  # least and most rectangles in an image
+    side: tuple[int, int]  # in pixels at 256
+    margin: int = 0  # in pixels at 256
 
     def paint(self, draw: ImageDraw.ImageDraw, unit: float, rng: np.random.Generator):
         margin = round(self.margin * unit)
@@ -45,7 +47,7 @@ class Boxes:
             spans = []
             for size in draw.im.size:
                 room = max(1, size - 2 * margin)
-                length = min(max(1, round(rng.uniform(*self.side) * unit)), room)
+                length = min(max(1, round(rng.integers(*self.side, endpoint=True) * unit)), room)
                 start = margin + int(rng.integers(room - length, endpoint=True))
                 spans.append((start, start + length - 1))
             draw.rectangle([*zip(*spans, strict=True)], fill=1)
@@ -87,10 +89,10 @@ def outpaint(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
 
 
 PRESETS: dict[str, Callable] = dict(
-    train=Mixture(((Strokes((1, 5), (10, 210), (5, 105)), 1), (Boxes((1, 4), (30, 150), 10), 1))),
-    thin=Mixture(((Strokes((4, 50), (1, 40), (1, 10)), 1),), 0.5),
-    medium=Mixture(((Strokes((4, 5), (10, 100), (5, 50)), 1), (Boxes((1, 5), (10, 50)), 0.3)), 0.5),
-    thick=Mixture(((Strokes((1, 5), (10, 200), (5, 100)), 1), (Boxes((1, 3), (30, 150), 10), 0.3)), 0.5),
+    train=Mixture(((Strokes((1, 6), (10, 209), (5, 104)), 1), (Boxes((1, 4), (30, 150), 10), 1))),
+    thin=Mixture(((Strokes((4, 51), (10, 49), (5, 14)), 1),), 0.5),
+    medium=Mixture(((Strokes((4, 6), (10, 109), (5, 54)), 1), (Boxes((1, 5), (10, 50)), 0.3)), 0.5),
+    thick=Mixture(((Strokes((1, 6), (10, 209), (5, 104)), 1), (Boxes((1, 3), (30, 150), 10), 0.3)), 0.5),
     center=center, outpaint=outpaint)
 
 

@@ -1,8 +1,11 @@
 "How the mask reaches the encoder: as a fourth channel (LaMa) or by mask control (thesis, § 4.1.1)"
+from copy import deepcopy
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..core.errors import InputError
 from ..kernels import zero_conv_merge
 from .folded import FoldedAlphaChannel, FoldedMaskControl, copied, folded, frozen, widened
 
@@ -16,19 +19,49 @@ class AlphaChannel(nn.Module):
         self.weight = nn.Parameter(torch.zeros(width, 1, 7, 7))
         self.linear = nn.Parameter(torch.zeros(width, 1, 1, 1)) if linear else None
 
-    def forward(self, encoder, image, mask):
-        first, rest = encoder.stages[0], encoder.stages[1:]
+    def forward(self, encoder, image, mask): return encoder.stages[1:](self.first_stage(encoder, image, mask))
+
+    def first_stage(self, encoder, image, mask):
+        first = encoder.stages[0]
         x = F.pad(torch.cat([image, mask], dim=1), (3, 3, 3, 3), mode="reflect")
         y = first.act(first.bn(F.conv2d(x, torch.cat([first.conv.weight, self.weight], dim=1))))
         y = first.add_linear(y, image)
-        return rest(y if self.linear is None else y + F.conv2d(mask, self.linear))
+        return y if self.linear is None else y + F.conv2d(mask, self.linear)
+
+    @torch.no_grad()
+    def begin_anew(self, encoder):
+        "Give the 7×7 convolution of four channels torch's initial weights; linear path and BatchNorm stay"
+        conv, rgb = nn.Conv2d(4, len(self.weight), 7, bias=False), encoder.stages[0].conv.weight
+        rgb.copy_(conv.weight[:, :3])
+        self.weight.copy_(conv.weight[:, 3:])
 
     def folded_with(self, encoder):
         "Equal to this in eval mode, for inference with `encoder.folded()`"
+        return FoldedAlphaChannel(self.folded_first(encoder).to(memory_format=torch.channels_last))
+
+    def folded_first(self, encoder):
+        "The first stage, folded, of image and mask as four channels"
         first = copied(encoder.stages[0])
         first.conv = widened(first.conv, self.weight)
         if first.linear is not None: first.linear = widened(first.linear, self.linear)
-        return FoldedAlphaChannel(first.folded().to(memory_format=torch.channels_last))
+        return first.folded()
+
+
+class BareConv(nn.Module):
+    """A 7×7 convolution of image and mask, nothing else, in place of the first stage (Table 5.1 (3)).
+
+    As in the thesis' code, without BatchNorm and ReLU, and new: no weight is the autoencoder's. It replaces
+    a linear path, too, being linear itself. The encoder keeps its own first stage for the plain latent."""
+    def __init__(self, width, depth=3, linear=False):
+        super().__init__()
+        self.conv = nn.Conv2d(4, width, 7, padding=3, bias=False, padding_mode="reflect")
+
+    def forward(self, encoder, image, mask):
+        return encoder.stages[1:](self.conv(torch.cat([image, mask], dim=1)))
+
+    def folded_with(self, encoder):
+        "Equal to this, for inference with `encoder.folded()`"
+        return copied(self).to(memory_format=torch.channels_last)
 
 
 class ZeroConv(nn.Module):
@@ -58,7 +91,7 @@ class MaskControl(nn.Module):
         known, step = two_levels(*first, mask)  # the first stage's output is known + step·mask
         weight = self.zero_convs[0].weight.flatten(1)
         added = weight @ known + (weight @ step)*mask.permute(0, 2, 3, 1)
-        latent = encoder.stages[0](image) + added.permute(0, 3, 1, 2)
+        latent = self.first_stage(encoder, image, mask) + added.permute(0, 3, 1, 2)
         guide = second[1:](conv_two_levels(second[0], mask, known, step))
         latent = self.zero_convs[1](encoder.stages[1](latent), guide)
         for stage, mask_stage, zero_conv in zip(encoder.stages[2:], rest, self.zero_convs[2:], strict=True):
@@ -66,18 +99,26 @@ class MaskControl(nn.Module):
             latent = zero_conv(stage(latent), guide)
         return latent
 
+    def first_stage(self, encoder, image, mask): return encoder.stages[0](image)
+
+    def folded_first(self, encoder):
+        "The first stage, folded; its linear path takes the mask, too, so far with kernels of zero"
+        first = encoder.stages[0].folded()
+        if first.linear is not None:
+            first.linear = widened(first.linear, torch.zeros_like(first.linear.weight[:, :1]))
+        return first
+
     @torch.no_grad()
     def folded_with(self, encoder):
         "Equal to this in eval mode, for inference with `encoder.folded()`"
         weight = self.zero_convs[0].weight
         known, step = two_levels(*copied(self.mask_stages[0]), None)
-        first = encoder.stages[0].folded()
+        first = self.folded_first(encoder)
         if first.linear is None:
             like = dict(device=weight.device, dtype=weight.dtype)
-            linear = nn.utils.skip_init(nn.Conv2d, 3, len(weight), 1, **like)
-            for p in linear.parameters(): p.zero_()
-            first.linear = linear
-        first.linear = widened(first.linear, F.conv2d(step.view(1, -1, 1, 1), weight).view(-1, 1, 1, 1))
+            first.linear = nn.utils.skip_init(nn.Conv2d, 4, len(weight), 1, **like).requires_grad_(False)
+            for p in first.linear.parameters(): p.zero_()
+        first.linear.weight[:, 3:] += F.conv2d(step.view(1, -1, 1, 1), weight).view(-1, 1, 1, 1)
         first.linear.bias += weight.flatten(1) @ known
         conv, *rest = self.mask_stages[1]
         second = copied(conv)  # of mask and ones
@@ -85,6 +126,35 @@ class MaskControl(nn.Module):
         mask_stages = folded(nn.ModuleList([nn.Sequential(second, *rest), *self.mask_stages[2:]]))
         first.to(memory_format=torch.channels_last)
         return FoldedMaskControl(first, mask_stages, copied(self.zero_convs[1:]))
+
+
+class AlphaMaskControl(MaskControl):
+    """`MaskControl` beside an `AlphaChannel`, to which it is equal to the bit at first: see `add_control`."""
+    def __init__(self, width, depth=3, linear=False):
+        super().__init__(width, depth, linear)
+        self.alpha = AlphaChannel(width, depth, linear)
+
+    def first_stage(self, encoder, image, mask): return self.alpha.first_stage(encoder, image, mask)
+    def folded_first(self, encoder): return self.alpha.folded_first(encoder)
+
+
+def add_control(net):
+    """A copy of `net`, a LaMa whose mask is an alpha channel, with mask control: `control="alpha+mask"`.
+
+    It equals `net` to the bit, as the zero convolutions are zero, so training goes on from there, also of a
+    published checkpoint (`add_control(load_lama(path))`). The alpha channel stays: control alone could not
+    begin like that. It adds a function of the mask to what leaves a ReLU, the alpha channel adds to what
+    enters it, and ReLU(a + b) is no ReLU(a) + c(b). Only at pixels without a hole within three pixels would
+    both agree. `FreezeSchedule(conditioner__alpha=(0, 1))` also freezes the alpha channel's own kernels.
+    Raises InputError for any other network."""
+    if type(getattr(net, "conditioner", None)) is not AlphaChannel:
+        raise InputError("mask control is added to a LaMa whose mask is an alpha channel, which this "
+                         f'{type(net).__name__} has not: take lama(control="alpha") or load_lama')
+    new = deepcopy(net)
+    control = AlphaMaskControl(*(net.config[k] for k in ("width", "depth", "linear"))).train(net.training)
+    control.to(net.conditioner.weight).alpha = new.conditioner
+    new.conditioner, new.config = control, net.config | dict(control="alpha+mask", first="kept")
+    return new
 
 
 def two_levels(conv, bn, act, mask):

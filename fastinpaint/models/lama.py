@@ -7,14 +7,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core.errors import InputError
-from .control import AlphaChannel, MaskControl
-from .ffc import FFCBlock
+from .control import AlphaChannel, AlphaMaskControl, BareConv, MaskControl
 from .folded import FoldedConvBlock, PixelBlocks, copied, folded, fused, gain_and_bias, without_bn
 from .net import InpaintNet
+from .refiner import REFINERS, Refiner
 from .weights import read_weights
 
-LOCAL_SHARE = 4  # one channel in four is local, as in every published LaMa
-CONDITIONERS = {"alpha": AlphaChannel, "mask": MaskControl, None: None}
+CONDITIONERS = {"alpha": AlphaChannel, "mask": MaskControl, "alpha+mask": AlphaMaskControl, None: None}
+FIRST = "kept", "anew", "bare"
+DELTAS = False, True, "sum"
 SAMPLE_AUTOENCODER = Path(__file__).parent/"autoencoder.safetensors"
 
 
@@ -79,22 +80,6 @@ class Encoder(nn.Module):
         return copied(self, folded).to(memory_format=torch.channels_last)
 
 
-class Refiner(nn.Module):
-    """`blocks` FFC residual blocks at latent size.
-
-    `delta` (thesis, appendix A): a zero-initialised 1×1 convolution of their output is added to the input."""
-    def __init__(self, channels, blocks, delta=False, signed=False):
-        super().__init__()
-        local = channels//LOCAL_SHARE
-        self.blocks = nn.Sequential(*[FFCBlock(channels, local, signed) for _ in range(blocks)])
-        self.delta = nn.Conv2d(channels, channels, 1, bias=False) if delta else None
-        if delta: nn.init.zeros_(self.delta.weight)
-
-    def forward(self, latent):
-        refined = self.blocks(latent)
-        return refined if self.delta is None else latent + self.delta(refined)
-
-
 class Decoder(nn.Module):
     """Latent to RGB image, the mirror of `Encoder`; LaMa's ends in a sigmoid.
 
@@ -119,24 +104,38 @@ class Decoder(nn.Module):
 
 
 def lama(width=8, blocks=9, depth=3, control="alpha", delta=False, linear=True, prefill=True,
-         autoencoder="sample"):
+         autoencoder="sample", first="kept", refiner="ffc", iterations=1):
     """LaMa of `width` channels at first, `blocks` residual blocks and `depth` halvings of the size.
 
     `control`: the mask reaches the encoder as a fourth channel, "alpha" (once False), by mask control,
-    "mask" (once True), or not at all, None. `delta` adds a skip around the refiner, `linear` linear paths
-    and signed blocks, `prefill` a smooth fill of the hole; published checkpoints have neither, and width
-    64. `autoencoder` gives encoder and decoder: "sample" (bundled, width 8), a file of that recipe, or
-    None. Raises InputError for other arguments or a file of another architecture."""
+    "mask" (once True), by both, "alpha+mask", or not at all, None. `linear` adds linear paths and signed
+    blocks, `prefill` a smooth fill of the hole; published checkpoints have neither, and width 64.
+    `autoencoder` gives encoder and decoder: "sample" (bundled, width 8), a file of that recipe, or None.
+
+    `first` is what an alpha channel's first convolution starts from: "kept", the autoencoder's kernels and
+    zeros for the mask; "anew", torch's initial weights (Table 5.1 (1) in the thesis' code); "bare", a
+    `BareConv` (Table 5.1 (3)). `refiner` "ffc", "dilated" or "unet", its `iterations` and `delta`, False,
+    True or "sum", are those of `Refiner`. Raises InputError for other arguments or a file of another
+    architecture."""
+    config = dict(width=width, blocks=blocks, depth=depth, control=control, delta=delta, linear=linear,
+                  prefill=prefill, first=first, refiner=refiner, iterations=iterations)
     if width < 1 or blocks < 0 or depth < 1: raise InputError(f"no LaMa of {width=}, {blocks=}, {depth=}")
     if control not in CONDITIONERS:
-        raise InputError(f'no LaMa of {control=}: expected "alpha" (once False), "mask" (once True) or None')
-    config = dict(width=width, blocks=blocks, depth=depth, control=control, delta=delta, linear=linear,
-                  prefill=prefill)
-    channels = width*2**depth
-    conditioner = control and CONDITIONERS[control](width, depth, linear)
-    model = InpaintNet(Encoder(width, depth, linear), Refiner(channels, blocks, delta, linear),
+        raise InputError(f'no LaMa of {control=}: expected "alpha" (once False), "mask" (once True), '
+                         '"alpha+mask" or None')
+    for name, known in dict(first=FIRST, refiner=REFINERS, delta=DELTAS).items():
+        if (value := config[name]) not in known:
+            raise InputError(f"no LaMa of {name}={value!r}: expected {', '.join(map(repr, known))}")
+    if first != "kept" and control != "alpha":
+        raise InputError(f'no LaMa of {first=} with {control=}: it belongs to control="alpha"')
+    if iterations < 1: raise InputError(f"no LaMa of {iterations=}: the refiner is applied at least once")
+    conditioner = BareConv if first == "bare" else CONDITIONERS[control]
+    conditioner = conditioner and conditioner(width, depth, linear)
+    model = InpaintNet(Encoder(width, depth, linear),
+                       Refiner(width*2**depth, blocks, delta, linear, refiner, iterations),
                        Decoder(width, depth, linear), conditioner, prefill, config)
     if autoencoder is not None: load_autoencoder(model, autoencoder)
+    if first == "anew": model.conditioner.begin_anew(model.encoder)
     return model
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..core.errors import InputError
 from .context_encoder import context_encoder
+from .control import add_control
 from .lama import lama
 from .published import load_lama
 from .weights import read_weights, write_weights
@@ -41,6 +42,20 @@ def read_model(path):
     "A network of `save_model` or a published LaMa (`.ckpt`, `.pt`, `.pth`). Raises as `load_model`."
     path = model_file(path)
     return (load_lama if path.suffix in (".ckpt", ".pt", ".pth") else load_model)(path)
+
+
+def starting_model(path, like=None):
+    """The model of a file, in training mode, to go on from; "sample" comes with the package.
+
+    Where `like` has mask control and the file's model an alpha channel, control is added (`add_control`).
+    Raises what `read_model` raises, and InputError where the two are different kinds of network."""
+    net = read_model(path)
+    kind, theirs = (m and m.config.get("model", "lama") for m in (like, net))
+    if like is not None and kind != theirs:
+        raise InputError(f"{path} holds a {theirs}, and this trains a {kind}")
+    wanted = like is not None and like.config.get("control")
+    if wanted == "mask" and net.config["control"] == "alpha": net = add_control(net)
+    return net.train()
 
 
 def about_model(model):

@@ -5,8 +5,12 @@ import timm
 import torch
 from torch import nn
 
+from ..core.download import hub_file
 from .pretrained import PYTORCH, WeightsMissing, lpips_net, read, weights_file
 
+# LaMa's; the file's name holds no checksum, so it is not downloaded unasked
+ADE20K = ("http://sceneparsing.csail.mit.edu/model/pytorch/ade20k-resnet50dilated-ppm_deepsup/"
+          "encoder_epoch_20.pth")
 RESNET50 = PYTORCH + "resnet50-0676ba61.pth"
 # the stem of the ADE20K network has three convolutions where timm's has one Sequential
 ADE_STEM = {"conv1": "conv1.0", "bn1": "conv1.1", "conv2": "conv1.3", "bn2": "conv1.4",
@@ -16,12 +20,13 @@ ADE_STEM = {"conv1": "conv1.0", "bn1": "conv1.1", "conv2": "conv1.3", "bn2": "co
 def perceptual_network(choice: str = "auto"):
     """A frozen network whose features LaMa's perceptual loss compares, and its name.
 
-    `choice`: a file of an ADE20K encoder (dilated ResNet-50), "imagenet" (its twin), "vgg" (VGG-16's
+    `choice`: a file of an ADE20K encoder (dilated ResNet-50), "ade20k" (that file in torch hub's cache), "imagenet" (its twin), "vgg" (VGG-16's
     stages), "auto" (the first of these two to be had, else None), or "none". It maps RGB [B,3,H,W] in [0,
     1] to a list of features. Raises `WeightsMissing`; never random weights."""
     if choice == "none": return None, "none"
     makers = {"imagenet": _imagenet_resnet, "vgg": _UnitStages}
     if choice in makers: return FeatureMaps(makers[choice]()), choice
+    if choice == "ade20k": choice = hub_file(ADE20K)
     if choice != "auto": return FeatureMaps(_ade_resnet(Path(choice))), f"ade20k {choice}"
     reasons = []
     for name, make in makers.items():
@@ -64,7 +69,7 @@ def _imagenet_resnet(): return _loaded(_dilated_resnet(), weights_file(RESNET50)
 
 def _ade_resnet(path: Path):
     if not path.is_file():
-        raise WeightsMissing(f"no weights at {path}: name a file, or auto, imagenet, vgg or none")
+        raise WeightsMissing(f"no weights at {path}: put {ADE20K} there, name a file, or auto, imagenet, vgg or none")
     return _loaded(_dilated_resnet(stem_type="deep", stem_width=64), path, _ade_name)
 
 

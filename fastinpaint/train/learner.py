@@ -9,9 +9,11 @@ from fastai.learner import Learner
 from fastai.optimizer import Adam
 from fastai.torch_core import params
 
+from ..core.errors import InputError
 from ..fill.inpainter import Inpainter
 from ..judge.metrics import default_metrics
 from ..judge.show import show_latent_damage
+from ..models.load import starting_model
 from .callback.fit import FitCallback
 from .callback.terms import LossTerms
 from .losses import InpaintLoss, PixelL1
@@ -86,10 +88,14 @@ class InpaintLearner(Learner):
         if self.training: self._do_grad_opt()
 
 
-def inpaint_learner(dls, model, loss=None, metrics=None, cbs=None, lr=2e-3, wd=0., **kwargs):
+def inpaint_learner(dls, model=None, loss=None, metrics=None, cbs=None, lr=2e-3, wd=0., init=None, **kwargs):
     """An `InpaintLearner` with Adam and every loss term in its log.
 
-    `dls` give xb = (masked, mask), yb = (image, mask); `loss`, a term or their sum, is L1 in pixels."""
+    `dls` give xb = (masked, mask), yb = (image, mask); `loss`, a term or their sum, is L1 in pixels. With
+    `init`, training goes on from the model of that file or "sample", as `starting_model` takes it; `model`
+    then says no more than whether the mask is to reach it by mask control. Raises what `read_model` raises."""
+    if init: model = starting_model(init, model)
+    if model is None: raise InputError("a learner needs a model, or init, a file to go on from")
     if not isinstance(loss, InpaintLoss): loss = InpaintLoss(loss or PixelL1())
     # the optimizer holds all parameters from the start, also those that a schedule thaws later
     kwargs = dict(opt_func=partial(Adam, sqr_mom=.99, eps=1e-8), splitter=params) | kwargs

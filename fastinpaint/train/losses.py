@@ -38,12 +38,6 @@ class PixelMSE(Term):
     def forward(self, step): return F.mse_loss(step.prediction, step.image)
 
 
-class LatentL1(MaskedL1):
-    "L1 between the refined latent and that of the whole image (thesis, § 4.1.3)"
-    name = "latent_l1"
-    def forward(self, step): return self.l1(step.latent, step.target, step.latent_mask)
-
-
 class Adversarial(Term):
     "Non-saturating generator loss (Goodfellow et al. 2014) on the discriminator's logits"
     name = "adversarial"

@@ -1,10 +1,13 @@
 "A run of a recipe: its data, its training, and the files that it leaves"
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 from fastai.callback.channelslast import ChannelsLast
+from fastai.callback.training import GradientClip
+from fastai.optimizer import Adam
 from fastai.torch_core import set_seed
 
 from ..core.device import choose_device
@@ -12,8 +15,10 @@ from ..core.errors import Diverged, InputError
 from ..core.files import replacing
 from ..data.loaders import InpaintDataLoaders
 from ..data.named import named_data
+from ..judge.metrics import default_metrics
 from ..judge.show import results_figure
 from ..models.load import save_model
+from .callback.adversarial import AdversarialTraining
 from .callback.checkpoint import Checkpoint
 from .callback.ema import EMA
 from .callback.history import History
@@ -23,6 +28,7 @@ from .learner import inpaint_learner
 
 # when a run is resumed; with anything else changed it would be another run
 MAY_CHANGE = {"out", "device", "workers", "wandb", "project", "resume"}
+SCHEDULES = dict(one_cycle="fit_one_cycle", constant="fit")  # names of methods of the Learner
 FILES = {"the model": "model.safetensors", "losses and metrics": "metrics.csv",
          "a step's time by part": "step.json", "filled holes": "results.png",
          "what it was made with": "settings.json"}
@@ -34,16 +40,16 @@ def train_recipe(name, settings, model, cbs=(), loss=None, chosen=None):
     `model` makes a network from settings, `cbs` the method; `chosen` goes to settings.json. Ctrl-C saves
     the model; `resume` continues from the last whole epoch. Raises Diverged where a loss is not finite,
     InputError where settings do not fit, or not the run to resume."""
+    if settings.schedule not in SCHEDULES:
+        raise InputError(f"--schedule {settings.schedule}: it is one of {', '.join(SCHEDULES)}")
     folder, device = Path(settings.out)/name, choose_device(settings.device)
     about = dict(recipe=name) | asdict(settings) | (chosen or {})
     if settings.resume: check_settings(folder/"settings.json", about)
     set_seed(settings.seed)
     dls = _loaders(settings, device)
-    autoencoder = None if settings.autoencoder == "none" else settings.autoencoder
-    net = model(width=settings.width, blocks=settings.blocks, linear=not settings.plain,
-                prefill=settings.prefill, autoencoder=autoencoder)
-    learn = inpaint_learner(dls, net, loss, lr=settings.lr, path=folder,
-                            cbs=[*cbs, *_callbacks(settings, folder, about)])
+    learn = inpaint_learner(dls, _network(settings, model), loss, default_metrics(settings.lpips), init=settings.init,
+                            lr=settings.lr, path=folder, opt_func=partial(Adam, sqr_mom=settings.beta2, eps=1e-8),
+                            cbs=[*cbs, *_callbacks(settings, folder, about, cbs)])
     with replacing(folder/"settings.json") as f: f.write(json.dumps(about, indent=1).encode())
     print(f"{name}: {len(dls.train_ds)} photographs to train on, {len(dls.valid_ds)} to validate, "
           f"{settings.size} px, on {device}")
@@ -52,6 +58,13 @@ def train_recipe(name, settings, model, cbs=(), loss=None, chosen=None):
     plt.close("all")
     print("\n".join(["", *(f"{what:24} {folder/file}" for what, file in FILES.items())]))
     return learn
+
+
+def _network(settings, model):
+    "What `model` makes of `settings`; with `init` an untrained one, whose weights are not needed"
+    autoencoder = "none" if settings.init else settings.autoencoder
+    return model(width=settings.width, blocks=settings.blocks, linear=not settings.plain, refiner=settings.refiner,
+                 prefill=settings.prefill, autoencoder=None if autoencoder == "none" else autoencoder)
 
 
 def check_settings(file, settings):
@@ -71,7 +84,7 @@ def _loaders(settings, device):
     # beside the training itself a CPU has no cores to spare: workers only get in its way
     if workers < 0: workers = 0 if device.type == "cpu" else None
     return InpaintDataLoaders.from_folder(
-        named_data(settings.data), settings.masks, settings.size, settings.bs,
+        named_data(settings.data), settings.masks, settings.size, settings.bs, native=settings.native,
         valid=_fraction(settings.valid), seed=settings.seed, augment=settings.augment, invert=settings.invert,
         steps=-(-settings.steps//epochs) or None, num_workers=workers, device=device)
 
@@ -82,10 +95,12 @@ def _fraction(valid):
     except ValueError: return valid
 
 
-def _callbacks(settings, folder, about):
-    "What every run has besides its method"
+def _callbacks(settings, folder, about, method):
+    "What every run has besides its method, which may clip gradients itself"
     cbs = [ChannelsLast(), StepTimes(folder/"step.json"), History(folder/"metrics.csv"),
            Checkpoint(folder/"checkpoint.pt", settings.resume)]
+    if settings.clip and not any(isinstance(cb, AdversarialTraining) for cb in method):
+        cbs.append(GradientClip(settings.clip))
     if settings.bf16: cbs.append(BFloat16())
     if settings.ema: cbs.append(EMA(settings.ema))
     if settings.wandb != "disabled":
@@ -96,9 +111,9 @@ def _callbacks(settings, folder, about):
 
 
 def _fit(learn, settings, folder):
-    "One cycle, after which the model is saved; after Ctrl-C as well"
+    "Train by the schedule and save the model; after Ctrl-C as well"
     weights = folder/"model.safetensors"
-    try: learn.fit_one_cycle(settings.epochs, settings.lr)
+    try: getattr(learn, SCHEDULES[settings.schedule])(settings.epochs, settings.lr)
     except FloatingPointError as error:
         raise Diverged(f"{error}. {folder/'checkpoint.pt'} is as it was after the last whole epoch; "
                        "a smaller --lr may help.") from error

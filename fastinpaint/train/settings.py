@@ -1,28 +1,42 @@
 "What a run of a recipe is made with"
 from dataclasses import dataclass
 
-from ..core.settings import flag, setting
+from ..core.settings import flag, group, setting
+
+
+def thesis_setting(**more):
+    "The field of the thesis' setting (LaMa's, where the thesis says nothing), with `more` of a recipe's own"
+    return group("The thesis' setting", plain=True, prefill=False, native=True, lr=1e-3, schedule="constant",
+                 beta2=.999, clip=1., lpips="vgg", **more)
 
 
 @dataclass(kw_only=True)
 class Settings:
     "Settings of a run; a recipe with flags or defaults of its own takes a subclass"
-    data: str = setting("sample", "Photographs: a folder, or sample, pets, imagenette")
+    thesis: bool = thesis_setting()
+    data: str = setting("sample", "Photographs: a folder, or a set such as sample, pets, imagenette, places2")
     masks: str = setting("train", "Holes: train, thin, medium, thick, center, outpaint, folder, pool:FOLDER")
     invert: bool = flag(False, "In mask files, 0 or black is the hole")
     valid: str = setting("", "Validation: a folder or a fraction; else valid/ in the data, or 0.1")
     augment: bool = flag(True, "Turn, warp and recolour training photographs")
+    native: bool = flag(False, "Train on crops of SIZE pixels as they are, not on resized larger squares")
     size: int = setting(128, "Side of the square crops in pixels")
     bs: int = setting(8, "Batch size")
     epochs: int = setting(5, "Epochs, each ending in a validation")
     steps: int = setting(2500, "Training steps in all; 0: an epoch is one pass through the data")
-    lr: float = setting(3e-3, "Highest learning rate of the one-cycle schedule")
+    lr: float = setting(3e-3, "Learning rate, the highest of a schedule")
+    schedule: str = flag("one_cycle", "Of the learning rate: one_cycle, or constant")
+    beta2: float = flag(.99, "Adam's decay of squared gradients")
+    clip: float = flag(0., "Largest norm of the gradients; 0: any")
     seed: int = setting(42, "Of everything random; a CPU run repeats to the bit")
+    init: str = setting("", "A model to go on from: sample, a saved model, a LaMa checkpoint (.ckpt)")
     width: int = setting(8, "Channels of the first stage (published LaMa: 64)")
     blocks: int = setting(9, "Residual blocks of the refiner")
     plain: bool = flag(False, "LaMa's published layers, without linear paths")
     prefill: bool = flag(True, "Fill holes smoothly before the encoder sees them")
+    refiner: str = flag("ffc", "Blocks of the refiner: ffc, dilated, unet")
     autoencoder: str = setting("sample", "Where encoder and decoder start: sample, a file, or none")
+    lpips: str = flag("alex", "Network of the metric LPIPS: alex or vgg")
     out: str = setting("runs", "Folder of runs; this one goes to OUT/RECIPE")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps …")
     bf16: bool = flag(False, "bfloat16 autocast")
@@ -35,9 +49,20 @@ class Settings:
 
 
 @dataclass(kw_only=True)
+class LatentSettings(Settings):
+    "Settings of the recipes with the latent loss alone"
+    thesis: bool = thesis_setting(known=1.)
+    known: float = flag(.1, "Weight of latent pixels without a hole; those with one have 1")
+    distance: str = flag("l1", "Of latents: l1, l2, huber, cosine, normalised, decoder")
+
+
+@dataclass(kw_only=True)
 class AdversarialSettings(Settings):
     "Settings of the recipes that train with all of LaMa's losses"
-    perceptual: str = flag("auto", "Perceptual network: auto, imagenet, vgg, none, a file of ADE20K weights")
+    thesis: bool = thesis_setting(perceptual="ade20k", width_d=64)
+    perceptual: str = flag("auto", "Perceptual network: auto, ade20k, imagenet, vgg, none, a file of ADE20K weights")
     r1_every: int = flag(1, "Steps between two R1 penalties")
     lr_d: float = flag(1e-4, "Learning rate of the discriminator")
-    lr: float = flag(1e-3, "Highest learning rate of the one-cycle schedule")
+    width_d: int = flag(0, "Channels of the discriminator's first stage; 0: as the model's")
+    lr: float = flag(1e-3, "Learning rate, the highest of a schedule")
+    clip: float = flag(1., "Largest norm of each network's gradients; 0: any")

@@ -12,6 +12,7 @@ class Step:
     mask: Tensor                        # `[B, 1, H, W]`, 1 in the hole
     prediction: Tensor | None = None    # Raw `[B, 3, H, W]`; the latent where the decoder rests
     latent: Tensor | None = None        # The refined latent `[B, C, h, w]`
+    iterates: list = field(default_factory=list)  # The refiner's, the last being `latent`, if asked for
     target: Tensor | None = None        # The encoder's latent of the whole image `[B, C, h, w]`
     latent_mask: Tensor | None = None   # `mask` padded as the encoder pads
     real_logits: Tensor | None = None   # The discriminator's, `[B, 1, h, w]`, of the image

@@ -1,9 +1,9 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pytest
 
 from fastinpaint.core.errors import InputError
-from fastinpaint.core.settings import flag, read, setting
+from fastinpaint.core.settings import flag, group, read, setting
 
 
 @dataclass(kw_only=True)
@@ -18,6 +18,12 @@ class Settings:
 @dataclass(kw_only=True)
 class OwnRate(Settings):
     lr: float = flag(1e-3, "Learning rate")
+
+
+@dataclass(kw_only=True)
+class Grouped(Settings):
+    published: bool = group("As published", lr=.1, data="places", wide=True)
+    wide: bool = flag(False, "More channels")
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +47,21 @@ def test_a_keyword_beats_the_environment_which_beats_the_file_which_beats_the_co
 def test_a_recipes_own_default_beats_environment_and_file(monkeypatch):
     monkeypatch.setenv("FASTINPAINT_LR", "1")
     assert (read(Settings).lr, read(OwnRate).lr, read(OwnRate, lr=2.).lr) == (1., 1e-3, 2.)
+
+
+def test_a_group_beats_environment_and_file_and_a_field_beside_it_beats_the_group(monkeypatch):
+    monkeypatch.setenv("FASTINPAINT_LR", "7")
+    plain, published = read(Grouped), read(Grouped, published=True)
+    assert (plain.lr, plain.data, plain.wide, plain.published) == (7., "7", False, False)
+    assert (published.lr, published.data, published.wide, published.published) == (.1, "places", True, True)
+    assert read(Grouped, published=True, data="mine", wide=False) == Grouped(
+        published=True, data="mine", wide=False, lr=.1, size=96)
+    assert read(Grouped, published=False) == plain
+
+
+def test_help_names_what_a_group_stands_for():
+    field = next(f for f in fields(Grouped) if f.name == "published")
+    assert field.metadata["help"] == "As published: lr=0.1, data=places, wide; a flag beside it wins"
 
 
 def test_the_nearest_file_decides(folder):

@@ -74,3 +74,38 @@ def test_a_narrow_model_keeps_the_colours_it_has_room_for(images):
     model = lama(1, 0, 1, None, autoencoder=None).eval()
     start_at_pca(model, images)
     assert error(model, images) < images.var((0, 2, 3)).mean()
+
+
+# without linear paths
+
+def plain(width=8, depth=3): return lama(width, 0, depth, None, linear=False, autoencoder=None)
+
+
+@torch.no_grad()
+def test_plain_stages_start_close_to_the_same_code(images):
+    "But for a component a stage, and for what eight ReLUs make of the sigmoid"
+    model = plain().eval()
+    before = error(model, images)
+    start_at_pca(model, images)
+    assert error(model, images) < 2e-4 < before/50
+
+
+@torch.no_grad()
+def test_inner_stages_carry_the_code_and_a_constant_that_takes_their_shift_off(images):
+    model = plain(depth=2).eval()
+    start_at_pca(model, images)
+    first, *_ = model.encoder.stages
+    latent, (up, _) = model.encoder(images), model.decoder.stages
+    assert latent.min() > 0 and torch.equal(latent[:, -1], torch.ones_like(latent[:, -1]))
+    wanted = first(images) - first(images).mean((0, 2, 3), keepdim=True)
+    # the 2×2 blocks of the first features, less the weakest of what 16 channels can hold
+    found = F.pixel_unshuffle(model.decoder.stages[0](latent)[:, :3], 1)
+    assert found.shape[1] == 3 and wanted.shape[-1] == 2*found.shape[-1]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("width, depth", [(1, 1), (2, 3), (3, 2), (20, 1)])
+def test_plain_models_of_any_width_start_finite_and_better(images, width, depth):
+    model = plain(width, depth).eval()
+    start_at_pca(model, images)
+    assert error(model, images) < images.var((0, 2, 3)).mean()

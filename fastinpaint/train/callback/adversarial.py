@@ -108,6 +108,12 @@ class AdversarialTraining(FitCallback):
         self.steps = state["steps"]
 
 
+def adversarial_training(settings):
+    "The callback that `AdversarialSettings` ask for"
+    discriminator = PatchGAN(settings.width_d) if settings.width_d else None
+    return AdversarialTraining(discriminator, r1_every=settings.r1_every, lr=settings.lr_d, clip=settings.clip or None)
+
+
 def discriminator_losses(real, fake, hole):
     "Of logits `[B, 1, h, w]`, non-saturating: patches of predictions are fake where the resized `hole` is 1"
     return {"real": F.softplus(-real).mean(),

@@ -10,14 +10,14 @@ from ...models.pca import start_at_pca
 class Reconstruct(Callback):
     """Shows the model the whole image and asks for all of it back (thesis, § 4.1.2).
 
-    A model with linear paths starts at the principal components of the first `batches` training batches."""
-    def __init__(self, batches=16): self.batches, self.begun = batches, False
+    With `start` it begins at the principal components of the first `batches` training batches."""
+    def __init__(self, batches=16, start=True): self.batches, self.begun = batches, not start
 
     def before_train(self):
         # not in before_fit, which validation calls as well, of a model that has been trained
-        if not self.begun and self.model.encoder.stages[0].linear is not None:
+        if not self.begun:
             start_at_pca(self.model, torch.cat([b[2] for b in islice(self.dls.train, self.batches)]))
-        self.begun = not self.learn.finding_lr  # which undoes its training, and so this start
+            self.begun = not self.learn.finding_lr  # which undoes its training, and so this start
 
     def before_batch(self):
         step = self.learn.step

@@ -8,6 +8,7 @@ import pytest
 import torch
 from fastai.callback.core import Callback
 
+from fastinpaint.train.callback.centre import Centre
 from fastinpaint.train.callback.checkpoint import Checkpoint
 from fastinpaint.train.callback.freeze import FreezeSchedule
 from fastinpaint.train.callback.history import History
@@ -21,7 +22,9 @@ METHODS = {"pixel": (lambda: [], dict(augment=True)),
                       dict(augment=True, linear=False)),
            "workers": (lambda: [FreezeSchedule(), LatentLoss()],
                        dict(augment=True, control="mask", num_workers=2)),
-           "autoencoder": (lambda: [Reconstruct()], dict(loss=PixelMSE(), control=None, blocks=0))}
+           "autoencoder": (lambda: [Reconstruct()], dict(loss=PixelMSE(), control=None, blocks=0)),
+           "plain autoencoder": (lambda: [Reconstruct(), Centre()],
+                                 dict(loss=PixelMSE(), control=None, blocks=0, width=4, linear=False))}
 
 
 def draw(learn):

@@ -6,8 +6,10 @@ import torch.nn.functional as F
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback
 
+from fastinpaint.train.callback.checkpoint import Checkpoint
 from fastinpaint.train.callback.freeze import FreezeSchedule
 from fastinpaint.train.callback.latent import LatentLoss
+from fastinpaint.train.latent_distances import DISTANCES
 from fastinpaint.train.losses import PixelL1
 
 
@@ -131,3 +133,120 @@ def test_everything_works_after_a_fit_even_an_interrupted_one(tiny_learner, inte
     assert names(learn) == ["epoch", "train_loss", "valid_loss", "hole_l1", "train_latent_l1", "time"]
     assert (calls.train, calls.valid) == (0, 2)
     assert len(learn.model.refiner._forward_hooks) == 0
+
+
+# other distances
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_every_distance_trains_and_is_logged_by_its_name(tiny_learner, distance):
+    learn = tiny_learner(FreezeSchedule(), LatentLoss(known=.1, distance=distance), control="mask")
+    learn.fit(1)
+    assert names(learn)[-2] == f"train_latent_{distance}"
+    calls, before = DecoderCalls(learn), learn.recorder.values[-1][0]
+    learn.fit(9, 3e-3)
+    assert calls.train == 0 and learn.recorder.values[-1][0] < before
+
+
+def test_the_decoder_is_measured_once_and_nothing_else_changes(tiny_learner):
+    "No random number is drawn: a run sees the same batches whatever its distance"
+    def batches(**kwargs):
+        seen = []
+        learn = tiny_learner(FreezeSchedule(), LatentLoss(**kwargs), Watch(lambda o: seen.append(o.xb[0])),
+                             augment=True)
+        calls = DecoderCalls(learn)
+        learn.fit(2)
+        return calls.train, seen
+
+    (plain, expected), (measured, found) = batches(), batches(distance="decoder")
+    assert (plain, measured) == (0, 1)
+    assert len(found) == 6 and all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize("distance", ["normalised", "decoder"])
+def test_a_resumed_run_ends_with_the_bits_of_a_whole_one(tiny_learner, interrupted, tmp_path, state_of, same,
+                                                         distance):
+    def run(name, resume=False):
+        return tiny_learner(FreezeSchedule(), LatentLoss(known=.1, distance=distance),
+                            Checkpoint(tmp_path/name, resume), augment=True, control="mask")
+    whole = run("whole")
+    whole.fit(3)
+    broken = run("broken")
+    interrupted(broken, 2, 1, lambda: broken.fit(3))
+    resumed = run("broken", resume=True)
+    calls = DecoderCalls(resumed)
+    resumed.fit(3)
+    assert calls.train == 0  # the decoder is not measured again
+    assert same(state_of(resumed.model), state_of(whole.model))
+    assert same(resumed.latent_loss.state_dict(), whole.latent_loss.state_dict())
+
+
+def test_a_search_for_the_rate_does_not_fix_what_the_decoder_does(tiny_learner):
+    learn = tiny_learner(FreezeSchedule(), LatentLoss(distance="decoder"))
+    learn.lr_find(num_it=6, show_plot=False)
+    assert learn.latent_loss.term.metric is None
+    learn.fit(1)
+    assert learn.latent_loss.term.metric is not None
+
+
+# iterates
+
+class Repeated(torch.nn.Module):
+    "A refiner that goes through another one three times"
+    iterates = None
+    def __init__(self, refiner):
+        super().__init__()
+        self.refiner = refiner
+
+    def forward(self, latent):
+        for _ in range(3):
+            latent = self.refiner(latent)
+            if self.iterates is not None: self.iterates.append(latent)
+        return latent
+
+
+@pytest.fixture
+def repeated(tiny_learner):
+    "A learner whose refiner has three iterates"
+    def make(*cbs):
+        learn = tiny_learner(FreezeSchedule(), *cbs, control="mask")
+        learn.model.refiner = Repeated(learn.model.refiner)
+        return learn
+    return make
+
+
+def test_each_iterate_counts_less_than_the_next(repeated):
+    seen = []
+
+    def look(learn):
+        step = learn.step
+        l1 = [(z - step.target).abs().mean().item() for z in step.iterates]
+        assert len(l1) == 3 and step.iterates[-1] is step.latent
+        seen.append((learn.loss.item(), .25*l1[0] + .5*l1[1] + l1[2]))
+
+    repeated(LatentLoss(iterates=.5), Watch(look)).fit(2)
+    assert len(seen) == 6
+    assert all(loss == pytest.approx(expected, rel=1e-4) for loss, expected in seen)
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_iterates_are_kept_during_a_fit_alone(repeated, interrupted, stop):
+    learn = repeated(LatentLoss(iterates=.8))
+    interrupted(learn) if stop else learn.fit(1)
+    assert learn.model.refiner.iterates is None
+    learn.validate()
+    assert learn.model.refiner.iterates is None
+    learn = repeated(LatentLoss(), Watch(lambda learn: seen.append(learn.step.iterates)))
+    seen = []
+    learn.fit(1)
+    assert seen == [[]]*3  # nor when only the last is asked for
+
+
+def test_a_refiner_without_iterates_is_refused(tiny_learner):
+    learn = tiny_learner(FreezeSchedule(), LatentLoss(iterates=.8), control="mask")
+    learn.model.refiner = torch.nn.Identity()
+    with pytest.raises(ValueError, match="iterates=0.8: this model's refiner has no iterates"): learn.fit(1)
+    assert learn.model.decode_in_training
+
+
+def test_an_unknown_distance_is_refused():
+    with pytest.raises(ValueError, match="no distance 'l3': expected l1, l2"): LatentLoss(distance="l3")

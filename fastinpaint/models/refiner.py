@@ -1,0 +1,105 @@
+"What fills the hole at latent size: blocks of one kind, applied once or several times"
+from math import sqrt
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .ffc import FFCBlock
+from .folded import copied, folded
+
+LOCAL_SHARE = 4  # one channel in four is local, as in every published LaMa
+DILATIONS = 1, 2, 4, 8  # of one block after the other, and again
+
+
+class Refiner(nn.Module):
+    """`[B, C, h, w]` to the same shape by `blocks` of a kind in `REFINERS`; `iterations` repeats them.
+
+    `delta` (thesis, appendix A) adds their output to the input: True by a zero-initialised 1×1 convolution,
+    "sum" as it is. Repeated blocks share all weights, BatchNorm's statistics too (as RAFT, Teed & Deng 2020).
+    `iterates`: None, or a list that takes the latent after every repetition while a loss asks for it."""
+    def __init__(self, channels, blocks, delta=False, signed=False, kind="ffc", iterations=1):
+        super().__init__()
+        self.blocks = nn.Sequential(*REFINERS[kind](channels, blocks, signed))
+        if delta == "sum": self.delta = nn.Identity()
+        else: self.delta = nn.Conv2d(channels, channels, 1, bias=False) if delta else None
+        if delta and delta != "sum": nn.init.zeros_(self.delta.weight)
+        self.iterations, self.iterates = iterations, None
+
+    def forward(self, latent):
+        for _ in range(self.iterations):
+            refined = self.blocks(latent)
+            latent = refined if self.delta is None else latent + self.delta(refined)
+            if self.iterates is not None: self.iterates.append(latent)
+        return latent
+
+    def folded(self, winograd=False):
+        "Equal to this in eval mode, for inference; no loss asks it for iterates"
+        new = copied(self, lambda part: folded(part, winograd))
+        new.iterates = None
+        return new
+
+
+def layers(n_in, n_out, size=3, stride=1, dilation=1, act=True):
+    """Convolution, BatchNorm and, with `act`, ReLU, as a list.
+
+    Padding repeats the edge: a latent may be smaller than what a reflection needs."""
+    conv = nn.Conv2d(n_in, n_out, size, stride, size//2*dilation, dilation, bias=False,
+                     padding_mode="replicate")
+    return [conv, nn.BatchNorm2d(n_out), *([nn.ReLU(inplace=True)] if act else [])]
+
+
+class DilatedBlock(nn.Module):
+    "Residual block of two dilated 3×3 convolutions; `signed` as in `FFCBlock`. Keeps any shape."
+    def __init__(self, channels, dilation=1, signed=False):
+        super().__init__()
+        shape = dict(n_in=channels, n_out=channels, dilation=dilation)
+        self.convs = nn.Sequential(*layers(**shape), *layers(**shape, act=not signed))
+        if signed: nn.init.zeros_(self.convs[4].weight)
+
+    def forward(self, x): return x + self.convs(x)
+
+
+class UNet(nn.Module):
+    """Residual U-Net (Ronneberger et al. 2015) of two halvings; `signed` as in `FFCBlock`. Keeps any shape.
+
+    Of `width` channels at first. Training needs two pixels a channel at a quarter of the size: a batch of
+    one has to be larger than 4×4."""
+    def __init__(self, channels, width, signed=False):
+        super().__init__()
+        def pair(n_in, n_out, stride=1):
+            return nn.Sequential(*layers(n_in, n_out, stride=stride), *layers(n_out, n_out))
+        n = width
+        self.down = nn.ModuleList([pair(channels, n), pair(n, 2*n, 2), pair(2*n, 4*n, 2)])
+        self.up = nn.ModuleList([pair(6*n, 2*n), pair(3*n, n)])
+        self.last = nn.Sequential(*layers(n, channels, 1, act=not signed))
+        if signed: nn.init.zeros_(self.last[1].weight)
+
+    def forward(self, x):
+        skips, y = [], x
+        for stage in self.down: skips.append(y := stage(y))
+        skips.pop()
+        for stage in self.up:
+            skip = skips.pop()
+            y = stage(torch.cat([F.interpolate(y, skip.shape[-2:]), skip], dim=1))
+        return x + self.last(y)
+
+
+def ffc(channels, blocks, signed):
+    "LaMa's: residual blocks of fast Fourier convolutions, about 10.1·channels² weights each"
+    return [FFCBlock(channels, channels//LOCAL_SHARE, signed) for _ in range(blocks)]
+
+
+def dilated(channels, blocks, signed):
+    "Residual blocks of dilated convolutions, 18·channels² weights each"
+    return [DilatedBlock(channels, DILATIONS[i % len(DILATIONS)], signed) for i in range(blocks)]
+
+
+def unet(channels, blocks, signed):
+    "One U-Net of about as many weights as `blocks` FFC blocks; none for none"
+    # those of width n have 459·n² + 10·n·channels, FFC blocks 10.125·channels² each
+    width = max(round(channels*(sqrt(25 + 459*10.125*blocks) - 5)/459), 1)
+    return [UNet(channels, width, signed)] if blocks else []
+
+
+REFINERS = dict(ffc=ffc, dilated=dilated, unet=unet)

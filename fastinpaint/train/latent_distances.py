@@ -1,0 +1,96 @@
+"Distances between the refined latent and that of the whole image (thesis, § 4.1.3), as loss terms"
+import torch
+import torch.nn.functional as F
+
+from ..core.device import evaluating
+from ..core.errors import InputError
+from .decoder_distance import decoder_gram, matrix_root
+from .losses import MaskedL1
+
+
+class LatentDistance(MaskedL1):
+    """The mean of `errors` between latent and target, weighted by the hole behind each latent pixel.
+
+    With `iterates` γ > 0 the sum of γ^(n-1-k) times the distance of the k-th of n iterates of the refiner
+    (RAFT, Teed & Deng 2020, Eq. 7); with 0 that of the last. Raises InputError for γ outside [0, 1]."""
+    metric = None  # what `prepare` found out, a tensor to be kept in checkpoints
+    def __init__(self, weight=1., known=1., missing=1., iterates=0.):
+        super().__init__(weight, known, missing)
+        if not 0 <= iterates <= 1: raise InputError(f"iterates={iterates}: expected a factor in [0, 1]")
+        self.iterates = iterates
+
+    def forward(self, step):
+        distances = [self.distance(z, step.target, step.latent_mask) for z in step.iterates or [step.latent]]
+        return sum(self.iterates**i*d for i, d in enumerate(reversed(distances)))
+
+    def distance(self, latent, target, mask):
+        errors = self.errors(latent, target)
+        return self.l1(errors, torch.zeros_like(errors), mask)  # they are their own absolute value
+
+    def errors(self, latent, target):
+        "Of each value or latent pixel, `[B, C, h, w]` or `[B, 1, h, w]`, none negative"
+        raise NotImplementedError
+
+    def prepare(self, model, target): "Called before each step; `target` `[B, C, h, w]` is the encoder's"
+
+
+class LatentL1(LatentDistance):
+    "Absolute differences, the thesis' choice"
+    name = "latent_l1"
+    def distance(self, latent, target, mask): return self.l1(latent, target, mask)
+
+
+class LatentL2(LatentDistance):
+    "Squared differences"
+    name = "latent_l2"
+    def errors(self, latent, target): return (latent - target).square()
+
+
+class LatentHuber(LatentDistance):
+    "Smooth L1: squares below one standard deviation of the target's channel, else absolute differences"
+    name = "latent_huber"
+    def errors(self, latent, target):
+        scale = deviation(target)
+        return scale*F.smooth_l1_loss(latent/scale, target/scale, reduction="none")
+
+
+class LatentCosine(LatentDistance):
+    "1 - cosine of the two vectors of channels at each latent pixel: blind to their lengths"
+    name = "latent_cosine"
+    def errors(self, latent, target): return 1 - F.cosine_similarity(latent, target)[:, None]
+
+
+class LatentNormalised(LatentDistance):
+    "Absolute differences in standard deviations of the target's channel: weak channels count as strong ones"
+    name = "latent_normalised"
+    def errors(self, latent, target): return (latent - target).abs()/deviation(target)
+
+
+class LatentDecoder(LatentDistance):
+    """Root mean square, at each latent pixel, of what the first fit's decoder makes of the difference.
+
+    To first order, and as if neighbours were right: their parts of the image overlap little."""
+    name = "latent_decoder"
+    def errors(self, latent, target):
+        return torch.linalg.vector_norm(F.conv2d(latent - target, self.metric[..., None, None]), dim=1,
+                                        keepdim=True)
+
+    def prepare(self, model, target):
+        if self.metric is not None: return
+        with evaluating(model.decoder): self.metric = matrix_root(decoder_gram(model.decode, target))
+
+
+def deviation(target):
+    "Standard deviation `[1, C, 1, 1]` of each channel in this batch, at least a hundredth of the largest"
+    std = target.std((0, 2, 3), correction=0, keepdim=True)
+    return std.maximum(std.max()/100).clamp_min(1e-6)  # a channel that never changes would count without end
+
+
+DISTANCES = {term.name.removeprefix("latent_"): term for term in (
+    LatentL1, LatentL2, LatentHuber, LatentCosine, LatentNormalised, LatentDecoder)}
+
+
+def latent_distance(name, *args, **kwargs):
+    "The term of `DISTANCES` called `name`. Raises InputError for another name"
+    if name not in DISTANCES: raise InputError(f"no distance {name!r}: expected {', '.join(DISTANCES)}")
+    return DISTANCES[name](*args, **kwargs)
