@@ -5,6 +5,7 @@ import torch
 from fastinpaint.judge import show
 from fastinpaint.models.net import composite
 
+from .rows import lpips_in
 from .tables import METRICS
 
 
@@ -12,7 +13,7 @@ def curves(rows):
     "Validation LPIPS and hole L1 by epochs and minutes, a line a seed, cut at twice the best run's end"
     trained = [r for r in rows if r.histories]
     fig, axes = plt.subplots(2, 2, figsize=(11, 7))
-    for (left, right), metric in zip(axes, ("lpips", "hole_l1"), strict=True):
+    for (left, right), metric in zip(axes, (lpips_in(trained[0].histories[0]), "hole_l1"), strict=True):
         for colour, row in enumerate(trained):
             for i, history in enumerate(row.histories):
                 style = dict(color=f"C{colour}", label=row.name if i == 0 else None, lw=1)

@@ -1,6 +1,5 @@
 "Tables of a comparison: the rows of the ladder side by side"
 import statistics
-from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -8,37 +7,16 @@ import pandas as pd
 from fastinpaint.judge.bootstrap import bootstrap
 from fastinpaint.train.callback.step_times import PARTS
 
-METRICS = {"hole_l1": "hole L1", "psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS"}
-# thesis, Table 5.1: LPIPS, SSIM and hours of each row
-THESIS = {"lama_l1": (.155, .865, 6.), "mask_control": (.153, .884, 6.4),
-          "latent": (.163, .878, 4.), "latent_control": (.149, .888, 4.3)}
+from .rows import Row
+
+METRICS = {"hole_l1": "hole L1", "psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "lpips_vgg": "LPIPS-VGG"}
+DISTANCES = {"fid": "FID", "fd_efflite0": "FD", "kid_efflite0": "KID"}
+TITLES = METRICS | DISTANCES
+# thesis, Table 5.1: FID, LPIPS, SSIM and hours of each row
+THESIS = {name: dict(zip(("FID", "LPIPS", "SSIM", "time"), values, strict=True)) for name, values in {
+    "lama_l1": (16.6, .155, .865, 6.), "mask_control": (16., .153, .884, 6.4),
+    "latent": (18.3, .163, .878, 4.), "latent_control": (12.4, .149, .888, 4.3)}.items()}
 BASE = "lama_l1"
-
-
-@dataclass
-class Row:
-    "A method: a card as a dict for each seed, histories and parts of a step of its runs"
-    name: str
-    cards: list
-    histories: list  # of `read_history`; none for a method that needs no training
-    parts: list = field(default_factory=list)  # dicts of the `PARTS` of a step, in seconds
-
-    def values(self, metric, group):
-        found = [card["metrics"][group][metric]["value"] for card in self.cards]
-        return [v for v in found if v is not None]
-
-    def seconds(self): return [int(history["seconds"].iat[-1]) for history in self.histories]
-
-
-def read_history(path):
-    "The DataFrame of a `metrics.csv`, with `seconds` from the start to the end of each epoch"
-    history = pd.read_csv(path)  # reads n/a as NaN
-    return history.assign(seconds=history["time"].map(_seconds).cumsum())
-
-
-def _seconds(clock):
-    "Of minutes:seconds or hours:minutes:seconds"
-    return sum(int(part)*60**i for i, part in enumerate(reversed(clock.split(":"))))
 
 
 def spread(values):
@@ -51,38 +29,99 @@ def spread(values):
 def relative(value, base): return f"{100*(value/base - 1):+.1f} %" if base else "–"
 
 
+def change(ours, base):
+    "From the mean of `base` to that of `ours`"
+    return relative(*map(statistics.mean, (ours, base))) if ours and base else "–"
+
+
+def thesis_change(name, what):
+    "The thesis' change of FID, LPIPS, SSIM or time from its row (1)"
+    return relative(THESIS[name][what], THESIS[BASE][what]) if name in THESIS else "–"
+
+
+def _row(rows, name): return next((r for r in rows if r.name == name), Row(name, [], []))
+
+
+def lpips_of(rows, group):
+    "The LPIPS to read: by VGG, the thesis' network, where the rows have it"
+    return "lpips_vgg" if any(r.values("lpips_vgg", group) for r in rows) else "lpips"
+
+
 def results_table(rows, group):
     "Metrics over seeds, minutes, and changes from the baseline beside those of the thesis"
-    base = next((r for r in rows if r.name == BASE), Row(BASE, [], []))
+    base, lpips = _row(rows, BASE), lpips_of(rows, group)
+    shown = [m for m in METRICS if m in ("hole_l1", "psnr", "ssim", "lpips", lpips)]
     def line_of(row):
-        seconds, thesis = row.seconds(), THESIS.get(row.name)
-        line = {"method": row.name} | {title: spread(row.values(m, group)) for m, title in METRICS.items()}
+        seconds = row.seconds()
+        line = {"method": row.name} | {METRICS[m]: spread(row.values(m, group)) for m in shown}
         line["minutes"] = f"{statistics.mean(seconds)/60:.1f}" if seconds else "–"
-        changes = [(METRICS[m], row.values(m, group), base.values(m, group)) for m in ("lpips", "ssim")]
-        for i, (what, *ours) in enumerate([*changes, ("time", seconds, base.seconds())]):
-            line[f"{what} from (1)"] = relative(*map(statistics.mean, ours)) if all(ours) else "–"
-            line[f"thesis, {what}"] = relative(thesis[i], THESIS[BASE][i]) if thesis else "–"
-        return line
+        for m, what in (lpips, "LPIPS"), ("ssim", "SSIM"):
+            line[f"{METRICS[m]} from (1)"] = change(row.values(m, group), base.values(m, group))
+            line[f"thesis, {what}"] = thesis_change(row.name, what)
+        return line | {"time from (1)": change(seconds, base.seconds()),
+                       "thesis, time": thesis_change(row.name, "time")}
     return pd.DataFrame(map(line_of, rows))
 
 
-def sets_table(rows):
+def distances_table(rows, group):
+    "Distances between sets over seeds, and their changes from the baseline beside the thesis' of FID"
+    base = _row(rows, BASE)
+    def line_of(row):
+        line = {"method": row.name} | {t: spread(row.values(d, group)) for d, t in DISTANCES.items()}
+        for d in "fid", "fd_efflite0":
+            line[f"{DISTANCES[d]} from (1)"] = change(row.values(d, group), base.values(d, group))
+        return line | {"thesis, FID": thesis_change(row.name, "FID")}
+    return pd.DataFrame(map(line_of, rows))
+
+
+def joined_table(ladders):
+    "Changes from row (1) in each of `ladders` (name → rows), beside those of the thesis"
+    methods = dict.fromkeys(row.name for rows in ladders.values() for row in rows if row.name != BASE)
+    return pd.DataFrame([
+        {"from (1)": what, "method": name, "thesis": thesis_change(name, "FID" if what == "FD" else what)}
+        | {title: _change_in(rows, name, what) for title, rows in ladders.items()}
+        for what in ("FID", "FD", "LPIPS", "SSIM", "time") for name in methods])
+
+
+def _change_in(rows, name, what):
+    row, base, group = _row(rows, name), _row(rows, BASE), whole(rows)
+    if what == "time": return change(row.seconds(), base.seconds())
+    metric = dict(FID="fid", FD="fd_efflite0", LPIPS=lpips_of(rows, group), SSIM="ssim")[what]
+    return change(row.values(metric, group), base.values(metric, group))
+
+
+def whole(rows):
+    "The group of all fills in the cards of `rows`: of one mask set, that set"
+    return [*rows[0].cards[0]["metrics"]][-1]
+
+
+def groups_table(rows, metrics, part="metrics"):
+    "Each of `metrics` by mask set, or by share of hole (`part` by_area), under the number of fills"
+    groups = [name for name in rows[0].cards[0][part] if name != "all"]
+    counts = [rows[0].values("n", group, part) for group in groups]
+    lines = [["fills", "", *(str(n[0]) if n else "–" for n in counts)]]
+    lines += [[row.name, TITLES[m], *(spread(row.values(m, group, part)) for group in groups)]
+              for m in metrics for row in rows]
+    return pd.DataFrame(lines, columns=["method", "metric", *groups])
+
+
+def sets_table(rows, lpips="lpips"):
     "LPIPS by mask set over seeds, and the difference from the baseline, its interval over photographs"
     sets = [name for name in rows[0].cards[0]["metrics"] if name != "all"]
-    base = next((_by_photograph(r) for r in rows if r.name == BASE), pd.Series(dtype=float))
+    base = next((_by_photograph(r, lpips) for r in rows if r.name == BASE), pd.Series(dtype=float))
     def from_base(row):
-        found = _by_photograph(row)
+        found = _by_photograph(row, lpips)
         if base.empty or found.empty or row.name == BASE: return "–"
         d = bootstrap((found[base.index] - base).to_numpy(), np.ones(len(base)))
         return f"{d['value']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]"
-    return pd.DataFrame([{"method": row.name} | {name: spread(row.values("lpips", name)) for name in sets}
+    return pd.DataFrame([{"method": row.name} | {name: spread(row.values(lpips, name)) for name in sets}
                          | {"all, from (1)": from_base(row)} for row in rows])
 
 
-def _by_photograph(row):
+def _by_photograph(row, lpips):
     "Mean LPIPS of every photograph over mask sets and seeds; empty without LPIPS"
-    images = pd.DataFrame([i for card in row.cards for i in card["images"]], columns=["name", "lpips"])
-    return images.dropna().astype({"lpips": float}).groupby("name", sort=False)["lpips"].mean()
+    images = pd.DataFrame([i for card in row.cards for i in card["images"]], columns=["name", lpips])
+    return images.dropna().astype({lpips: float}).groupby("name", sort=False)[lpips].mean()
 
 
 def equal_time_table(rows):

@@ -8,7 +8,7 @@ import torch
 
 from fastinpaint.judge.protocol import Item
 from fastinpaint.tools.figures import curves, grid, latent_damage
-from fastinpaint.tools.tables import Row, read_history
+from fastinpaint.tools.rows import Row, read_history
 
 
 @pytest.fixture(autouse=True)

@@ -4,12 +4,15 @@ import io
 import pandas as pd
 import pytest
 
+from fastinpaint.tools.rows import Row, read_history
 from fastinpaint.tools.tables import (
-    Row,
     chosen_images,
+    distances_table,
     equal_time_table,
+    groups_table,
+    joined_table,
+    lpips_of,
     rates_table,
-    read_history,
     relative,
     results_table,
     sets_table,
@@ -43,6 +46,50 @@ def test_changes_are_from_the_first_row_and_the_thesis_own():
     assert changes == {"LPIPS from (1)": "-10.0 %", "SSIM from (1)": "+0.0 %", "time from (1)": "-50.0 %"}
     assert ours["thesis, LPIPS"] == relative(.149, .155) == "-3.9 %"
     assert telea["LPIPS from (1)"] == "+10.0 %" and telea["time from (1)"] == telea["thesis, time"] == "–"
+
+
+def with_distances(fid, fd, vgg=None):
+    found, more = card(.2), dict(fid=fid, fd_efflite0=fd, kid_efflite0=-.001, lpips_vgg=vgg)
+    found["metrics"]["all"] |= {name: dict(value=v) for name, v in more.items()}
+    return found
+
+
+def test_distances_stand_beside_the_thesis_fid():
+    before = card(.3)  # a card from when there were no distances
+    rows = [Row("telea", [before], []), Row("lama_l1", [with_distances(20., 10.)], []),
+            Row("latent_control", [with_distances(10., 12.), with_distances(20., 12.)], [])]
+    telea, base, ours = distances_table(rows, "all").to_dict("records")
+    assert [telea[k] for k in ("FID", "FD", "KID", "FID from (1)", "thesis, FID")] == ["n/a"]*3 + ["–"]*2
+    assert ours["FID"] == "15.0000 ± 7.0711" and ours["KID"] == "-0.0010 ± 0.0000"
+    assert ours["FID from (1)"] == "-25.0 %" and ours["thesis, FID"] == "-25.3 %"
+    assert ours["FD from (1)"] == "+20.0 %" and base["FD"] == "10.0000"
+
+
+def test_the_thesis_lpips_stands_beside_the_same_network_where_it_was_measured():
+    rows = [Row("lama_l1", [with_distances(1., 1., .5)], []), Row("latent", [with_distances(1., 1., .4)], [])]
+    assert lpips_of(rows, "all") == "lpips_vgg"
+    line = results_table(rows, "all").to_dict("records")[1]
+    assert line["LPIPS-VGG"] == "0.4000" and line["LPIPS-VGG from (1)"] == "-20.0 %"
+    assert line["LPIPS"] == "0.2000" and "LPIPS from (1)" not in line and line["thesis, LPIPS"] == "+5.2 %"
+
+
+def test_groups_are_columns_under_their_number_of_fills():
+    area = {"0%–10%": dict(n=dict(value=7), lpips=dict(value=.1)), "10%–20%": dict(n=dict(value=1))}
+    table = groups_table([Row("a", [card(.1) | dict(by_area=area)], [])], ["lpips", "fd_efflite0"], "by_area")
+    assert [*table.columns] == ["method", "metric", "0%–10%", "10%–20%"]
+    assert lines(table) == [["fills", "", "7", "1"], ["a", "LPIPS", "0.1000", "n/a"],
+                            ["a", "FD", "n/a", "n/a"]]
+
+
+def test_ladders_side_by_side_are_read_by_their_own_baselines():
+    first = [Row("lama_l1", [with_distances(10., 10.)], [history(("01:00", 1))]),
+             Row("latent", [with_distances(9., 8.)], [history(("00:30", 1))])]
+    second = [Row("lama_l1", [with_distances(None, 100.)], []), Row("delta", [with_distances(None, 50.)], [])]
+    table = joined_table(dict(a=first, b=second)).set_index(["from (1)", "method"])
+    assert [*table.columns] == ["thesis", "a", "b"]
+    assert [*table.loc["FID", "latent"]] == ["+10.2 %", "-10.0 %", "–"]
+    assert [*table.loc["FD", "delta"]] == ["–", "–", "-50.0 %"]
+    assert [*table.loc["time", "latent"]] == ["-33.3 %", "-50.0 %", "–"]
 
 
 def judged(mean, *values):
