@@ -30,6 +30,7 @@ from .train.callback.checkpoint import Checkpoint
 from .train.callback.ema import EMA
 from .train.callback.fit import FitCallback
 from .train.callback.freeze import FreezeSchedule
+from .train.callback.gradient_share import GradientShare, weight_for_share
 from .train.callback.history import History
 from .train.callback.latent import LatentLoss
 from .train.callback.precision import BFloat16
