@@ -18,7 +18,7 @@ def _uniform(x: torch.Tensor, most: float, *ones: int) -> torch.Tensor:
 
 
 def perspective_mat(x: torch.Tensor, most: float = 0.06) -> torch.Tensor:
-    "Homographies `[B, 3, 3]` to corners moved inwards by |N(0, s²)| of the side, s from [0, `most`] for each"
+    "Homographies `[B, 3, 3]`: corners go inwards by |N(0, s²)| sides, s of [0, `most`] drawn for each image"
     square = torch.tensor([[-1., -1], [-1, 1], [1, -1], [1, 1]], device=x.device)
     spread = torch.empty(len(x), 1, 1, device=x.device).uniform_(0, most) * _coin(x, 1, 1)
     inwards = 2 * spread * torch.randn(len(x), 4, 2, device=x.device).abs()
