@@ -24,7 +24,7 @@ from .models.net import InpaintNet, composite
 from .models.perceptual import perceptual_network
 from .models.published import load_lama
 from .serve import hub as _hub  # gives InpaintNet from_pretrained and push_to_hub
-from .train.callback.adversarial import AdversarialTraining, adversarial_training
+from .train.callback.adversarial import AdversarialTraining, adversarial_callbacks
 from .train.callback.centre import Centre
 from .train.callback.checkpoint import Checkpoint
 from .train.callback.ema import EMA

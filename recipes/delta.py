@@ -8,7 +8,7 @@ import fastinpaint as fi
 @dataclass(kw_only=True)
 class Settings(fi.LatentSettings):
     thesis: bool = fi.thesis_setting(known=1., plain_sum=True)
-    plain_sum: bool = fi.flag(False, "Add the blocks' output as it is, not by a 1×1 convolution that starts at zero")
+    plain_sum: bool = fi.flag(False, "Add the blocks' output as it is, without a 1×1 convolution from zero")
 
 
 @fi.program

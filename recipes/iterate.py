@@ -9,7 +9,7 @@ import fastinpaint as fi
 class Settings(fi.LatentSettings):
     blocks: int = fi.flag(3, "Residual blocks, which every iteration shares")
     iterations: int = fi.flag(3, "Times that the refiner is applied")
-    iterates: float = fi.flag(.8, "Weight of each iterate's loss as a share of the next one's; 0: the last alone")
+    iterates: float = fi.flag(.8, "Weight of each iterate as a share of the next one's; 0: the last alone")
 
 
 @fi.program

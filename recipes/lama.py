@@ -15,5 +15,5 @@ class Settings(fi.AdversarialSettings):
 def main(settings: Settings):
     "Table 5.2 (1): LaMa with its losses: known-pixel L1, perceptual, adversarial, features"
     loss, chosen = fi.full_loss(settings.perceptual)
-    model, gan = partial(fi.lama, first=settings.first), fi.adversarial_training(settings)
-    return fi.train_recipe("lama", settings, model, [gan], loss, chosen)
+    model, cbs = partial(fi.lama, first=settings.first), fi.adversarial_callbacks(settings)
+    return fi.train_recipe("lama", settings, model, cbs, loss, chosen)

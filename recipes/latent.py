@@ -11,7 +11,7 @@ FIRST_CONV = "encoder.stages.0.[cl]*"
 @dataclass(kw_only=True)
 class Settings(fi.LatentSettings):
     thesis: bool = fi.thesis_setting(known=1., first="bare")
-    first: str = fi.flag("kept", "First convolution: kept (the autoencoder's), anew, or bare, without its block")
+    first: str = fi.flag("kept", "First convolution: kept, anew, or bare (a convolution for the block)")
 
 
 @fi.program

@@ -14,7 +14,7 @@ class Settings(fi.AdversarialSettings):
 def main(settings: Settings):
     "Table 5.2 (2): all of LaMa's losses and the latent L1, mask control on a frozen autoencoder"
     loss, chosen = fi.full_loss(settings.perceptual)
-    gan = fi.adversarial_training(settings)
-    cbs = [fi.FreezeSchedule(), fi.LatentLoss(settings.latent_weight, pixel=True), gan]
+    latent = fi.LatentLoss(settings.latent_weight, pixel=True)
+    cbs = [fi.FreezeSchedule(), latent, *fi.adversarial_callbacks(settings)]
     model = partial(fi.lama, control="mask")
     return fi.train_recipe("latent_control_gan", settings, model, cbs, loss, chosen)

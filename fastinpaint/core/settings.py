@@ -20,7 +20,7 @@ def setting(default, help):
 
 
 def group(help, **values):
-    "A switch, off by default, that stands for `values` of other fields; a field given beside it keeps its own"
+    "A switch, off by default, that stands for `values` of other fields; what is given beside it wins"
     texts = (f"{'no_'*(v is False)}{k}{f'={v}'*(not isinstance(v, bool))}" for k, v in values.items())
     text = f"{help}: {', '.join(texts)}; a flag beside it wins".replace("_", "-")
     return field(default=False, metadata=dict(help=text, group=values))

@@ -77,7 +77,7 @@ def shift_to_pca(encoder, decoder, images):
 
 
 def _shifted(stage, x, constant=False):
-    "`stage(x)` in eval mode, its channels `SHIFT` deviations above zero, the last one perhaps a constant 1"
+    "`stage(x)` in eval mode, its channels `SHIFT` deviations above zero, or the last one a constant 1"
     y = stage.conv(x)
     mean, deviation = y.mean((0, 2, 3)), y.std((0, 2, 3)).clamp_min(1e-3)
     shift = SHIFT*deviation
@@ -86,7 +86,7 @@ def _shifted(stage, x, constant=False):
 
 
 def _hinged(stage, x, colour):
-    "The same of the decoder's last stage: up to three colours, of the mean `colour` `[3]`, then hinges of them"
+    "The same of the decoder's last stage: up to three colours, of the mean `colour`, then hinges of them"
     weight = stage.conv.weight
     channels, kernels = range(weight.shape[1]), weight[:, :3].clone()
     y = stage.conv(x)
@@ -105,7 +105,7 @@ def _random_hinges():
 
 
 def _with_statistics(stage, mean, deviation, shift):
-    "`stage` in eval mode, whose BatchNorm turns features of these statistics `[C]` into features plus `shift`"
+    "`stage` in eval mode, whose BatchNorm adds `shift` to centred features of these statistics, all `[C]`"
     bn = stage.bn
     bn.running_mean.copy_(mean)
     bn.running_var.copy_(deviation**2)

@@ -20,9 +20,9 @@ ADE_STEM = {"conv1": "conv1.0", "bn1": "conv1.1", "conv2": "conv1.3", "bn2": "co
 def perceptual_network(choice: str = "auto"):
     """A frozen network whose features LaMa's perceptual loss compares, and its name.
 
-    `choice`: a file of an ADE20K encoder (dilated ResNet-50), "ade20k" (that file in torch hub's cache), "imagenet" (its twin), "vgg" (VGG-16's
-    stages), "auto" (the first of these two to be had, else None), or "none". It maps RGB [B,3,H,W] in [0,
-    1] to a list of features. Raises `WeightsMissing`; never random weights."""
+    `choice`: a file of an ADE20K encoder (dilated ResNet-50), "ade20k" (LaMa's file, in torch hub's cache),
+    "imagenet" (its twin), "vgg" (VGG-16's stages), "auto" (the first of these two to be had, else None), or
+    "none". It maps RGB [B,3,H,W] in [0, 1] to a list of features. Raises `WeightsMissing`; never random."""
     if choice == "none": return None, "none"
     makers = {"imagenet": _imagenet_resnet, "vgg": _UnitStages}
     if choice in makers: return FeatureMaps(makers[choice]()), choice
@@ -69,7 +69,8 @@ def _imagenet_resnet(): return _loaded(_dilated_resnet(), weights_file(RESNET50)
 
 def _ade_resnet(path: Path):
     if not path.is_file():
-        raise WeightsMissing(f"no weights at {path}: put {ADE20K} there, name a file, or auto, imagenet, vgg or none")
+        raise WeightsMissing(f"no weights at {path}: put {ADE20K} there, or name another file, auto, "
+                             "imagenet, vgg or none")
     return _loaded(_dilated_resnet(stem_type="deep", stem_width=64), path, _ade_name)
 
 

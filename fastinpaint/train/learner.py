@@ -92,8 +92,8 @@ def inpaint_learner(dls, model=None, loss=None, metrics=None, cbs=None, lr=2e-3,
     """An `InpaintLearner` with Adam and every loss term in its log.
 
     `dls` give xb = (masked, mask), yb = (image, mask); `loss`, a term or their sum, is L1 in pixels. With
-    `init`, training goes on from the model of that file or "sample", as `starting_model` takes it; `model`
-    then says no more than whether the mask is to reach it by mask control. Raises what `read_model` raises."""
+    `init`, training goes on from the model of that file, or "sample", as `starting_model` takes it; `model`
+    then only says whether the mask is to reach it by mask control. Raises what `starting_model` raises."""
     if init: model = starting_model(init, model)
     if model is None: raise InputError("a learner needs a model, or init, a file to go on from")
     if not isinstance(loss, InpaintLoss): loss = InpaintLoss(loss or PixelL1())

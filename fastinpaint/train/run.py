@@ -47,9 +47,10 @@ def train_recipe(name, settings, model, cbs=(), loss=None, chosen=None):
     if settings.resume: check_settings(folder/"settings.json", about)
     set_seed(settings.seed)
     dls = _loaders(settings, device)
-    learn = inpaint_learner(dls, _network(settings, model), loss, default_metrics(settings.lpips), init=settings.init,
-                            lr=settings.lr, path=folder, opt_func=partial(Adam, sqr_mom=settings.beta2, eps=1e-8),
-                            cbs=[*cbs, *_callbacks(settings, folder, about, cbs)])
+    net, cbs = _network(settings, model), [*cbs, *_callbacks(settings, folder, about, cbs)]
+    learn = inpaint_learner(dls, net, loss, default_metrics(settings.lpips), cbs, settings.lr,
+                            init=settings.init, path=folder,
+                            opt_func=partial(Adam, sqr_mom=settings.beta2, eps=1e-8))
     with replacing(folder/"settings.json") as f: f.write(json.dumps(about, indent=1).encode())
     print(f"{name}: {len(dls.train_ds)} photographs to train on, {len(dls.valid_ds)} to validate, "
           f"{settings.size} px, on {device}")
@@ -63,8 +64,9 @@ def train_recipe(name, settings, model, cbs=(), loss=None, chosen=None):
 def _network(settings, model):
     "What `model` makes of `settings`; with `init` an untrained one, whose weights are not needed"
     autoencoder = "none" if settings.init else settings.autoencoder
-    return model(width=settings.width, blocks=settings.blocks, linear=not settings.plain, refiner=settings.refiner,
-                 prefill=settings.prefill, autoencoder=None if autoencoder == "none" else autoencoder)
+    return model(width=settings.width, blocks=settings.blocks, linear=not settings.plain,
+                 refiner=settings.refiner, prefill=settings.prefill,
+                 autoencoder=None if autoencoder == "none" else autoencoder)
 
 
 def check_settings(file, settings):

@@ -60,9 +60,10 @@ class LatentSettings(Settings):
 class AdversarialSettings(Settings):
     "Settings of the recipes that train with all of LaMa's losses"
     thesis: bool = thesis_setting(perceptual="ade20k", width_d=64)
-    perceptual: str = flag("auto", "Perceptual network: auto, ade20k, imagenet, vgg, none, a file of ADE20K weights")
+    perceptual: str = flag("auto", "Perceptual network: auto, ade20k or a file of it, imagenet, vgg, none")
     r1_every: int = flag(1, "Steps between two R1 penalties")
     lr_d: float = flag(1e-4, "Learning rate of the discriminator")
     width_d: int = flag(0, "Channels of the discriminator's first stage; 0: as the model's")
+    grad_shares: int = flag(0, "Steps between two measurements of each loss's share of the gradient; 0: none")
     lr: float = flag(1e-3, "Learning rate, the highest of a schedule")
     clip: float = flag(1., "Largest norm of each network's gradients; 0: any")

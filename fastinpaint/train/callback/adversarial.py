@@ -11,6 +11,7 @@ from ...core.errors import InputError
 from ...models.discriminator import PatchGAN, r1_penalty
 from ..losses import Adversarial, FeatureMatching
 from .fit import FitCallback
+from .gradient_share import GradientShare
 
 
 class AdversarialTraining(FitCallback):
@@ -108,10 +109,12 @@ class AdversarialTraining(FitCallback):
         self.steps = state["steps"]
 
 
-def adversarial_training(settings):
-    "The callback that `AdversarialSettings` ask for"
-    discriminator = PatchGAN(settings.width_d) if settings.width_d else None
-    return AdversarialTraining(discriminator, r1_every=settings.r1_every, lr=settings.lr_d, clip=settings.clip or None)
+def adversarial_callbacks(settings):
+    "The callbacks that `AdversarialSettings` ask for"
+    discriminator, every = PatchGAN(settings.width_d) if settings.width_d else None, settings.grad_shares
+    gan = AdversarialTraining(discriminator, r1_every=settings.r1_every, lr=settings.lr_d,
+                              clip=settings.clip or None)
+    return [gan, GradientShare(every)] if every else [gan]
 
 
 def discriminator_losses(real, fake, hole):

@@ -34,7 +34,7 @@ class Centre(FitCallback):
         # of what each convolution sees: BatchNorm's bias is the mean of what it makes
         self.means = [torch.full_like(encoder[0].conv.weight[0, :, 0, 0], .5)]
         self.means += [stage.bn.bias.detach().relu() for stage in (*encoder, *decoder)]
-        for mean in self.means[len(encoder):-1]: mean[-1] = 0  # the constant itself, which makes up for the others
+        for mean in self.means[len(encoder):-1]: mean[-1] = 0  # the constant, which makes up for the others
 
     @torch.no_grad()
     def before_step(self):
@@ -62,7 +62,7 @@ class Centre(FitCallback):
     def _parts(self):
         "Stages of the encoder and of the decoder, each with the mean of what it sees, and the head"
         encoder, decoder = self.model.encoder.stages, self.model.decoder.stages
-        pairs = [*zip((*encoder, *decoder), self.means)]
+        pairs = [*zip((*encoder, *decoder), self.means[:-1], strict=True)]
         return pairs[:len(encoder)], pairs[len(encoder):], self.model.decoder.head
 
     def _convs(self):
