@@ -1,6 +1,5 @@
-"Augmentation of training batches on the device: LaMa's ranges (Suvorov et al. 2022), per image"
+"Augmentation of training batches on the device: LaMa's (Suvorov et al. 2022), per image, but for CLAHE"
 import math
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -8,51 +7,67 @@ from fastai.torch_core import TensorImage, TensorMask
 from fastai.vision import augment
 
 
-def _uniform(x: torch.Tensor, most: float, p: float, *shape: int) -> torch.Tensor:
-    "Draws `[B, *shape]` from [-most, most] for batch `x`; all 0 with probability 1 - `p`"
-    draw = torch.empty(len(x), *shape, device=x.device).uniform_(-most, most)
-    drawn = augment.mask_tensor(torch.ones(len(x), device=x.device), p)
-    return draw * drawn.view(-1, *(1 for _ in shape))
+def _coin(x: torch.Tensor, *ones: int) -> torch.Tensor:
+    "1 or 0 for each image of batch `x`, `[B, *ones]`: whether it is changed"
+    return torch.empty(len(x), *ones, device=x.device).bernoulli_(0.5)
 
 
-def shear_mat(x: torch.Tensor, most: float = 0.1, p: float = 0.5) -> torch.Tensor:
-    "Matrices `[B, 3, 3]` that shear along both axes by up to `most` (a ratio)"
-    sx, sy = _uniform(x, most, p, 2).unbind(1)
-    one, zero = torch.ones_like(sx), torch.zeros_like(sx)
-    return augment.affine_mat(one, sx, zero, sy, one, zero)
+def _uniform(x: torch.Tensor, most: float, *ones: int) -> torch.Tensor:
+    "Draws `[B, *ones]` from [-most, most] for batch `x`"
+    return torch.empty(len(x), *ones, device=x.device).uniform_(-most, most)
 
 
-def perspective_mat(x: torch.Tensor, most: float = 0.06, p: float = 0.5) -> torch.Tensor:
-    "Homographies `[B, 3, 3]` that move each corner by up to `most` of the image's side"
+def perspective_mat(x: torch.Tensor, most: float = 0.06) -> torch.Tensor:
+    "Homographies `[B, 3, 3]` to corners moved inwards by |N(0, s²)| of the side, s from [0, `most`] for each"
     square = torch.tensor([[-1., -1], [-1, 1], [1, -1], [1, 1]], device=x.device)
+    spread = torch.empty(len(x), 1, 1, device=x.device).uniform_(0, most) * _coin(x, 1, 1)
+    inwards = 2 * spread * torch.randn(len(x), 4, 2, device=x.device).abs()
     corners = square.expand(len(x), 4, 2)
-    coeffs = augment.find_coeffs(corners, corners + _uniform(x, 2 * most, p, 4, 2)).flatten(1)
+    coeffs = augment.find_coeffs(corners * (1 - inwards), corners).flatten(1)
     return F.pad(coeffs, (0, 1), value=1.).view(-1, 3, 3)
 
 
-def warp_grid(mat: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    "Sampling coordinates `[B, H, W, 2]` of homographies `[B, 3, 3]` of the square [-1, 1]²"
+def affine_mat(x: torch.Tensor, max_deg: float = 40, zoom: float = 0.3) -> torch.Tensor:
+    "Matrices `[B, 3, 3]` that scale each axis by a factor within 1 ± `zoom`, then turn by up to `max_deg`"
+    done = _coin(x)
+    angle = done * _uniform(x, math.radians(max_deg))
+    across, down = (1 / (1 + done * _uniform(x, zoom)) for _ in range(2))
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    return augment.affine_mat(across * cos, across * sin, zero, -down * sin, down * cos, zero)
+
+
+def warp_grid(mat: torch.Tensor, bend: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Sampling coordinates `[B, H, W, 2]` of homographies `[B, 3, 3]` of the square [-1, 1]².
+
+    Before, coordinates are stretched by 1 + bend·(r² + r⁴), `bend` `[B]`, r their distance from the centre in
+    sides: OpenCV's radial distortion, as albumentations' OpticalDistortion has it."""
     sides = (torch.linspace(-1, 1, n, device=mat.device) for n in (height, width))
     y, x = torch.meshgrid(*sides, indexing="ij")
-    homogeneous = mat @ torch.stack((x, y, torch.ones_like(x))).flatten(1)
-    return (homogeneous[:, :2] / homogeneous[:, 2:]).view(-1, 2, height, width).permute(0, 2, 3, 1)
+    square = (x * x + y * y).flatten() / 4
+    stretch = 1 + bend[:, None] * (square + square * square)
+    points = torch.stack((x, y)).flatten(1) * stretch[:, None]
+    moved = mat[:, :, :2] @ points + mat[:, :, 2:]
+    return (moved[:, :2] / moved[:, 2:]).view(-1, 2, height, width).permute(0, 2, 3, 1)
 
 
 class SpaceAugment(augment.RandTransform):
-    "Moves image and mask alike by the product of `mats(batch)` `[B, 3, 3]`; reflects what comes in"
+    """Perspective, affine, optical distortion, flip, of image and, if `moves_masks`, mask alike; reflects.
+
+    What is drawn at the crop's size stays: LaMa draws holes after the augmentation."""
     order = 30  # fastai's AffineCoordTfm is several times as slow on a CPU
-    def __init__(self, mats: list):
+    def __init__(self, moves_masks: bool):
         super().__init__()
-        self.mats = mats
+        self.moves_masks = moves_masks
 
     def __call__(self, b, split_idx: int | None = None, **kwargs):
         if split_idx: return b
         image, mask = (o.as_subclass(torch.Tensor) for o in b)
-        mat = torch.eye(3, device=image.device)
-        for draw in self.mats: mat = mat @ draw(image).as_subclass(torch.Tensor)
-        grid = warp_grid(mat, *image.shape[-2:])
+        flip = augment.flip_mat(image, p=0.5).as_subclass(torch.Tensor)
+        mat = perspective_mat(image) @ affine_mat(image) @ flip
+        grid = warp_grid(mat, _coin(image) * _uniform(image, 0.05), *image.shape[-2:])
         kwargs = dict(padding_mode="reflection", align_corners=True)
         moved = F.grid_sample(image, grid, **kwargs)
+        if not self.moves_masks: return TensorImage(moved), TensorMask(mask)
         hole = F.grid_sample(mask[:, None].to(image.dtype), grid, mode="nearest", **kwargs)[:, 0]
         share = hole.mean((1, 2), keepdim=True)
         good = (share > 0) & (share < 1)  # else the pair stays as it was
@@ -60,34 +75,42 @@ class SpaceAugment(augment.RandTransform):
         return TensorImage(torch.where(good[:, None], moved, image)), TensorMask(mask)
 
 
-class HueLogit:
-    "Turns colours about grey by up to `most` of the circle; fastai's `Hue`, by way of HSV, is far slower"
-    def __init__(self, most: float, p: float = 0.75): self.most, self.p = most, p
-
-    def before_call(self, x: torch.Tensor):
-        angle = _uniform(x, 2 * math.pi * self.most, self.p, 1, 1)
-        cross = torch.tensor([[0., -1, 1], [1, 0, -1], [-1, 1, 0]], device=x.device) / math.sqrt(3)
-        along = angle.cos() * torch.eye(3, device=x.device)
-        self.mat = along + angle.sin() * cross + (1 - angle.cos()) / 3  # Rodrigues' formula
-
-    def __call__(self, x: torch.Tensor): return (self.mat @ x.flatten(2)).view_as(x)
+def brightness_contrast(x: torch.Tensor, most: float = 0.2) -> torch.Tensor:
+    "Images `[B, 3, H, W]` in [0, 1], times 1 ± `most` and plus ± `most`, clipped"
+    done = _coin(x, 1, 1, 1)
+    factor, summand = (done * _uniform(x, most, 1, 1, 1) for _ in range(2))
+    return (x * (1 + factor) + summand).clamp(0, 1)
 
 
-def in_logit_space(x: TensorImage, f) -> TensorImage:
-    "`f` on the logits of `x`, so that values stay in [0, 1]; faster than fastai's `lighting`"
-    return TensorImage(torch.sigmoid(f(torch.logit(x.as_subclass(torch.Tensor), eps=1e-6))))
+def _turn_hue(x: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
+    "Images `[B, 3, H, W]` with colours turned about grey by `angle` `[B, 1, 1]` (radians)"
+    cross = torch.tensor([[0., -1, 1], [1, 0, -1], [-1, 1, 0]], device=x.device) / math.sqrt(3)
+    along = angle.cos() * torch.eye(3, device=x.device)
+    mat = along + angle.sin() * cross + (1 - angle.cos()) / 3  # Rodrigues' formula
+    return (mat @ x.flatten(2)).view_as(x)
 
 
-class LightAugment(augment.SpaceTfm):
-    "fastai's changes of an image's colours, of training batches alone"
+def hue_saturation_value(x: torch.Tensor) -> torch.Tensor:
+    "Images `[B, 3, H, W]` in [0, 1], their colours by ± 10° of hue, 30/255 of saturation, 5/255 of value"
+    done = _coin(x, 1, 1, 1)
+    angle, saturation, value = (done * _uniform(x, o, 1, 1, 1) for o in (math.pi / 18, 30 / 255, 5 / 255))
+    least = 1 / 255  # channels that differ by less are grey
+    high, turned = x.amax(1, keepdim=True), _turn_hue(x, angle[:, 0])
+    saturation = saturation + 1 - x.amin(1, keepdim=True) / high.clamp_min(least)
+    most = turned.amax(1, keepdim=True)
+    shape = (most - turned) / (most - turned.amin(1, keepdim=True)).clamp_min(least)  # of HSV's hue: 0, h, 1
+    return (high + value).clamp(0, 1) * (1 - shape * saturation.clamp(0, 1))
+
+
+class LightAugment(augment.RandTransform):
+    "Changes the colours of images in training batches"
+    order = 40
     def __call__(self, b, split_idx: int | None = None, **kwargs):
-        return b if split_idx else super().__call__(b, split_idx=split_idx, **kwargs)
+        if split_idx: return b
+        image = hue_saturation_value(brightness_contrast(b[0].as_subclass(torch.Tensor)))
+        return TensorImage(image), b[1]
 
 
-def lama_augment() -> list:
-    "Flip, 40°, shear, perspective, scale 0.7-1.3; brightness, contrast, saturation, hue"
-    space = [partial(augment.flip_mat, p=0.5), partial(augment.rotate_mat, max_deg=40, p=0.5),
-             shear_mat, perspective_mat, partial(augment.zoom_mat, min_zoom=0.7, max_zoom=1.3, p=0.5)]
-    light = augment.Brightness(0.2), augment.Contrast(0.2), augment.Saturation(30 / 255)
-    fs = [f for o in light for f in o.fs]
-    return [SpaceAugment(space), LightAugment([*fs, HueLogit(5 / 180)], in_logit_space)]
+def lama_augment(moves_masks: bool = True) -> list:
+    "Perspective, scale 0.7-1.3, 40°, distortion, flip; brightness, contrast, hue, saturation, value"
+    return [SpaceAugment(moves_masks), LightAugment()]

@@ -56,15 +56,16 @@ class InpaintDL(TfmdDL):
 
 def inpaint_block(masks="train", size: int = 256, seed: int = 0, augment: bool = True, invert: bool = False,
                   roots: tuple[Path, ...] = (), skipped: Skipped | None = None,
-                  splitter: Callable | None = None):
+                  splitter: Callable | None = None, native: bool = False):
     "The `DataBlock` of pairs from a list of paths, named relative to `roots`; `masks` as in `mask_source`"
     skipped, source = skipped or Skipped([]), mask_source(masks, invert)
-    min_side = None if isinstance(source, MaskFolder) else 2 * size  # a smaller JPEG would not fit
+    own = isinstance(source, MaskFolder)  # holes that belong to places in their photographs
+    min_side = None if own or native else 2 * size  # a JPEG decoded smaller would not fit
     files = OpenPhoto(skipped, min_side), OpenHole(source, roots, skipped)
     return DataBlock(
         blocks=[TransformBlock(type_tfms=o, batch_tfms=IntToFloatTensor) for o in files],
-        item_tfms=CropToSize(size, source, seed), n_inp=2, dl_type=InpaintDL, splitter=splitter,
-        batch_tfms=[*(lama_augment() if augment else []), MaskedPair()])
+        item_tfms=CropToSize(size, source, seed, native), n_inp=2, dl_type=InpaintDL, splitter=splitter,
+        batch_tfms=[*(lama_augment(moves_masks=own) if augment else []), MaskedPair()])
 
 
 def _find(path: Path, valid: float | str | Path | None, exclude: tuple[str | Path, ...]):
@@ -104,6 +105,7 @@ class InpaintDataLoaders(DataLoaders):
             steps: int | None = None,  # batches in a training epoch; None: one pass
             augment: bool = True,  # augment training batches
             invert: bool = False,  # mask files have 0 or black for hole
+            native: bool = False,  # LaMa's crops: pixels as they are, not a part of the photograph resized
             num_workers: int | None = None,  # None: up to 8, and 0 for small epochs
             **kwargs):  # for `DataBlock.dataloaders`: device, val_bs, pin_memory ...
         """Images `[B, 3, size, size]` in [0, 1] and masks `[B, 1, size, size]`, 1 = hole.
@@ -122,7 +124,7 @@ class InpaintDataLoaders(DataLoaders):
         if num_workers is None:  # starting workers takes longer than reading a few photographs
             num_workers = min(defaults.cpus, 8) if (steps * bs if steps else len(train)) > 64 else 0
         block = inpaint_block(source, size, seed, augment, roots=roots, skipped=skipped,
-                              splitter=IndexSplitter(range(len(train), len(items))))
+                              splitter=IndexSplitter(range(len(train), len(items))), native=native)
         # epochs are whole batches already; the rest of a batch with unreadable files still trains
         kwargs |= dict(bs=bs, steps=steps, seed=seed, num_workers=num_workers, drop_last=False)
         base = block.dataloaders(items, **kwargs)

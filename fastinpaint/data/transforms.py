@@ -59,20 +59,29 @@ class CropToSize(RandTransform):
     """A square of photograph and mask, resized to `size`; a `HoleName` becomes a hole that `source` draws.
 
     Training: a random square of 50-100 % of the shorter side, with no less than `size` pixels where the
-    photograph has them; a new hole. Validation: the central square; a hole of its name and `seed` alone."""
+    photograph has them; `native`: of `size` pixels as they are, or the shorter side; a new hole.
+    Validation: the central square; a hole of its name and `seed` alone."""
     order, split_idx = 1, None
-    def __init__(self, size: int, source=None, seed: int = 0):
+    def __init__(self, size: int, source=None, seed: int = 0, native: bool = False):
         super().__init__()
-        self.size, self.source, self.seed = size, source, seed
+        self.size, self.source, self.seed, self.native = size, source, seed, native
+
+    def _random_box(self, size: tuple[int, int]) -> tuple[float, ...]:
+        short = min(size)
+        side = min(short, self.size)
+        if not self.native: side = random.uniform(max(short / 2, side), short)
+        box = square_box(size, side, random.random(), random.random())
+        if not self.native: return box
+        left, top = map(int, box[:2])  # between pixels there would be nothing native
+        return left, top, left + side, top + side
 
     def before_call(self, b, split_idx: int | None):
         (image, mask), self.valid = b, bool(split_idx)
         if isinstance(image, Unreadable) or isinstance(mask, Unreadable): raise SkipItemException
-        short = min(image.size)
-        self.box = square_box(image.size, short, 0.5, 0.5)
-        for _ in range(0 if self.valid else 10):  # a crop without the user's hole teaches nothing
-            side = random.uniform(max(short / 2, min(short, self.size)), short)
-            self.box = square_box(image.size, side, random.random(), random.random())
+        self.box = square_box(image.size, min(image.size), 0.5, 0.5)
+        tries = 100 if self.native else 10  # a crop without the user's hole teaches nothing
+        for _ in range(0 if self.valid else tries):
+            self.box = self._random_box(image.size)
             if isinstance(mask, HoleName) or mask.crop(tuple(map(round, self.box))).getbbox(): break
 
     def _resize(self, o, resample): return o.resize((self.size, self.size), resample, box=self.box)

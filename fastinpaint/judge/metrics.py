@@ -122,6 +122,6 @@ class LPIPS(NetworkMetric):
     def compare(self, filled, image): return self.net(filled, image, normalize=True).sum(), len(filled)
 
 
-def default_metrics() -> list:
-    "What every validation shows: hole L1, PSNR, SSIM and LPIPS"
-    return [HoleL1(), PSNR(), SSIM(), LPIPS()]
+def default_metrics(trunk: str = "alex") -> list:
+    "What every validation shows: hole L1, PSNR, SSIM and LPIPS by `trunk`"
+    return [HoleL1(), PSNR(), SSIM(), LPIPS(trunk)]

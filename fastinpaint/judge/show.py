@@ -6,6 +6,7 @@ from fastcore.basics import patch
 from ..core.device import evaluating
 from ..data.loaders import InpaintDL
 from ..models.net import composite
+from ..models.prefill import smooth_fill
 
 OUTLINE = (1., .1, .5)  # a colour that photographs rarely hold
 
@@ -20,7 +21,7 @@ def show_rows(columns, max_n=4, height=2.2):
     "A figure of a dict of title → images `[B, 3, H, W]` in [0, 1]: a column for each, a row for each image"
     images = {k: x[:max_n].detach().float().clamp(0, 1).cpu() for k, x in columns.items()}
     rows, _, h, w = next(iter(images.values())).shape
-    figsize = len(images)*height*w/h, rows*height + .3
+    figsize = len(images)*height*w/h, rows*height + .3 + .17*max(title.count("\n") for title in images)
     fig, axes = plt.subplots(rows, len(images), figsize=figsize, squeeze=False)
     for (title, pictures), column in zip(images.items(), axes.T, strict=True):
         column[0].set_title(title, fontsize=10)
@@ -51,22 +52,57 @@ def show_results(self: InpaintDL, b, out, max_n=4, **kwargs):
 
 
 def show_latent_damage(learn, max_n=4):
-    "What a hole does to the features (thesis, Eq. 4.1, Fig. 4.4): grey where it damages none"
+    "The `damage_figure` of the first validation images"
     masked, mask, image, _ = learn.dls.valid.one_batch()
-    with evaluating(learn.model): return damage_figure(learn.model, image, masked, max_n)
+    with evaluating(learn.model): return damage_figure(learn.model, image, masked, mask, max_n)
 
 
 @torch.no_grad()
-def damage_figure(model, image, masked, max_n=4, height=2.2):
-    "The figure of `latent_damage` beside the images"
+def damage_figure(model, image, masked, mask, max_n=4, height=2.2):
+    "`latent_damage` beside the images, and the mean absolute latent difference in the hole and elsewhere"
+    image, masked, mask = (x[:max_n].as_subclass(torch.Tensor) for x in (image, masked, mask))
     columns = {"masked input": masked, "original": image}
-    return show_rows(columns | {"decoded difference": latent_damage(model, image, masked)}, max_n, height)
+    for title, difference in latent_differences(model, image, masked, mask).items():
+        hole, rest = mean_inside_and_outside(difference.abs(), model.pad(mask))
+        columns[f"{title}\nhole {hole:.4f}\nelsewhere {rest:.4f}"] = decoded(model, difference, image)
+    fig = show_rows(columns, max_n, height)
+    about = "right: the decoded latent difference from the original (grey: none) and its mean size"
+    fig.supxlabel(about, fontsize=9)
+    fig.tight_layout(pad=.3)
+    return fig
 
 
-def latent_damage(model, image, masked):
-    "Decoded difference `D[E(image) - E(masked)]` `[B, 3, H, W]` of thesis Eq. 4.1, plain encoder"
+def latent_damage(model, image, masked, mask):
+    """What a hole does to the features, and what is left of it (thesis, Eq. 4.1, Fig. 4.4).
+
+    The decoded `latent_differences` by title, `[B, 3, H, W]`: one grey where there is none. Differences are
+    decoded as they are, whatever the decoder makes of zeros."""
+    differences = latent_differences(model, image, masked, mask)
+    return {title: decoded(model, difference, image) for title, difference in differences.items()}
+
+
+def latent_differences(model, image, masked, mask):
+    """`E(image)` minus the latent before control, after it and after the refiner: title → `[B, C, h, w]`.
+
+    Before control is the plain encoder on what it is given: where the model has one, on the prefill."""
+    given, encoded = model.pad(masked), model.encode(masked, mask)
+    if model.prefill: given = smooth_fill(given, model.pad(mask))
+    latents = {"before control": model.encoder(given), "after control": encoded,
+               "after refiner": model.refine(encoded)}
+    whole = model.encode(image)
+    return {title: whole - latent for title, latent in latents.items()}
+
+
+def decoded(model, difference, image):
+    "`difference` as a picture of the size of `image`"
     h, w = image.shape[-2:]
-    return model.decode(model.encode(image) - model.encode(masked))[..., :h, :w]
+    return model.decode(difference)[..., :h, :w]
+
+
+def mean_inside_and_outside(values, mask):
+    "Means of `values` `[B, C, h, w]` weighted by the share of hole behind them, and by the rest"
+    share = torch.nn.functional.adaptive_avg_pool2d(mask, values.shape[-2:])
+    return [((weight*values).mean()/weight.mean()).item() for weight in (share, 1 - share)]
 
 
 def results_figure(learn, max_n=4):

@@ -16,7 +16,9 @@ from .weights import read_weights
 CONDITIONERS = {"alpha": AlphaChannel, "mask": MaskControl, "alpha+mask": AlphaMaskControl, None: None}
 FIRST = "kept", "anew", "bare"
 DELTAS = False, True, "sum"
-SAMPLE_AUTOENCODER = Path(__file__).parent/"autoencoder.safetensors"
+# by whether they have linear paths
+SAMPLE_AUTOENCODERS = {linear: Path(__file__).parent/f"autoencoder{kind}.safetensors"
+                       for linear, kind in {True: "", False: "-plain"}.items()}
 
 
 def conv_bn(x, conv, bn):
@@ -140,10 +142,11 @@ def lama(width=8, blocks=9, depth=3, control="alpha", delta=False, linear=True, 
 
 
 def load_autoencoder(model, path):
-    """Copy encoder and decoder of the file `path` ("sample": the bundled one) into `model`.
+    """Copy encoder and decoder of the file `path` ("sample": the bundled one of its kind) into `model`.
 
     Raises InputError where the file holds another width, depth or kind than the model."""
-    state, config = read_weights(SAMPLE_AUTOENCODER if path == "sample" else path)
+    if path == "sample": path = SAMPLE_AUTOENCODERS[model.config["linear"]]
+    state, config = read_weights(path)
     shape = "width", "depth", "linear"
     theirs, ours = ([f"{k}={c.get(k)}" for k in shape] for c in (config, model.config))
     if theirs != ours:

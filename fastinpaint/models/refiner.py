@@ -2,7 +2,6 @@
 from math import sqrt
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from .ffc import FFCBlock
@@ -44,7 +43,7 @@ def layers(n_in, n_out, size=3, stride=1, dilation=1, act=True):
     """Convolution, BatchNorm and, with `act`, ReLU, as a list.
 
     Padding repeats the edge: a latent may be smaller than what a reflection needs."""
-    conv = nn.Conv2d(n_in, n_out, size, stride, size//2*dilation, dilation, bias=False,
+    conv = nn.Conv2d(n_in, n_out, size, stride, size//2*dilation + stride - 1, dilation, bias=False,
                      padding_mode="replicate")
     return [conv, nn.BatchNorm2d(n_out), *([nn.ReLU(inplace=True)] if act else [])]
 
@@ -63,8 +62,8 @@ class DilatedBlock(nn.Module):
 class UNet(nn.Module):
     """Residual U-Net (Ronneberger et al. 2015) of two halvings; `signed` as in `FFCBlock`. Keeps any shape.
 
-    Of `width` channels at first. Training needs two pixels a channel at a quarter of the size: a batch of
-    one has to be larger than 4×4."""
+    `width` channels at first. Of n pixels in a row, halving makes ⌈n/2⌉ + 1, the first beyond the edge, so
+    that BatchNorm has something to average on the smallest of maps."""
     def __init__(self, channels, width, signed=False):
         super().__init__()
         def pair(n_in, n_out, stride=1):
@@ -81,8 +80,14 @@ class UNet(nn.Module):
         skips.pop()
         for stage in self.up:
             skip = skips.pop()
-            y = stage(torch.cat([F.interpolate(y, skip.shape[-2:]), skip], dim=1))
+            y = stage(torch.cat([doubled(y, *skip.shape[-2:]), skip], dim=1))
         return x + self.last(y)
+
+
+def doubled(x, h, w):
+    "Each of the halved pixels twice, without what lies beyond the edges of `h`×`w`"
+    rows, columns = ((torch.arange(n, device=x.device) + 1)//2 for n in (h, w))
+    return x.index_select(-2, rows).index_select(-1, columns)
 
 
 def ffc(channels, blocks, signed):

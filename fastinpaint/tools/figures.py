@@ -40,9 +40,9 @@ def grid(items, fills):
 
 
 def latent_damage(model, items):
-    "Eq. 4.1 of the thesis for these photographs, by the encoder of `model`"
+    "`damage_figure` of these photographs and the network `model`"
     image, mask = stacked(items)
-    return show.damage_figure(model, image, image*(1 - mask), len(items), 1.6)
+    return show.damage_figure(model, image, image*(1 - mask), mask, len(items), 1.6)
 
 
 def stacked(items):

@@ -62,6 +62,46 @@ def test_a_training_crop_holds_a_part_of_its_own_mask():
     assert hits > 90  # of single crops about half miss it
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_native_crops_are_pixels_as_they_are_and_anywhere(tmp_path, suffix):
+    noise = np.random.default_rng(0).integers(0, 256, (16, 25, 3), np.uint8)
+    for i in range(2): Image.fromarray(noise).resize((200, 130)).save(tmp_path / f"{i}.{suffix}")
+    stored = np.asarray(Image.open(tmp_path / f"0.{suffix}"))
+    windows = np.lib.stride_tricks.sliding_window_view(stored[..., 0], (32, 32))
+    dls, corners = small(tmp_path, native=True, augment=False, steps=6), []
+    for *_, images, _ in dls.train:
+        for red in (images[:, 0] * 255).round().byte().numpy():
+            place = np.argwhere((windows == red).all((2, 3)))
+            assert len(place) == 1
+            corners += place.tolist()
+    top, left = np.array(corners).T
+    assert np.ptp(top) > 60 and np.ptp(left) > 100
+    assert dls.valid.one_batch()[2].shape[-2:] == (32, 32)
+
+
+def test_native_leaves_validation_alone(folder):
+    plain, native = (small(folder, native=o, valid=0.3).valid.one_batch() for o in (False, True))
+    assert all(torch.equal(a, b) for a, b in zip(plain, native, strict=True))
+
+
+def test_photographs_below_the_size_of_native_crops_are_enlarged(folder):
+    crop = CropToSize(100, native=True)
+    crop.before_call((PILPhoto(Image.open(folder / "0.png")), HoleName("a")), 0)
+    left, top, right, bottom = crop.box
+    assert (top, bottom, right - left) == (0, 40, 40)
+    assert small(folder, size=100, native=True).train.one_batch()[0].shape[-2:] == (100, 100)
+
+
+def test_native_crops_find_a_small_mask_in_a_large_photograph():
+    photo, mask = PILPhoto(Image.new("RGB", (600, 400))), np.zeros((400, 600), np.uint8)
+    mask[200:220, 500:520] = 1
+    crop, mask, hits = CropToSize(32, native=True), PILMask(Image.fromarray(mask)), 0
+    for _ in range(50):
+        crop.before_call((photo, mask), 0)
+        hits += mask.crop(crop.box).getbbox() is not None
+    assert hits > 25  # single crops hit it once in eighty times
+
+
 # holes
 
 def test_training_masks_are_new_each_epoch_and_validation_masks_stay(folder):
@@ -94,6 +134,15 @@ def test_a_callable_draws_the_masks(folder):
     assert (masks_of(small(folder, masks=left_half).valid)[..., :16] == 1).all()
 
 
+def test_drawn_holes_are_not_moved_with_the_photograph(folder, tmp_path):
+    (tmp_path / "pool").mkdir()
+    hole = Image.fromarray(left_half(32, 32, None))
+    hole.save(tmp_path / "pool" / "left.png")
+    for masks in left_half, f"pool:{tmp_path / 'pool'}":
+        dls = small(folder, masks=masks, steps=3)
+        assert all((m == torch.as_tensor(np.array(hole))).all() for _, m, *_ in dls.train)
+
+
 @pytest.fixture
 def own_masks(folder):
     "In a folder inside that of the photographs, holes over a white mark of 10x10 pixels in each"
@@ -106,10 +155,10 @@ def own_masks(folder):
     return folder / "masks"
 
 
-@pytest.mark.parametrize("augment", [False, True])
-def test_own_masks_stay_on_their_place_in_the_photograph(folder, own_masks, augment):
+@pytest.mark.parametrize("augment, native", [(False, False), (True, False), (True, True)])
+def test_own_masks_stay_on_their_place_in_the_photograph(folder, own_masks, augment, native):
     set_seed(0)
-    dls = small(folder, masks=own_masks, valid=0.3, augment=augment, steps=5)
+    dls = small(folder, masks=own_masks, valid=0.3, augment=augment, native=native, steps=5)
     assert len(dls.train_ds) + len(dls.valid_ds) == 10  # the masks are no photographs
     for dl in dls:
         for _, m, y, _ in dl:

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from fastinpaint.judge.show import latent_damage, outlined, results_figure, show_latent_damage, show_rows
+from fastinpaint.models.prefill import smooth_fill
 from fastinpaint.train.callback.freeze import FreezeSchedule
 from fastinpaint.train.callback.latent import LatentLoss
 
@@ -68,15 +69,66 @@ def test_the_outline_runs_around_the_hole():
     assert torch.equal(edge, expected)
 
 
-def test_latent_damage_is_the_decoded_difference(tiny_learner):
-    learn = tiny_learner(FreezeSchedule(), LatentLoss(), control="mask")
-    learn.fit(1)
+@torch.no_grad()
+def expected_latents(model, image, masked, mask):
+    "Of the whole image; and before control, after it and after the refiner"
+    given = smooth_fill(model.pad(masked), model.pad(mask)) if model.prefill else model.pad(masked)
+    encoded = model.encode(masked, mask)
+    return model.encode(image), (model.encoder(given), encoded, model.refine(encoded))
+
+
+@pytest.fixture
+def trained(tiny_learner):
+    "A learner whose control and refiner have left their start, where they change nothing"
+    def make(**kwargs):
+        learn = tiny_learner(FreezeSchedule(), LatentLoss(), control="mask", **kwargs)
+        learn.fit(2)
+        return learn
+    return make
+
+
+@pytest.mark.parametrize("prefill", [True, False])
+def test_latent_damage_is_the_decoded_difference_at_each_stage(trained, prefill):
+    model, image = trained(prefill=prefill).model.eval(), torch.rand(2, 3, 21, 30)
+    mask = (torch.rand(2, 1, 21, 30) > .7).float()
+    whole, latents = expected_latents(model, image, image*(1 - mask), mask)
+    damage = latent_damage(model, image, image*(1 - mask), mask)
+    assert list(damage) == ["before control", "after control", "after refiner"]
+    for picture, latent in zip(damage.values(), latents, strict=True):
+        assert torch.equal(picture, model.decode(whole - latent)[..., :21, :30])
+    first, *later = damage.values()
+    assert not any(torch.equal(first, picture) for picture in later)
+
+
+def test_before_training_control_changes_nothing_even_of_a_prefilled_image(tiny_lama):
+    model, image = tiny_lama(control="mask").eval(), torch.rand(1, 3, 32, 32)
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., 8:20, 8:20] = 1
+    before, after, _ = latent_damage(model, image, image*(1 - mask), mask).values()
+    assert torch.allclose(before, after, atol=1e-6)
+
+
+def test_no_hole_does_no_damage_before_the_refiner(tiny_lama):
+    "What is left is what the decoder makes of zeros: a published LaMa's sigmoid too"
+    model, image = tiny_lama(control="mask", linear=False).eval(), torch.rand(1, 3, 32, 32)
+    none = torch.zeros(1, 1, 32, 32)
+    before, after, _ = latent_damage(model, image, image, none).values()
+    grey = model.decode(torch.zeros_like(model.encode(image)))
+    assert torch.equal(before, grey) and torch.allclose(after, grey, atol=1e-6)
+
+
+def test_the_figure_says_how_large_the_damage_is_in_the_hole_and_elsewhere(trained):
+    learn = trained()
     learn.model.train()
-    fig = show_latent_damage(learn, max_n=2)
-    assert titles(fig) == ["masked input", "original", "decoded difference"] and len(fig.axes) == 2*3
-    assert all(m.training for m in learn.model.modules())
-    model, image = learn.model.eval(), torch.rand(1, 3, 21, 30)
-    with torch.no_grad():
-        masked = image*(torch.rand(1, 1, 21, 30) > .3)
-        expected = model.decode(model.encode(image) - model.encode(masked))[..., :21, :30]
-        assert torch.equal(latent_damage(model, image, masked), expected)
+    fig = show_latent_damage(learn, max_n=1)
+    assert all(m.training for m in learn.model.modules()) and len(fig.axes) == 5
+    plain, numbers = titles(fig)[:2], [title.split("\n") for title in titles(fig)[2:]]
+    assert plain == ["masked input", "original"]
+    masked, mask, image, _ = (x[:1].as_subclass(torch.Tensor) for x in learn.dls.valid.one_batch())
+    whole, latents = expected_latents(learn.model.eval(), image, masked, mask)
+    share = torch.nn.functional.avg_pool2d(mask, 8)
+    for (title, hole, rest), latent in zip(numbers, latents, strict=True):
+        size = (whole - latent).abs().mean(1, keepdim=True)
+        assert title in ("before control", "after control", "after refiner")
+        assert hole == f"hole {(size*share).sum()/share.sum():.4f}"
+        assert rest == f"elsewhere {(size*(1 - share)).sum()/(1 - share).sum():.4f}"

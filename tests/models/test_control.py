@@ -2,7 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from fastinpaint.core.errors import InputError
+from fastinpaint.models.control import add_control
 from fastinpaint.models.lama import ConvBlock
+from fastinpaint.models.load import load_model, save_model
 
 both_kinds = pytest.mark.parametrize("linear", [True, False])
 
@@ -22,7 +25,7 @@ def open_(model):
 
 @torch.no_grad()
 @both_kinds
-@pytest.mark.parametrize("control", ["mask", "alpha"])
+@pytest.mark.parametrize("control", ["mask", "alpha", "alpha+mask"])
 @pytest.mark.parametrize("training", [True, False])
 def test_at_first_the_encoder_equals_the_plain_one_to_the_bit(tiny_lama, batch, control, linear, training):
     model = tiny_lama(control=control, linear=linear, prefill=False).train(training)
@@ -35,7 +38,7 @@ def test_at_first_the_encoder_equals_the_plain_one_to_the_bit(tiny_lama, batch, 
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("control", ["mask", "alpha"])
+@pytest.mark.parametrize("control", ["mask", "alpha", "alpha+mask"])
 def test_once_open_the_mask_reaches_the_latent(tiny_lama, batch, control):
     # of two channels, ReLU may silence both
     model = tiny_lama(control=control, prefill=False, width=8).eval()
@@ -115,8 +118,87 @@ def test_the_alpha_channel_is_one_stage_of_four_channels(tiny_lama, linear):
 
 @torch.no_grad()
 def test_the_plain_encoder_stays_blind_to_the_mask(tiny_lama, batch):
-    for control in "alpha", "mask":
+    for control in "alpha", "mask", "alpha+mask":
         model, image = tiny_lama(control=control).eval(), batch[0]
         before = model.encode(image)
         open_(model)
         assert torch.equal(model.encode(image), before)
+
+
+# a bare first convolution
+
+@torch.no_grad()
+@both_kinds
+def test_a_bare_convolution_stands_in_for_the_first_stage(tiny_lama, linear):
+    model = tiny_lama(first="bare", linear=linear, prefill=False).eval()
+    image, mask = torch.rand(2, 3, 32, 40), (torch.rand(2, 1, 32, 40) > .5).float()
+    x = nn.functional.pad(torch.cat([image, mask], 1), (3,)*4, mode="reflect")
+    latent = model.encoder.stages[1:](nn.functional.conv2d(x, model.conditioner.conv.weight))
+    assert torch.allclose(model.encode(image, mask), latent, atol=1e-6)
+    assert torch.equal(model.encode(image), model.encoder(image))
+
+
+def test_a_bare_convolution_learns_beside_a_frozen_encoder(tiny_lama, batch):
+    model = tiny_lama(first="bare", width=8)
+    model.encoder.requires_grad_(False)
+    model.encode(*batch).square().sum().backward()
+    assert model.conditioner.conv.weight.grad.abs().amax(dim=(0, 2, 3)).min() > 0
+
+
+# control on top of an alpha channel
+
+@torch.no_grad()
+@both_kinds
+@pytest.mark.parametrize("training", [True, False])
+def test_added_control_changes_nothing_at_first_the_net_never(tiny_lama, batch, same, state_of, linear,
+                                                              training):
+    net = tiny_lama(linear=linear, width=4, first="anew").train(training)
+    if linear: nn.init.normal_(net.conditioner.linear)
+    before = state_of(net)
+    new = add_control(net)
+    assert new.training == new.conditioner.training == training and same(state_of(net), before)
+    assert torch.equal(new(*batch), net(*batch))
+    for p in new.parameters(): p.zero_()
+    assert same(state_of(net.conditioner), {k[12:]: v for k, v in before.items() if "conditioner" in k})
+
+
+def test_control_is_added_to_what_trains_on(tiny_lama, batch):
+    net = tiny_lama()
+    nn.init.normal_(net.conditioner.weight)
+    net.requires_grad_(False)
+    new = add_control(net)
+    new.encode(*batch).square().sum().backward()
+    assert all(z.weight.grad.abs().sum() > 0 for z in new.conditioner.zero_convs)
+    assert new.conditioner.alpha.weight.grad is None
+
+
+@torch.no_grad()
+def test_added_control_is_that_of_the_thesis_on_top_of_the_alpha_channel(tiny_lama, batch):
+    net = tiny_lama(prefill=False).eval()
+    for p in net.conditioner.parameters(): nn.init.normal_(p, std=.1)
+    new, (image, mask) = add_control(net), batch
+    open_(new)
+    image, mask = new.pad(image), new.pad(mask)
+    first = net.conditioner.first_stage(net.encoder, image, mask)
+    guide = new.conditioner.mask_stages[0](mask)
+    latent = new.conditioner.zero_convs[0](first, guide)
+    for i in 1, 2, 3:
+        guide = new.conditioner.mask_stages[i](guide)
+        latent = new.conditioner.zero_convs[i](new.encoder.stages[i](latent), guide)
+    assert torch.allclose(new.encode(image, mask), latent, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_model_with_added_control_is_saved_like_any_other(tiny_lama, tmp_path, batch):
+    for first in "kept", "anew":
+        new = add_control(tiny_lama(first=first)).eval()
+        open_(new)
+        loaded = load_model(save_model(new, tmp_path/"m.safetensors"))
+        assert torch.equal(loaded(*batch), new(*batch)) and loaded.config["control"] == "alpha+mask"
+
+
+@pytest.mark.parametrize("kwargs", [dict(control="mask"), dict(control=None), dict(control="alpha+mask"),
+                                    dict(first="bare")], ids=str)
+def test_control_is_added_to_alpha_channels_alone(tiny_lama, kwargs):
+    with pytest.raises(InputError, match="alpha channel, which this InpaintNet has not.*load_lama"):
+        add_control(tiny_lama(**kwargs))

@@ -9,7 +9,11 @@ from fastinpaint.models.net import InpaintNet
 
 VARIANTS = [dict(), dict(control="mask"), dict(control=None), dict(linear=False, prefill=False),
             dict(control="mask", linear=False), dict(control="mask", delta=True, depth=1, width=4),
-            dict(width=32), dict(blocks=0)]
+            dict(width=32), dict(blocks=0), dict(first="anew"), dict(first="bare"),
+            dict(first="bare", linear=False, depth=1), dict(control="alpha+mask"),
+            dict(control="alpha+mask", linear=False), dict(delta="sum", iterations=3),
+            dict(refiner="dilated", blocks=5), dict(refiner="dilated", linear=False, delta=True),
+            dict(refiner="unet", iterations=2), dict(refiner="unet", linear=False)]
 
 
 def lively(net):
@@ -140,6 +144,15 @@ def test_what_users_add_is_computed_as_they_wrote_it(tiny_lama, kind):
     masked, mask = batch(32, 48)
     fast = net.folded()
     assert close(fast(masked, mask), net(masked, mask)) and type(fast) is type(net)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("refiner", ["ffc", "dilated", "unet"])
+def test_a_loss_that_asks_for_iterates_does_not_get_those_of_a_copy(tiny_lama, refiner):
+    net = tiny_lama(refiner=refiner, iterations=2)
+    net.refiner.iterates = []
+    net.folded()(*batch(16, 24))
+    assert net.refiner.iterates == []
 
 
 @torch.no_grad()

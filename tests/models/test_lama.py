@@ -6,6 +6,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fastinpaint.core.errors import InputError
 from fastinpaint.models.lama import ConvBlock, lama
 from fastinpaint.models.load import save_model
 from fastinpaint.models.prefill import smooth_fill
@@ -97,6 +98,30 @@ def test_delta_adds_to_the_latent_at_first_nothing(tiny_lama, linear):
 
 
 @torch.no_grad()
+def test_delta_as_a_sum_adds_the_blocks_output(tiny_lama):
+    latent, model = torch.randn(1, 16, 4, 4), tiny_lama(delta="sum", linear=False).eval()
+    assert torch.equal(model.refine(latent), latent + model.refiner.blocks(latent))
+
+
+@torch.no_grad()
+@settings(max_examples=10, deadline=None)
+@given(sides, sides, st.sampled_from(["dilated", "unet"]))
+@example(1, 1, "unet")
+@example(1, 33, "dilated")
+def test_other_refiners_take_any_size_too(h, w, refiner):
+    model = lama(2, 4, 3, first="bare", refiner=refiner, iterations=2, linear=False, autoencoder=None)
+    masked, mask = batch(h, w)
+    for training in True, False:
+        pred = model.train(training)(masked, mask)
+        assert pred.shape == masked.shape and pred.isfinite().all()
+
+
+def test_unknown_refiners_are_told_the_names(tiny_lama):
+    with pytest.raises(InputError, match="refiner='resnet'.*'ffc', 'dilated', 'unet'"):
+        tiny_lama(refiner="resnet")
+
+
+@torch.no_grad()
 def test_an_autoencoder_does_not_look_at_the_mask(tiny_lama):
     model, (image, mask) = tiny_lama(control=None).eval(), batch(32, 32)
     assert torch.equal(model(image, mask), model(image, 1 - mask))
@@ -121,7 +146,10 @@ def test_wrong_shapes_are_named(tiny_lama, image, mask):
 
 
 @pytest.mark.parametrize("wrong", [dict(width=0), dict(blocks=-1), dict(depth=0),
-                                   dict(control=True), dict(control="both")])
+                                   dict(control=True), dict(control="both"), dict(first="new"),
+                                   dict(first="bare", control="mask"), dict(first="bare", control=None),
+                                   dict(first="anew", control="alpha+mask"), dict(refiner="resnet"),
+                                   dict(delta="mean"), dict(iterations=0)])
 def test_impossible_architectures_are_refused(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))!r}"):
         lama(**wrong)
@@ -144,6 +172,28 @@ def test_encoder_and_decoder_start_from_the_autoencoder(autoencoder, tiny_lama, 
     model = tiny_lama(seed=2, control=control, autoencoder=path)
     for part in "encoder", "decoder":
         assert same(state_of(getattr(model, part)), state_of(getattr(trained, part)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("linear", [True, False])
+def test_a_first_convolution_begins_anew_and_alone(tiny_lama, tmp_path, linear):
+    trained = tiny_lama(seed=1, control=None, blocks=0, linear=linear, width=8)
+    for p in trained.parameters(): p.add_(3)
+    path = save_model(trained, tmp_path/"autoencoder.safetensors")
+    model = tiny_lama(seed=2, autoencoder=path, linear=linear, width=8, first="anew")
+    theirs, ours = (m.encoder.state_dict() for m in (trained, model))
+    assert [k for k in ours if not torch.equal(ours[k], theirs[k])] == ["stages.0.conv.weight"]
+    kernels = torch.cat([ours["stages.0.conv.weight"], model.conditioner.weight], dim=1)
+    # uniform up to one by the root of 4·7·7 inputs, as in nn.Conv2d(4, 8, 7)
+    assert kernels.abs().max() <= 1/14 and (kernels.abs().amax(dim=(2, 3)) > .8/14).all()
+    assert not linear or not model.conditioner.linear.any()
+
+
+@torch.no_grad()
+def test_a_bare_first_convolution_leaves_the_autoencoder_whole(autoencoder, tiny_lama, same, state_of):
+    trained, path = autoencoder
+    model = tiny_lama(seed=2, autoencoder=path, first="bare")
+    assert same(state_of(model.encoder), state_of(trained.encoder))
 
 
 @pytest.mark.parametrize("other", [dict(width=3), dict(depth=2), dict(linear=False)])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fastinpaint.models.control import add_control
 from fastinpaint.models.published import load_lama
 
 FIXTURES = Path(__file__).parent.parent/"fixtures"
@@ -43,6 +44,17 @@ def test_mask_control_reproduces_the_thesis(controlled):
     assert relative_error(model.encode(t["image"]), t["ground_truth_latent"]) < 1e-4
     damage = model.decode(model.encode(t["image"]) - model.encode(masked))
     assert relative_error(damage, t["latent_difference_decoded"]) < 1e-4
+
+
+@torch.no_grad()
+def test_a_published_lama_gets_mask_control_and_begins_as_it_was(plain):
+    model = load_lama(FIXTURES/"lama_ngf8.safetensors")
+    new = add_control(model)
+    image, mask = plain["image"], plain["mask"]
+    assert torch.equal(new(image*(1 - mask), mask), model(image*(1 - mask), mask))
+    assert relative_error(new(image*(1 - mask), mask), plain["output"]) < 1e-4
+    for zero_conv in new.conditioner.zero_convs: torch.nn.init.normal_(zero_conv.weight, std=.1)
+    assert relative_error(new(image*(1 - mask), mask), plain["output"]) > 1e-3
 
 
 def generator_weights(tensors): return {k: v for k, v in tensors.items() if "model" in k}

@@ -12,7 +12,9 @@ from fastinpaint.models.weights import write_weights
 
 VARIANTS = [dict(), dict(control="mask"), dict(control=None, blocks=0), dict(control="mask", delta=True),
             dict(linear=False), dict(depth=2, width=3, blocks=2),
-            dict(control="mask", depth=1, width=4, linear=False)]
+            dict(control="mask", depth=1, width=4, linear=False),
+            dict(first="anew"), dict(first="bare"), dict(control="alpha+mask"),
+            dict(delta="sum", iterations=2), dict(refiner="dilated"), dict(refiner="unet")]
 
 
 @torch.no_grad()
@@ -24,6 +26,14 @@ def test_a_saved_model_comes_back_whole(tiny_lama, tmp_path, variant):
     loaded = load_model(save_model(model, tmp_path/"sub/model.safetensors"))
     assert loaded.config == model.config and not loaded.training
     assert torch.equal(loaded(image, mask), model.eval()(image, mask))
+
+
+@torch.no_grad()
+def test_a_file_of_before_these_arguments_takes_their_defaults(tiny_lama, tmp_path, same, state_of):
+    model = tiny_lama(control="mask", delta=True)
+    old = {k: v for k, v in model.config.items() if k not in ("first", "refiner", "iterations")}
+    loaded = load_model(write_weights(tmp_path/"old.safetensors", model.state_dict(), old))
+    assert loaded.config == model.config and same(state_of(loaded), state_of(model))
 
 
 def test_the_config_stands_in_a_readable_file_beside_the_weights(tiny_lama, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastinpaint.judge.protocol import Item
-from fastinpaint.tools.figures import curves, grid
+from fastinpaint.tools.figures import curves, grid, latent_damage
 from fastinpaint.tools.rows import Row, read_history
 
 
@@ -32,6 +32,17 @@ def test_the_grid_shows_composites_of_the_same_holes():
     assert [ax.get_title() for ax in fig.axes] == ["hole", "black", "original"]
     assert np.array_equal(filled[~hole], original[~hole]) and not filled[hole].any()
     assert not seen[0][..., torch.from_numpy(hole)].any()
+
+
+def test_latent_damage_is_shown_of_every_item_at_every_stage(tiny_lama):
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    hole = np.zeros((16, 16), bool)
+    hole[4:8, 4:8] = True
+    items = [Item("thick", name, image, hole) for name in "abc"]
+    fig = latent_damage(tiny_lama(control="mask").eval(), items)
+    titles = [ax.get_title().split("\n")[0] for ax in fig.axes if ax.get_title()]
+    assert titles == ["masked input", "original", "before control", "after control", "after refiner"]
+    assert len(fig.axes) == 3*5 and not fig.axes[0].images[0].get_array()[hole].any()
 
 
 def test_curves_end_where_runs_end_and_are_cut_at_twice_the_best():

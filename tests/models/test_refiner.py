@@ -1,0 +1,130 @@
+import pytest
+import torch
+from torch import nn
+
+from fastinpaint.models.refiner import DILATIONS, REFINERS, Refiner, UNet, doubled, layers
+
+KINDS = pytest.mark.parametrize("kind", REFINERS)
+
+
+def open_(refiner):
+    "As training would, give the blocks their say: signed ones start as the identity"
+    for bn in (m for m in refiner.modules() if isinstance(m, nn.BatchNorm2d)):
+        nn.init.ones_(bn.weight)
+        nn.init.uniform_(bn.bias, -.5, .5)
+    return refiner
+
+
+@torch.no_grad()
+@KINDS
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("h, w", [(1, 2), (2, 2), (4, 5), (3, 17), (9, 32)])
+def test_a_latent_of_any_size_keeps_its_shape(kind, signed, h, w):
+    refiner, latent = open_(Refiner(8, 5, signed=signed, kind=kind)), torch.randn(1, 8, h, w)
+    if kind == "ffc" and 1 in (h, w): latent = latent.repeat(1, 1, 2, 1)  # InpaintNet never gives less
+    for training in True, False:
+        refined = refiner.train(training)(latent)
+        assert refined.shape == latent.shape and refined.isfinite().all()
+        assert not torch.equal(refined, latent)
+
+
+@torch.no_grad()
+@KINDS
+def test_signed_refiners_start_as_the_identity_and_can_then_lower_features(kind):
+    latent = torch.randn(2, 8, 6, 7)
+    signed, plain = Refiner(8, 4, signed=True, kind=kind), Refiner(8, 4, kind=kind)
+    assert torch.equal(signed(latent), latent)
+    assert (plain(latent) >= latent).all() and not torch.equal(plain(latent), latent)
+    assert (open_(signed)(latent) < latent).any()
+
+
+@torch.no_grad()
+@KINDS
+def test_without_blocks_the_latent_goes_through(kind):
+    latent = torch.randn(1, 8, 4, 4)
+    assert torch.equal(Refiner(8, 0, kind=kind)(latent), latent)
+
+
+def test_dilations_follow_each_other():
+    blocks = Refiner(8, 6, kind="dilated").blocks
+    assert [b.convs[i].dilation[0] for b in blocks for i in (0, 3)] \
+           == [d for d in (*DILATIONS, *DILATIONS[:2]) for _ in (0, 1)]
+
+
+@torch.no_grad()
+def test_a_dilated_block_sees_as_far_as_its_dilations():
+    block = open_(Refiner(8, 4, kind="dilated").blocks[3]).eval()
+    x = torch.rand(1, 8, 40, 40)
+    changed = x.clone()
+    changed[..., 20, 20] += 10
+    rows = (block(x) != block(changed)).any(dim=(0, 1, 3)).nonzero().flatten().tolist()
+    assert rows == [4, 12, 20, 28, 36]
+
+
+@pytest.mark.parametrize("channels, blocks", [(64, 1), (64, 9), (128, 5), (16, 9)])
+def test_a_unet_has_about_as_many_parameters_as_ffc_blocks(channels, blocks):
+    refiners = (Refiner(channels, blocks, kind=kind) for kind in ("unet", "ffc"))
+    unet, ffc = (sum(p.numel() for p in refiner.parameters()) for refiner in refiners)
+    assert .9 < unet/ffc < 1.1
+
+
+@torch.no_grad()
+def test_a_unet_sees_further_than_its_convolutions_at_full_size():
+    torch.manual_seed(0)
+    net, x = UNet(4, 8).eval(), torch.rand(1, 4, 24, 24)
+    changed = x.clone()
+    changed[..., 0, 0] += 100
+    assert (net(x) != net(changed))[..., 10, 10].any()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("n", range(1, 12))
+def test_what_is_halved_and_doubled_lies_where_it_lay(n):
+    halve = layers(1, 1, stride=2)[0]
+    nn.init.dirac_(halve.weight)  # takes the pixel in the middle
+    places = torch.arange(n).float().expand(1, 1, 3, n)
+    halved = halve(places)
+    assert halved.shape == (1, 1, 3, (n + 1)//2 + 1)
+    assert (doubled(halved, 3, n) - places).abs().max() <= 1
+
+
+# repetitions
+
+@torch.no_grad()
+@KINDS
+@pytest.mark.parametrize("delta", [False, True, "sum"])
+def test_iterations_apply_the_same_blocks_again(kind, delta):
+    torch.manual_seed(0)
+    once = open_(Refiner(8, 2, delta, kind=kind)).eval()
+    if delta is True: nn.init.normal_(once.delta.weight, std=.1)
+    thrice = Refiner(8, 2, delta, kind=kind, iterations=3).eval()
+    thrice.load_state_dict(once.state_dict())
+    latent = torch.randn(1, 8, 5, 6)
+    assert torch.equal(thrice(latent), once(once(once(latent))))
+    assert not torch.equal(thrice(latent), once(latent))
+
+
+@KINDS
+@pytest.mark.parametrize("delta", [False, True, "sum"])
+def test_a_loss_sees_every_iterate_and_all_reach_the_blocks(kind, delta):
+    refiner = open_(Refiner(8, 1, delta, kind=kind, iterations=3))
+    if delta is True: nn.init.normal_(refiner.delta.weight, std=.1)
+    latent = torch.randn(2, 8, 5, 6)
+    refiner.iterates = seen = []
+    refined = refiner(latent)
+    assert len(seen) == 3 and seen[-1] is refined and all(x.shape == latent.shape for x in seen)
+    for x in seen:
+        refiner.zero_grad()
+        x.square().mean().backward(retain_graph=True)
+        assert all(p.grad is not None for p in refiner.parameters())
+        assert sum(p.grad.abs().sum() for p in refiner.parameters()) > 0
+    refiner.iterates = None
+    refiner(latent)
+    assert len(seen) == 3
+
+
+@torch.no_grad()
+def test_the_sum_has_no_weights_of_its_own():
+    refiner, latent = Refiner(8, 2, "sum").eval(), torch.randn(1, 8, 5, 6)
+    assert torch.equal(refiner(latent), latent + refiner.blocks(latent))
+    assert refiner.state_dict().keys() == Refiner(8, 2).state_dict().keys()
