@@ -19,7 +19,7 @@ class EvaluateSettings:
     images: str = flag("", "With --filled: the photographs")
     filled: str = flag("", "Photographs that another system has filled, matched by file stem")
     invert: bool = flag(False, "With --filled: in mask files, 0 or black is the hole")
-    lpips: str = flag("alex", "Networks of LPIPS, by comma: alex, vgg (ten times as slow)")
+    lpips: str = flag("alex", "Networks of LPIPS, by comma: alex, vgg (twenty times as slow)")
     no_frechet: bool = flag(False, "Skip the distances between sets")
     device: str = flag("auto", "auto, cpu, cuda …")
 
