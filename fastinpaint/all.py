@@ -16,6 +16,7 @@ from .judge.metrics import LPIPS, PSNR, SSIM, HoleL1, default_metrics
 from .judge.protocol import export_photos
 from .judge.show import latent_damage, results_figure, show_latent_damage
 from .models.context_encoder import context_encoder
+from .models.control import add_control
 from .models.discriminator import PatchGAN, load_discriminator
 from .models.lama import lama
 from .models.load import load_model, save_model
@@ -29,6 +30,7 @@ from .train.callback.checkpoint import Checkpoint
 from .train.callback.ema import EMA
 from .train.callback.fit import FitCallback
 from .train.callback.freeze import FreezeSchedule
+from .train.callback.gradient_share import GradientShare, weight_for_share
 from .train.callback.history import History
 from .train.callback.latent import LatentLoss
 from .train.callback.precision import BFloat16

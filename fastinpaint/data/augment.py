@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from fastai.torch_core import TensorImage, TensorMask
 from fastai.vision import augment
+from fasttransform import ItemTransform
 
 
 def _coin(x: torch.Tensor, *ones: int) -> torch.Tensor:
@@ -18,7 +19,7 @@ def _uniform(x: torch.Tensor, most: float, *ones: int) -> torch.Tensor:
 
 
 def perspective_mat(x: torch.Tensor, most: float = 0.06) -> torch.Tensor:
-    "Homographies `[B, 3, 3]` to corners moved inwards by |N(0, s²)| of the side, s from [0, `most`] for each"
+    "Homographies `[B, 3, 3]`: corners go inwards by |N(0, s²)| sides, s of [0, `most`] drawn for each image"
     square = torch.tensor([[-1., -1], [-1, 1], [1, -1], [1, 1]], device=x.device)
     spread = torch.empty(len(x), 1, 1, device=x.device).uniform_(0, most) * _coin(x, 1, 1)
     inwards = 2 * spread * torch.randn(len(x), 4, 2, device=x.device).abs()
@@ -50,17 +51,16 @@ def warp_grid(mat: torch.Tensor, bend: torch.Tensor, height: int, width: int) ->
     return (moved[:, :2] / moved[:, 2:]).view(-1, 2, height, width).permute(0, 2, 3, 1)
 
 
-class SpaceAugment(augment.RandTransform):
+class SpaceAugment(ItemTransform):
     """Perspective, affine, optical distortion, flip, of image and, if `moves_masks`, mask alike; reflects.
 
     What is drawn at the crop's size stays: LaMa draws holes after the augmentation."""
-    order = 30  # fastai's AffineCoordTfm is several times as slow on a CPU
+    order, split_idx = 30, 0  # fastai's AffineCoordTfm is several times as slow on a CPU
     def __init__(self, moves_masks: bool):
         super().__init__()
         self.moves_masks = moves_masks
 
-    def __call__(self, b, split_idx: int | None = None, **kwargs):
-        if split_idx: return b
+    def encodes(self, b):
         image, mask = (o.as_subclass(torch.Tensor) for o in b)
         flip = augment.flip_mat(image, p=0.5).as_subclass(torch.Tensor)
         mat = perspective_mat(image) @ affine_mat(image) @ flip
@@ -102,11 +102,10 @@ def hue_saturation_value(x: torch.Tensor) -> torch.Tensor:
     return (high + value).clamp(0, 1) * (1 - shape * saturation.clamp(0, 1))
 
 
-class LightAugment(augment.RandTransform):
+class LightAugment(ItemTransform):
     "Changes the colours of images in training batches"
-    order = 40
-    def __call__(self, b, split_idx: int | None = None, **kwargs):
-        if split_idx: return b
+    order, split_idx = 40, 0
+    def encodes(self, b):
         image = hue_saturation_value(brightness_contrast(b[0].as_subclass(torch.Tensor)))
         return TensorImage(image), b[1]
 

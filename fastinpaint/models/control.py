@@ -144,8 +144,8 @@ def add_control(net):
     It equals `net` to the bit, as the zero convolutions are zero, so training goes on from there, also of a
     published checkpoint (`add_control(load_lama(path))`). The alpha channel stays: control alone could not
     begin like that. It adds a function of the mask to what leaves a ReLU, the alpha channel adds to what
-    enters it, and ReLU(a + b) is no ReLU(a) + c(b). Only at pixels without a hole within three pixels would
-    both agree. `FreezeSchedule(conditioner__alpha=(0, 1))` also freezes the alpha channel's own kernels.
+    enters it, and ReLU(a + b) is no ReLU(a) + c(b): only where no hole lies within three pixels could both
+    agree. `FreezeSchedule(conditioner__alpha=(0, 1))` also freezes the alpha channel's own kernels.
     Raises InputError for any other network."""
     if type(getattr(net, "conditioner", None)) is not AlphaChannel:
         raise InputError("mask control is added to a LaMa whose mask is an alpha channel, which this "

@@ -20,10 +20,11 @@ class Refiner(nn.Module):
     def __init__(self, channels, blocks, delta=False, signed=False, kind="ffc", iterations=1):
         super().__init__()
         self.blocks = nn.Sequential(*REFINERS[kind](channels, blocks, signed))
+        self.delta, self.iterations, self.iterates = None, iterations, None
         if delta == "sum": self.delta = nn.Identity()
-        else: self.delta = nn.Conv2d(channels, channels, 1, bias=False) if delta else None
-        if delta and delta != "sum": nn.init.zeros_(self.delta.weight)
-        self.iterations, self.iterates = iterations, None
+        elif delta:
+            self.delta = nn.Conv2d(channels, channels, 1, bias=False)
+            nn.init.zeros_(self.delta.weight)
 
     def forward(self, latent):
         for _ in range(self.iterations):

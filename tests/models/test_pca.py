@@ -87,8 +87,7 @@ def test_plain_stages_start_close_to_the_same_code(images):
     model = plain().eval()
     before = error(model, images)
     start_at_pca(model, images)
-    _, best = code(images - images.mean((0, 2, 3), keepdim=True), 8, 64)
-    assert error(model, images) < 4*best/images.numel() < before/20
+    assert error(model, images) < 1e-3 < before/20
 
 
 @torch.no_grad()

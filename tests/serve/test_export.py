@@ -64,6 +64,14 @@ def test_a_published_architecture_becomes_a_program(tiny_lama, tmp_path):
     assert torch.allclose(run(image, mask), expected(net, image, mask), atol=1e-4)
 
 
+def test_a_unet_and_both_ways_of_the_mask_become_a_program(tiny_lama, tmp_path):
+    net = tiny_lama(linear=False, prefill=False, control="alpha+mask", refiner="unet", iterations=2)
+    for zero in net.conditioner.zero_convs: torch.nn.init.normal_(zero.weight)
+    image, mask = sample(17, 56)
+    run = torch.export.load(export_model(net, tmp_path/"a.pt2", "torch")).module()
+    assert torch.allclose(run(image, mask), expected(net, image, mask), atol=1e-4)
+
+
 @pytest.mark.parametrize("size", [(2, 2), (5, 7), (8, 6), (1, 3)], ids=str)
 def test_matrix_products_are_the_fourier_transform(size):
     unit, x = FourierUnit(3).eval(), torch.randn(2, 3, *size)

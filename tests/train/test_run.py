@@ -119,9 +119,11 @@ def test_the_learning_rate_is_the_settings_own(train):
 
 
 @pytest.mark.parametrize("settings, expected", [
-    ({}, dict(linear=True, prefill=True, autoencoder=None)),
-    (dict(plain=True, prefill=False), dict(linear=False, prefill=False, autoencoder=None)),
-    (dict(autoencoder="a.pt"), dict(linear=True, prefill=True, autoencoder="a.pt"))])
+    ({}, dict(linear=True, prefill=True, autoencoder=None, refiner="ffc")),
+    (dict(plain=True, prefill=False), dict(linear=False, prefill=False, autoencoder=None, refiner="ffc")),
+    (dict(autoencoder="a.pt", refiner="unet"),
+     dict(linear=True, prefill=True, autoencoder="a.pt", refiner="unet")),
+    (dict(autoencoder="a.pt", init="sample"), dict(linear=True, prefill=True, autoencoder=None, refiner="ffc"))])
 def test_the_model_is_made_as_the_settings_say(train, settings, expected):
     def model(**given):
         assert given == dict(width=2, blocks=1) | expected
