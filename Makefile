@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 WEIGHTS := .venv/weights
 OLDEST := .venv/oldest
 
-.PHONY: install weights demo test lint bench clean
+.PHONY: install weights demo test lint bench gpu clean
 
 install: $(INSTALLED)
 weights: $(WEIGHTS)
@@ -38,6 +38,10 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@.venv/bin/fastinpaint bench --width 8 --size 256
+
+# All that waits for a GPU, in turns of eight minutes at most: started again, it goes on. `fastinpaint campaign --help`
+gpu: $(WEIGHTS)
+	@.venv/bin/fastinpaint campaign
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

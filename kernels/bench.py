@@ -145,16 +145,17 @@ def measure(case, functions, device, bandwidth, budget):
                        peak_bytes=peak_memory(call, device))
 
 
-def training_cases(quick):
-    "What LaMa training meets: four stages, two widths and sizes, batch 8 to 64; a large shape"
+def training_cases(quick, width=0, size=0):
+    "What LaMa training meets: four stages, two widths and sizes (or these), batch 8 to 64; a large shape"
     if quick: axes = (8,), (256,), (8,), (torch.float32,)
     else: axes = (8, 64), (256, 512), (8, 32, 64), (torch.float32, torch.bfloat16)
-    for width, size, b, dtype in product(*axes):
+    chosen = [(given,) if given else axis for given, axis in zip((width, size), axes, strict=False)]
+    for width, size, b, dtype in product(*chosen, *axes[2:]):
         yield Case("masked_l1", (b, width*8, size//8, size//8), dtype, 8)
         for stage in range(4):
             c, side = width*2**stage, size >> stage
             if b*c*side**2 < 2**29: yield Case("zero_conv_merge", (b, c, side, side), dtype)
-    if not quick:
+    if not quick and (width, size) == (64, 512):  # the last of all
         yield Case("masked_l1", (64, 512, 128, 128), torch.bfloat16, 8)
         yield Case("zero_conv_merge", (64, 64, 256, 256), torch.bfloat16)
 
@@ -191,6 +192,8 @@ class Settings:
     out: str = flag("runs/kernels", "Folder for kernels.csv and kernels.png")
     device: str = flag("auto", "auto, cpu, cuda …")
     quick: bool = flag(False, "Width 8, 256 px, batch 8 only; always so on a CPU")
+    width: int = flag(0, "This width only, instead of 8 and 64")
+    size: int = flag(0, "This size only, instead of 256 and 512")
     budget: float = flag(.2, "Seconds for each measurement")
 
 
@@ -211,7 +214,8 @@ def main(settings: Settings):
     bandwidth = copy_bandwidth(device)
     print(f"copy bandwidth {bandwidth/1e9:.0f} GB/s\n")
     functions, found = {op: contenders(op, gpu, gpu) for op in ("masked_l1", "zero_conv_merge")}, []
-    for case in training_cases(settings.quick or not gpu):
+    for case in training_cases(settings.quick or not gpu, settings.width, settings.size):
+        torch.compiler.reset()  # beyond eight shapes a function is compiled no more, but run eagerly
         found.append(pd.DataFrame(measure(case, functions[case.op], device, bandwidth, settings.budget)))
         print("\n".join(table(found[-1])), flush=True)
     folder.mkdir(parents=True, exist_ok=True)

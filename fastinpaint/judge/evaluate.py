@@ -34,7 +34,7 @@ def evaluate(model, photos, masks=SETS, size=256, seed=42, device="cpu", limit=N
     `model`: a Learner, an `InpaintNet`, the file of one, the name of a baseline, or any
     `fill(image, mask)` of `[B, 3, H, W]` in [0, 1], 0 in the hole, and `[B, 1, H, W]`, 1 = hole.
     `masks`: presets, folders of masks matched by stem, or "pool:FOLDER". `limit`: photographs to take.
-    `frechet`: distances between sets, too. `lpips`: its networks, "alex" and the ten times slower "vgg".
+    `frechet`: distances between sets, too. `lpips`: its networks, "alex" and, twenty times as slow, "vgg".
     Raises InputError for no model and for fills of another shape, out of range or not finite."""
     fill, about = _fill_of(model, device)
     if name: about["name"] = name

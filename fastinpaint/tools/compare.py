@@ -91,12 +91,12 @@ def recipe_flags(s):
 
 def joined(s):
     "Write the report of the finished comparisons in the folders `s.join`, side by side"
-    folder, found = Path(s.out), {path: finished_rows(path, ROWS) for path in s.join.split(",")}
+    folder, found = Path(s.out), {Path(o).name: finished_rows(o, ROWS) for o in s.join.split(",")}
     if (folder/"seed0").exists(): raise InputError(f"--out {folder} has a report of its own: choose another")
     parts = [("Changes from row (1)", JOINED), ("", tables.joined_table(found))]
-    for path, rows in found.items():
+    for name, rows in found.items():
         group = tables.whole(rows)
-        parts += [(path, tables.results_table(rows, group)), ("", tables.distances_table(rows, group))]
+        parts += [(name, tables.results_table(rows, group)), ("", tables.distances_table(rows, group))]
     print(*report.write(folder, "Ladders side by side", parts), sep="\n")
 
 

@@ -19,7 +19,7 @@ class EvaluateSettings:
     images: str = flag("", "With --filled: the photographs")
     filled: str = flag("", "Photographs that another system has filled, matched by file stem")
     invert: bool = flag(False, "With --filled: in mask files, 0 or black is the hole")
-    lpips: str = flag("alex", "Networks of LPIPS, by comma: alex, vgg (ten times as slow)")
+    lpips: str = flag("alex", "Networks of LPIPS, by comma: alex, vgg (twenty times as slow)")
     no_frechet: bool = flag(False, "Skip the distances between sets")
     device: str = flag("auto", "auto, cpu, cuda …")
 
@@ -99,5 +99,18 @@ class BenchSpeedSettings:
     compile: bool = flag(False, "Time it by torch.compile too (needs a C++ compiler, and minutes)")
 
 
+@dataclass(kw_only=True)
+class CampaignSettings:
+    "Measure what waits for a GPU, in pieces; started again, it goes on. Pages go to docs/results"
+    piece: str = flag("", "Only these pieces, by comma")
+    list: bool = flag(False, "Only say how each piece stands")
+    data: str = flag("sample", "Photographs with train/ and valid/, as for the recipes")
+    minutes: float = flag(8., "Most minutes of one turn of a piece")
+    budget: float = flag(0., "Minutes after which no turn goes on; 0: any")
+    rehearse: bool = flag(False, "The same pieces, tiny, on the CPU; pages go to OUT/results")
+    out: str = flag("runs/campaign", "Folder of all that the pieces leave")
+
+
 TOOLS = dict(evaluate=EvaluateSettings, compare=CompareSettings, demo=DemoSettings,
-             bench=BenchSettings, bench_fill=BenchFillSettings, bench_speed=BenchSpeedSettings)
+             bench=BenchSettings, bench_fill=BenchFillSettings, bench_speed=BenchSpeedSettings,
+             campaign=CampaignSettings)

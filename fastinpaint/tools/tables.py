@@ -80,7 +80,8 @@ def joined_table(ladders):
     return pd.DataFrame([
         {"from (1)": what, "method": name, "thesis": thesis_change(name, "FID" if what == "FD" else what)}
         | {title: _change_in(rows, name, what) for title, rows in ladders.items()}
-        for what in ("FID", "FD", "LPIPS", "SSIM", "time") for name in methods])
+        for what in ("FID", "FD", "LPIPS", "SSIM", "time") for name in methods],
+        columns=["from (1)", "method", "thesis", *ladders])
 
 
 def _change_in(rows, name, what):

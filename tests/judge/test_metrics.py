@@ -146,6 +146,7 @@ def test_fastai_tensors_half_precision_and_gradients():
 
 def test_names():
     assert [m.name for m in default_metrics()] == ["hole_l1", "psnr", "ssim", "lpips"]
+    assert [m.name for m in default_metrics("vgg")][-1] == "lpips_vgg"
     assert all(isinstance(m, Metric) for m in default_metrics())
 
 

@@ -31,8 +31,14 @@ def test_contenders_agree():
         bench.check(case, bench.contenders(case.op, True, False), CPU)
 
 
+def test_a_long_run_can_be_cut_into_widths_and_sizes():
+    parts = [[*map(str, bench.training_cases(False, w, s))] for w in (8, 64) for s in (256, 512)]
+    assert sum(parts, []) and sorted(sum(parts, [])) == sorted(map(str, bench.training_cases(False)))
+    assert [*map(str, bench.training_cases(True, 8, 256))] == [*map(str, bench.training_cases(True))]
+
+
 def test_a_run_writes_its_table_and_picture(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(bench, "training_cases", lambda quick: CASES)
+    monkeypatch.setattr(bench, "training_cases", lambda *_: CASES)
     monkeypatch.setattr(bench, "COPIED", 1 << 16)
     bench.main(out=str(tmp_path), device="cpu", budget=0.)
     rows = list(csv.DictReader((tmp_path/"kernels.csv").open()))

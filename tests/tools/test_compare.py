@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import fields
 
 import pytest
 
@@ -7,6 +8,7 @@ from fastinpaint.core.errors import Diverged, InputError
 from fastinpaint.models.weights import read_weights
 from fastinpaint.tools import compare, ladder
 from fastinpaint.tools.settings import CompareSettings
+from fastinpaint.train.settings import LatentSettings
 
 
 @pytest.fixture
@@ -116,23 +118,24 @@ def test_cards_of_another_protocol_are_not_kept(comparison):
 # settings of every row
 
 def given_to(monkeypatch):
-    "What each run is given: folder and name → flags; without `thesis`, so that all of it stays small"
-    train, read, given = ladder.train, ladder.read, {}
-    monkeypatch.setattr(ladder, "read", lambda cls, thesis=False, **flags: read(cls, **flags))
+    "What each run is given: folder and name → flags"
+    train, given = ladder.train, {}
 
     def noted(name, run, **flags):
-        given[f"{run.name}/{name}"] = dict(flags)
-        train(name, run, **{k: v for k, v in flags.items() if k != "thesis"})
+        given[f"{run.name}/{name}"] = flags
+        train(name, run, **flags)
     monkeypatch.setattr(ladder, "train", noted)
     return given
 
 
 def test_with_thesis_no_flag_contradicts_the_recipes_own_setting(comparison, monkeypatch):
     given = given_to(monkeypatch)
-    folder = comparison(thesis=True, seeds=1, rows="lama_l1", limit=1)
-    flags = given["seed0/lama_l1"]
-    assert flags["thesis"] is True and flags.keys().isdisjoint(
-        {"plain", "prefill", "native", "lr", "schedule", "beta2", "clip", "lpips", "known"})
+    folder = comparison(thesis=True, seeds=1, rows="lama_l1,latent", limit=1)
+    (field,) = (f for f in fields(LatentSettings) if f.name == "thesis")
+    stands_for, flags = field.metadata["group"], given["seed0/latent"]
+    assert flags["thesis"] is True and flags.keys().isdisjoint(stands_for)
+    made_with, = settings(folder, "seed0/latent")
+    assert made_with.items() >= stands_for.items()
     text = (folder/"report.md").read_text()
     assert "# The ladder, smoke, the thesis' setting, 1 seed" in text and "LPIPS-VGG from (1)" in text
     assert "| thesis | True |" in text
@@ -198,13 +201,14 @@ def test_where_the_bundled_autoencoder_fits_none_is_trained(tmp_path):
 # side by side
 
 def test_finished_comparisons_are_set_side_by_side(comparison, tmp_path):
-    ours = comparison(seeds=1, limit=2).rename(tmp_path/"ours")
-    compare.main(CompareSettings(join=f"{ours},{ours}/", out=str(tmp_path/"joined")))
+    first = comparison(seeds=1, limit=2).rename(tmp_path/"first")
+    second = shutil.copytree(first, tmp_path/"second")
+    compare.main(CompareSettings(join=f"{first},{second}", out=str(tmp_path/"joined")))
     text = (tmp_path/"joined/report.md").read_text()
-    assert f"| from (1) | method | thesis | {ours} | {ours}/ |" in text
+    assert "| from (1) | method | thesis | first | second |" in text
     assert "| FID | latent_control | -25.3 % | – | – |" in text
     assert "| LPIPS | latent_control | -3.9 % |" in text
-    assert f"## {ours}\n" in text
+    assert "## first\n" in text
 
 
 def test_only_finished_comparisons_are_joined_and_none_is_overwritten(comparison, tmp_path):
