@@ -89,6 +89,15 @@ def recipe_flags(s):
     return PRESETS[s.preset] | given
 
 
+def judging(s, size):
+    "By what all rows are judged: arguments of `evaluate`, and what a card has to say to be kept"
+    photos, lpips = fi.named_data(s.data), s.lpips or ("alex,vgg" if s.thesis else "alex")
+    if (photos/"valid").is_dir(): photos = photos/"valid"
+    protocol = dict(photos=photos, masks=s.masks.split(","), size=size, limit=s.limit or None,
+                    device=choose_device(s.device), lpips=lpips.split(","))
+    return protocol, dict(photos=str(photos), masks=s.masks, size=size, limit=s.limit, lpips=lpips)
+
+
 def joined(s):
     "Write the report of the finished comparisons in the folders `s.join`, side by side"
     folder, found = Path(s.out), {Path(o).name: finished_rows(o, ROWS) for o in s.join.split(",")}
@@ -104,17 +113,13 @@ def main(settings: CompareSettings):
     "Train the rows, judge them and write `report.md` and `report.html` to `settings.out`"
     if settings.join: return joined(settings)
     s, names, rates = settings, rows_asked(settings), learning_rates(settings.lr)
-    folder, photos, sets = Path(s.out), fi.named_data(s.data), s.masks.split(",")
-    if (photos/"valid").is_dir(): photos = photos/"valid"
+    folder = Path(s.out)
     os.environ.setdefault("WANDB_RUN_GROUP", f"compare-{s.preset}")
     # of the settings that all recipes share, the autoencoder has every one
     more = ladder.own_flags(s.set, [*names, "autoencoder"])
     flags = recipe_flags(s) | more["autoencoder"]
     flags = ladder.with_autoencoder(folder, flags, AUTOENCODER_STEPS[s.preset])
-    lpips = s.lpips or ("alex,vgg" if s.thesis else "alex")
-    protocol = dict(photos=photos, masks=sets, size=flags["size"], limit=s.limit or None,
-                    device=choose_device(s.device), lpips=lpips.split(","))
-    about = dict(photos=str(photos), masks=s.masks, size=flags["size"], limit=s.limit, lpips=lpips)
+    protocol, about = judging(s, flags["size"])
     rows, tried, taken = [*ladder.untrained_rows(folder/"baselines", about, protocol)], {}, {}
     fills = {row.name: BASELINES[row.name] for row in rows}
     for name in names:

@@ -19,6 +19,8 @@ TIMED_STEPS = 100
 UNTRAINED = "mean_colour", "smooth_fill", "telea", "navier_stokes", "patchmatch"
 # settings of recipes that a comparison itself decides
 DECIDED = "out", "seed", "resume", "thesis", "data", "device", "wandb", "project"
+# what an autoencoder has to share with the rows, or may
+SHARED = "thesis", "data", "size", "bs", "epochs", "width", "plain", "bf16", "device", "wandb", "project"
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -50,10 +52,11 @@ def _value(key, text, kind):
 def with_autoencoder(folder, flags, steps):
     "`flags`; where the bundled autoencoder does not fit them, with one trained for `steps` in `folder`"
     s = read(recipe("lama_l1").settings, **flags)
-    if s.autoencoder != "sample": return flags
+    if s.init or s.autoencoder != "sample": return flags
     try: fi.lama(s.width, blocks=0, control=None, linear=not s.plain)
     except InputError:
-        train("autoencoder", folder, **flags | dict(steps=steps))
+        shared = {k: v for k, v in flags.items() if k in SHARED}
+        train("autoencoder", folder, steps=steps, **shared)
         return flags | dict(autoencoder=str(folder/"autoencoder/model.safetensors"))
     return flags
 

@@ -179,11 +179,15 @@ def test_where_no_bundled_autoencoder_fits_one_is_trained_first_and_kept(compari
     monkeypatch.setitem(compare.PRESETS, "gpu", compare.PRESETS["smoke"] | dict(width=4))
     monkeypatch.setitem(compare.AUTOENCODER_STEPS, "gpu", 3)
     given = given_to(monkeypatch)
-    def run(): return comparison(preset="gpu", autoencoder="sample", seeds=1, rows="latent_control", limit=1)
+    def run():
+        return comparison(preset="gpu", autoencoder="sample", seeds=1, rows="latent_control", limit=1,
+                          set="ema=.5,plain=true")
     file = run()/"autoencoder/model.safetensors"
     assert [*given] == [f"{file.parents[1].name}/autoencoder", "seed0/latent_control"]
     started, trained = given.values()
     assert started["steps"] == 3 and started["width"] == trained["width"] == 4
+    # an ablation of the rows leaves it alone where it may
+    assert started["plain"] is trained["plain"] is True and "ema" not in started
     assert trained["autoencoder"] == str(file) and "autoencoder" not in started
     (encoder,), (ours,) = ([v for k, v in read_weights(f)[0].items() if k == "encoder.stages.1.conv.weight"]
                            for f in (file, file.parents[1]/"seed0/latent_control/model.safetensors"))
@@ -194,7 +198,8 @@ def test_where_no_bundled_autoencoder_fits_one_is_trained_first_and_kept(compari
 
 
 def test_where_the_bundled_autoencoder_fits_none_is_trained(tmp_path):
-    for flags in dict(width=8), dict(width=4, autoencoder="none"), dict(width=4, autoencoder="a.safetensors"):
+    for flags in (dict(width=8), dict(width=8, plain=True), dict(width=4, autoencoder="none"),
+                  dict(width=4, autoencoder="a.safetensors"), dict(width=4, init="sample")):
         assert ladder.with_autoencoder(tmp_path, flags, 1) == flags
 
 
