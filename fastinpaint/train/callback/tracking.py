@@ -147,7 +147,7 @@ def decide_mode(mode):
 
 def zero_conv_norms(model):
     "Weight norm of each zero-initialised layer of `model.conditioner`, name → norm"
-    modules = getattr(model, "conditioner", torch.nn.Identity()).named_modules()
+    modules = (getattr(model, "conditioner", None) or torch.nn.Identity()).named_modules()
     return {name: module.weight.norm().item() for name, module in modules
             if "zero" in name and isinstance(getattr(module, "weight", None), torch.Tensor)}
 

@@ -223,6 +223,8 @@ def test_zero_conv_norms():
     nn.init.constant_(model.conditioner.zero_convs[0].weight, 2)
     assert zero_conv_norms(model) == {"zero_convs.0": pytest.approx(12 ** .5)}
     assert zero_conv_norms(nn.Linear(1, 1)) == {}
+    model.conditioner = None  # an autoencoder's
+    assert zero_conv_norms(model) == {}
 
 
 def test_a_summary_table_is_a_run_of_the_group(tmp_path, monkeypatch, capsys):
