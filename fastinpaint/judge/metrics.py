@@ -12,7 +12,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ..core.errors import InputError
 from ..models.net import composite
-from ..models.pretrained import WeightsMissing, lpips_net
+from ..models.pretrained import TRUNKS, WeightsMissing, lpips_net
 
 
 class _NotAvailable(float):
@@ -110,10 +110,11 @@ class NetworkMetric(InpaintMetric):
 
 
 class LPIPS(NetworkMetric):
-    "Mean learned perceptual distance (Zhang et al. 2018) by the trunk `net`, `alex` or `vgg`"
+    "Mean learned perceptual distance (Zhang et al. 2018) by the trunk `net`: alex, vgg, else InputError"
     name = "lpips"
     def __init__(self, net: str = "alex"):
         super().__init__()
+        if net not in TRUNKS: raise InputError(f"LPIPS has the trunks {', '.join(TRUNKS)}, not {net!r}")
         self.trunk = net
         if net != "alex": self.name = f"lpips_{net}"
         self.min_size = 31 if net == "alex" else 16  # below, the trunk's pooling leaves nothing

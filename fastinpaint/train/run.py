@@ -40,8 +40,7 @@ def train_recipe(name, settings, model, cbs=(), loss=None, chosen=None):
     `model` makes a network from settings, `cbs` the method; `chosen` goes to settings.json. Ctrl-C saves
     the model; `resume` continues from the last whole epoch. Raises Diverged where a loss is not finite,
     InputError where settings do not fit, or not the run to resume."""
-    if settings.schedule not in SCHEDULES:
-        raise InputError(f"--schedule {settings.schedule}: it is one of {', '.join(SCHEDULES)}")
+    _check_optimisation(settings)
     folder, device = Path(settings.out)/name, choose_device(settings.device)
     about = dict(recipe=name) | asdict(settings) | (chosen or {})
     if settings.resume: check_settings(folder/"settings.json", about)
@@ -59,6 +58,14 @@ def train_recipe(name, settings, model, cbs=(), loss=None, chosen=None):
     plt.close("all")
     print("\n".join(["", *(f"{what:24} {folder/file}" for what, file in FILES.items())]))
     return learn
+
+
+def _check_optimisation(s):
+    "Raises InputError for settings that no optimizer takes"
+    if s.schedule not in SCHEDULES:
+        raise InputError(f"--schedule {s.schedule}: it is one of {', '.join(SCHEDULES)}")
+    if not 0 <= s.beta2 < 1: raise InputError(f"--beta2 {s.beta2}: a decay is in [0, 1)")
+    if s.clip < 0: raise InputError(f"--clip {s.clip}: a norm is not negative; 0 clips nothing")
 
 
 def _network(settings, model):
