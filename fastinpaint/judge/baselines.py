@@ -53,9 +53,12 @@ def biharmonic(image, hole):
 
 @each_image
 def patchmatch(image, hole):
-    "Patches copied from the known part (Barnes et al. 2009), patchmatch-cython (BSD), seed 0"
-    from patchmatch_cython import inpaint_pyramid
-    return inpaint_pyramid(image, hole, seed=0)
+    """Patches copied from the known part (Barnes et al. 2009), patchmatch-cython (BSD), seed 0.
+
+    At one size where many strokes leave nothing known at the smallest of its pyramid."""
+    from patchmatch_cython import inpaint_pyramid, inpaint_single
+    try: return inpaint_pyramid(image, hole, seed=0)
+    except ValueError: return inpaint_single(image, hole, seed=0)
 
 
 BASELINES = {f.__name__: f for f in (mean_colour, smooth_fill, telea, navier_stokes, biharmonic, patchmatch)}

@@ -26,6 +26,15 @@ def test_a_fill_looks_at_known_pixels_alone_and_repeats(half, name):
     torch.testing.assert_close(BASELINES[name](two*(1 - masks) + masks*.9, masks)*masks, filled*masks)
 
 
+@pytest.mark.parametrize("name", sorted(BASELINES))
+def test_strokes_all_over_the_image_are_filled(half, name):
+    pytest.importorskip(LIBRARY.get(name, "torch"))
+    image, mask = half
+    mask = torch.zeros_like(mask)
+    mask[..., ::4] = mask[..., ::4, :] = 1
+    assert BASELINES[name](image*(1 - mask), mask).shape == image.shape
+
+
 @pytest.mark.parametrize("name", sorted(LOCAL))
 def test_a_local_fill_continues_what_surrounds_each_hole(half, name):
     pytest.importorskip(LIBRARY.get(name, "torch"))

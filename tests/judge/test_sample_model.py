@@ -15,3 +15,11 @@ def test_the_sample_model_fills_better_than_its_prefill_because_of_its_refiner()
     silenced.refiner = torch.nn.Identity()
     ours, smooth, without = map(judged, (model, smooth_fill, silenced))
     assert ours < .97*smooth < without
+
+
+@pytest.mark.parametrize("linear, least", [(True, 38.), (False, 35.)])
+def test_each_kind_of_network_has_an_autoencoder_that_keeps_photographs(linear, least):
+    net = lama(linear=linear, autoencoder="sample").eval()
+    photos = torch.cat([item.tensors()[0] for item in holes(named_data("sample")/"valid", "center", 64, limit=12)])
+    with torch.no_grad(): found = net.decode(net.encode(photos)).clamp(0, 1)
+    assert (-10*(found - photos).square().mean((1, 2, 3)).log10()).mean() > least
