@@ -31,8 +31,9 @@ class Program:
             given = ParameterSource.COMMANDLINE
             self(**{k: v for k, v in flags.items() if ctx.get_parameter_source(k) == given})
         doc = getdoc(self.run) or ""
+        grouped = {name for f in fields(self.settings) for name in f.metadata.get("group", ())}
         return Command(name, callback=run, help=doc, short_help=doc.partition("\n\n")[0],
-                       params=[option(f) for f in fields(self.settings)],
+                       params=[option(f, f.name in grouped) for f in fields(self.settings)],
                        context_settings=STYLE | dict(token_normalize_func=dashed))
 
 
@@ -90,10 +91,10 @@ def mendable(error):
     return error.errno not in (None, errno.EPIPE)  # click itself ends `| head` quietly
 
 
-def option(f):
-    "The `click.Option` of a field; a switch that is on by default has a --no-… too"
+def option(f, grouped=False):
+    "The `click.Option` of a field; a switch that is on by default, or by a group, has a --no-… too"
     name, switch = dashed(f.name), isinstance(f.default, bool)
-    names = f"--{name}/--no-{name}" if switch and f.default else f"--{name}"
+    names = f"--{name}/--no-{name}" if switch and (f.default or grouped) else f"--{name}"
     return click.Option([names, f.name], type=type(f.default), is_flag=switch, default=None,
                         help=f.metadata["help"] + shown_default(f))
 

@@ -18,6 +18,7 @@ class Settings:
     data: str = fi.flag("sample", "Photographs")
     prefill: bool = fi.flag(True, "Fill smoothly")
     log_model: bool = fi.flag(False, "Upload")
+    published: bool = fi.group("As published", log_model=True, lr=7.)
 
 given = []
 
@@ -61,11 +62,13 @@ def test_an_imported_recipe_takes_keywords(recipe):
 
 
 @pytest.mark.parametrize("flags, expected", [
-    ([], (3, .1, "sample", True, False)),
-    (["--size", "5", "--lr=1e-3"], (5, 1e-3, "sample", True, False)),
-    (["--no-prefill", "--data", "my_photos"], (3, .1, "my_photos", False, False)),
-    (["--prefill", "--log-model"], (3, .1, "sample", True, True)),
-    (["--log_model"], (3, .1, "sample", True, True))])
+    ([], (3, .1, "sample", True, False, False)),
+    (["--size", "5", "--lr=1e-3"], (5, 1e-3, "sample", True, False, False)),
+    (["--no-prefill", "--data", "my_photos"], (3, .1, "my_photos", False, False, False)),
+    (["--prefill", "--log-model"], (3, .1, "sample", True, True, False)),
+    (["--log_model"], (3, .1, "sample", True, True, False)),
+    (["--published"], (3, 7., "sample", True, True, True)),
+    (["--no-log-model", "--published"], (3, 7., "sample", True, False, True))])
 def test_a_recipe_whose_file_is_run_takes_flags(monkeypatch, recipe, flags, expected):
     given = []
     monkeypatch.setattr(sys, "given", given, raising=False)
