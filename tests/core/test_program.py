@@ -18,7 +18,8 @@ class Settings:
     data: str = fi.flag("sample", "Photographs")
     prefill: bool = fi.flag(True, "Fill smoothly")
     log_model: bool = fi.flag(False, "Upload")
-    published: bool = fi.group("As published", log_model=True, lr=7.)
+    wide: bool = fi.flag(False, "More channels")
+    published: bool = fi.group("As published", wide=True, lr=7.)
 
 given = []
 
@@ -62,13 +63,13 @@ def test_an_imported_recipe_takes_keywords(recipe):
 
 
 @pytest.mark.parametrize("flags, expected", [
-    ([], (3, .1, "sample", True, False, False)),
-    (["--size", "5", "--lr=1e-3"], (5, 1e-3, "sample", True, False, False)),
-    (["--no-prefill", "--data", "my_photos"], (3, .1, "my_photos", False, False, False)),
-    (["--prefill", "--log-model"], (3, .1, "sample", True, True, False)),
-    (["--log_model"], (3, .1, "sample", True, True, False)),
-    (["--published"], (3, 7., "sample", True, True, True)),
-    (["--no-log-model", "--published"], (3, 7., "sample", True, False, True))])
+    ([], (3, .1, "sample", True, False, False, False)),
+    (["--size", "5", "--lr=1e-3"], (5, 1e-3, "sample", True, False, False, False)),
+    (["--no-prefill", "--data", "my_photos"], (3, .1, "my_photos", False, False, False, False)),
+    (["--prefill", "--log-model"], (3, .1, "sample", True, True, False, False)),
+    (["--log_model"], (3, .1, "sample", True, True, False, False)),
+    (["--published"], (3, 7., "sample", True, False, True, True)),
+    (["--no-wide", "--published"], (3, 7., "sample", True, False, False, True))])
 def test_a_recipe_whose_file_is_run_takes_flags(monkeypatch, recipe, flags, expected):
     given = []
     monkeypatch.setattr(sys, "given", given, raising=False)
@@ -96,7 +97,8 @@ def test_help_names_every_flag_and_default(recipe, capsys, monkeypatch):
     text = " ".join(capsys.readouterr().out.split())
     assert "What it does" in text and "--size INTEGER Pixels [default: 96]" in text
     assert "--prefill / --no-prefill Fill smoothly [default: prefill]" in text
-    assert "--log-model Upload -h" in text
+    assert "--log-model Upload --wide / --no-wide More channels" in text
+    assert "--published As published: wide, lr=7.0; a flag beside it wins -h" in text
 
 
 @pytest.mark.parametrize("flags", [["--size", "wide"], ["--siz=1"], ["--no-log-model"], ["extra"]])
