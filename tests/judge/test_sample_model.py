@@ -1,8 +1,11 @@
 "The bundled model, judged as a user judges it"
+import pytest
 import torch
 
 from fastinpaint.data.named import named_data
 from fastinpaint.judge.evaluate import evaluate
+from fastinpaint.judge.protocol import holes
+from fastinpaint.models.lama import lama
 from fastinpaint.models.load import load_model
 from fastinpaint.models.prefill import smooth_fill
 
@@ -20,6 +23,7 @@ def test_the_sample_model_fills_better_than_its_prefill_because_of_its_refiner()
 @pytest.mark.parametrize("linear, least", [(True, 38.), (False, 35.)])
 def test_each_kind_of_network_has_an_autoencoder_that_keeps_photographs(linear, least):
     net = lama(linear=linear, autoencoder="sample").eval()
-    photos = torch.cat([item.tensors()[0] for item in holes(named_data("sample")/"valid", "center", 64, limit=12)])
+    items = holes(named_data("sample")/"valid", "center", 64, limit=12)
+    photos = torch.cat([item.tensors()[0] for item in items])
     with torch.no_grad(): found = net.decode(net.encode(photos)).clamp(0, 1)
     assert (-10*(found - photos).square().mean((1, 2, 3)).log10()).mean() > least
