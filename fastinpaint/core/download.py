@@ -18,7 +18,9 @@ def unreachable(url: str) -> str | None:
         request = urllib.request.Request(url, method="HEAD")
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT): why[0] = None
-        except (OSError, http.client.HTTPException) as e: why[0] = str(e) or type(e).__name__
+        except (OSError, http.client.HTTPException) as e:
+            # the socket's own time-out may come first
+            if not isinstance(getattr(e, "reason", e), TimeoutError): why[0] = str(e) or type(e).__name__
     # a thread, as the time-out of a socket covers neither the name look-up nor further addresses
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
