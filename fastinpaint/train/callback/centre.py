@@ -26,7 +26,7 @@ class Centre(FitCallback):
 
     def before_train(self):
         encoder, decoder = self.model.encoder.stages, self.model.decoder.stages
-        self.active = self.in_fit and all(is_constant(s.conv)[-1] for s in (*encoder[1:], *decoder[:-1]))
+        self.active = self.in_fit and all(ends_constant(s.conv) for s in (*encoder[1:], *decoder[:-1]))
         if not self.active: return
         for m in self.model.modules():
             if isinstance(m, _BatchNorm): m.eval()
@@ -78,9 +78,9 @@ def by_output(conv, weight):
     return weight.transpose(0, 1) if isinstance(conv, torch.nn.ConvTranspose2d) else weight
 
 
-def is_constant(conv):
-    "Of which output channels `[O]` the kernels are all zero"
-    return ~by_output(conv, conv.weight).flatten(1).any(1)
+def ends_constant(conv):
+    "Whether the kernels of the last output channel are all zero"
+    return not by_output(conv, conv.weight)[-1].any()
 
 
 def hold_last(stage):
