@@ -12,12 +12,12 @@ from .data.named import named_data
 from .fill.inpainter import Inpainter
 from .judge.distances import FID, FDEffLite0
 from .judge.evaluate import evaluate, evaluate_files
-from .judge.metrics import LPIPS, PSNR, SSIM, HoleL1, default_metrics
+from .judge.metrics import LPIPS, PSNR, SSIM, Grid, HoleL1, default_metrics
 from .judge.protocol import export_photos
 from .judge.show import latent_damage, results_figure, show_latent_damage
 from .models.context_encoder import context_encoder
 from .models.control import add_control
-from .models.discriminator import PatchGAN, load_discriminator
+from .models.discriminator import LatentDiscriminator, PatchGAN, load_discriminator
 from .models.lama import lama
 from .models.load import load_model, save_model
 from .models.net import InpaintNet, composite
@@ -33,6 +33,7 @@ from .train.callback.freeze import FreezeSchedule
 from .train.callback.gradient_share import GradientShare, weight_for_share
 from .train.callback.history import History
 from .train.callback.latent import LatentLoss
+from .train.callback.latent_adversarial import LatentAdversarial
 from .train.callback.precision import BFloat16
 from .train.callback.reconstruct import Reconstruct
 from .train.callback.terms import LossTerms

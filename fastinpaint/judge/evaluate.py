@@ -19,7 +19,7 @@ from .baselines import BASELINES
 from .bootstrap import bootstrap
 from .card import Card
 from .distances import SetDistances
-from .metrics import LPIPS, PSNR, SSIM, HoleL1
+from .metrics import LPIPS, PSNR, SSIM, Grid, HoleL1
 from .protocol import SETS, holes, read_items, to_tensor
 
 FILES = "8 bits, composited"
@@ -55,7 +55,7 @@ def make_card(items, about, rules, device, fill=None, frechet=True, lpips=("alex
     "Measure every item, filled by `fill` unless it comes filled; returns a `Card`"
     rows, sets, pixels, clock = [], defaultdict(hashlib.sha256), hashlib.sha256(), _Clock()
     distances = SetDistances() if frechet else None
-    metrics = [HoleL1(), PSNR(), SSIM(), *map(LPIPS, lpips)]
+    metrics = [HoleL1(), PSNR(), SSIM(), *map(LPIPS, lpips), Grid()]
     for item in items:
         image, mask = item.tensors()
         clock.end("reading")

@@ -92,6 +92,31 @@ class SSIM(InpaintMetric):
         return ssim.sum(), len(filled)
 
 
+class Grid(InpaintMetric):
+    """Mean over images of the grid of latent pixels in a fill: 1 has none, photographs lie near it.
+
+    The mean step of brightness across every `period`-th row and column, where neighbouring latent pixels
+    meet, as a multiple of that across the others; both pixels of a step lie in the hole."""
+    name = "grid"
+    def __init__(self, period=8):
+        super().__init__()
+        self.period, self.min_size = period, 2*period
+
+    def measure(self, filled, image, mask):
+        brightness = filled.mean(1, keepdim=True)
+        sums = self._steps(brightness, mask) + self._steps(brightness.mT, mask.mT)
+        at, n_at, between, n_between = sums.unbind()
+        found = (n_at > 0) & (between > 0)  # what is flat has no grid
+        return ((at/n_at)/(between/n_between))[found].sum(), found.sum()
+
+    def _steps(self, brightness, mask):
+        "`[4, B]`: the sum and the number of steps between columns at borders of latent pixels, and of others"
+        steps, inside = brightness.diff(dim=-1).abs(), mask[..., 1:]*mask[..., :-1]
+        border = torch.arange(1, mask.shape[-1], device=mask.device) % self.period == 0
+        parts = inside*border, inside*~border
+        return torch.stack([x.sum((1, 2, 3)) for part in parts for x in (steps*part, part)])
+
+
 class NetworkMetric(InpaintMetric):
     """A metric by a pretrained network; "n/a" where its weights are missing.
 

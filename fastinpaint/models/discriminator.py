@@ -37,6 +37,34 @@ class PatchGAN(nn.Module):
 def patch_conv(n_in, n_out, stride): return nn.Conv2d(n_in, n_out, 4, stride, padding=2)
 
 
+class LatentDiscriminator(nn.Module):
+    """Whitened latents `[B, C, h, w]` to logits `[B, 1, h, w]`, each of 9×9 latent pixels, and to features.
+
+    Four 3×3 convolutions of `width` channels, without normalisation. `whiten` brings channels to mean 0 and
+    standard deviation 1 by those of the latents in the first `measure`."""
+    def __init__(self, channels, width=96):
+        super().__init__()
+        convs = [nn.Conv2d(n, width, 3, padding=1) for n in (channels, width, width)]
+        self.stages = nn.ModuleList([nn.Sequential(conv, nn.LeakyReLU(.2)) for conv in convs])
+        self.head = nn.Conv2d(width, 1, 3, padding=1)
+        for name in "mean", "std": self.register_buffer(name, torch.zeros(1, channels, 1, 1))
+
+    def measure(self, latents):
+        "Take the statistics of `latents` `[B, C, h, w]`, unless there are some; weak channels count less"
+        if self.std.any(): return
+        std, mean = torch.std_mean(latents, (0, 2, 3), correction=0, keepdim=True)
+        self.mean.copy_(mean)
+        self.std.copy_(std.maximum(std.max()/100).clamp_min(1e-6))
+
+    def whiten(self, latents): return (latents - self.mean)/self.std
+
+    def forward(self, whitened):
+        "Logits, and the list of features after every stage"
+        features = []
+        for stage in self.stages: features.append(stage(features[-1] if features else whitened))
+        return self.head(features[-1]), features
+
+
 def load_discriminator(path):
     """The discriminator in a published LaMa checkpoint (`.ckpt`, state dict, safetensors).
 

@@ -15,7 +15,7 @@ from torch import nn
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from fastinpaint.judge import metrics
-from fastinpaint.judge.metrics import LPIPS, NA, PSNR, SSIM, HoleL1, default_metrics
+from fastinpaint.judge.metrics import LPIPS, NA, PSNR, SSIM, Grid, HoleL1, default_metrics
 from fastinpaint.models.net import composite
 from fastinpaint.models.pretrained import WeightsMissing, lpips_net, package_file
 
@@ -74,6 +74,22 @@ def test_psnr_and_ssim_are_means_over_images_of_unequal_batches():
     ssim = [structural_similarity_index_measure(a, b, data_range=1.0).item() for a, b in pairs]
     assert measured(PSNR(), *batches) == pytest.approx(sum(psnr) / 6, rel=1e-5)
     assert measured(SSIM(), *batches) == pytest.approx(sum(ssim) / 6, rel=1e-4)
+
+
+def test_grid_is_the_steps_between_latent_pixels_over_the_others():
+    "Along rows and columns; steps with a pixel outside of the hole do not count"
+    x = torch.arange(48.)
+    ramp = (x + 2*(x//8)).expand(1, 3, 40, 48)/100  # steps of .01, and of .03 across every eighth column
+    mask = torch.zeros(1, 1, 40, 48)
+    mask[..., 4:36, 4:44] = 1
+    noise = torch.rand(ramp.shape, generator=torch.Generator().manual_seed(0))
+    # columns of the hole have 5 borders and 34 other steps in each of 32 rows, its rows (no slope) 4 and 27
+    at, between = 5*32*.03/(5*32 + 4*40), 34*32*.01/(34*32 + 27*40)
+    for turn in (lambda x: x), (lambda x: x.mT):
+        found = measured(Grid(), (turn(ramp), turn(noise), turn(mask)))
+        assert found == pytest.approx(at/between, rel=1e-4)
+    assert measured(Grid(), (noise, ramp, torch.ones_like(mask))) == pytest.approx(1, abs=.1)
+    assert math.isnan(measured(Grid(), (torch.full_like(ramp, .5), noise, mask)))
 
 
 @needs_lpips

@@ -24,7 +24,7 @@ from fastinpaint.train.losses import Adversarial
 
 FROZEN = {"autoencoder": [], "lama_l1": [], "mask_control": ["encoder", "decoder"],
           "latent": ["decoder"], "latent_control": ["encoder", "decoder"],
-          "delta": ["encoder", "decoder"],
+          "delta": ["encoder", "decoder"], "latent_gan": ["encoder", "decoder"],
           "lama": [], "latent_control_gan": ["encoder", "decoder"], "context_encoder": []}
 TRAINED = {"autoencoder": ["encoder", "decoder"],
            "lama_l1": ["encoder", "decoder", "refiner", "conditioner"],

@@ -17,6 +17,7 @@ FIXTURE = Path(__file__).parent.parent/"fixtures/mask_control_ngf8.safetensors"
 ROWS = {"autoencoder": {}, "lama_l1": dict(first="anew"), "mask_control": {}, "context_encoder": {},
         "latent": dict(first="bare", known=1.), "latent_control": dict(known=1.),
         "delta": dict(plain_sum=True, known=1.), "iterate": dict(known=1.),
+        "latent_gan": dict(known=1.),
         "lama": dict(first="anew", width_d=64, lr_d=1e-4),
         "latent_control_gan": dict(latent_weight=1e-4, width_d=64)}
 COMMON = dict(plain=True, prefill=False, native=True, lr=1e-3, schedule="constant", beta2=.999, clip=1.,
@@ -44,7 +45,7 @@ def test_every_recipe_runs_in_the_thesis_setting(run, name):
     config = learn.model.config
     assert not config["linear"] and not config["prefill"]
     assert config["first"] == ROWS[name].get("first", "kept")
-    assert config["delta"] == {"delta": "sum", "iterate": True}.get(name, False)
+    assert config["delta"] == {"delta": "sum", "iterate": True, "latent_gan": True}.get(name, False)
     hypers = learn.opt.hypers[0]
     assert (hypers["lr"], hypers["mom"], hypers["sqr_mom"]) == (1e-3, .9, .999)
 

@@ -23,6 +23,7 @@ class AdversarialTraining(FitCallback):
     each of prediction and image, each gradient for one network alone, of norm `clip` at most (None: any).
     Raises InputError for negative weights or predictions that are no images, Diverged for NaN losses."""
     order = 30  # after autocast's casts (10) and GradientAccumulation (6); before LossTerms (40)
+    betas = .9, .999  # of the discriminator's Adam
     def __init__(self, discriminator=None, weight=10., feature_matching=100., r1=1e-3, r1_every=1, lr=1e-4,
                  clip=1.):
         if r1 < 0 or r1_every < 1:
@@ -33,8 +34,20 @@ class AdversarialTraining(FitCallback):
         self.steps, self.health = 0, {}
 
     def after_create(self):
-        if self.discriminator is None: self.discriminator = PatchGAN(self.model.config["width"])
-        self.opt_d = torch.optim.Adam(self.discriminator.parameters(), lr=self.lr_d)
+        if self.discriminator is None: self.discriminator = self.new_discriminator(self.model.config)
+        self.opt_d = torch.optim.Adam(self.discriminator.parameters(), self.lr_d, self.betas)
+
+    def new_discriminator(self, config): return PatchGAN(config["width"])
+
+    def pair(self, step):
+        """What the discriminator is shown: real and fake `[B, C, h, w]`, and the fake's mask `[B, 1, H, W]`.
+
+        Raises InputError where the step has nothing of the kind."""
+        if self.pred.shape != step.image.shape:
+            raise InputError("the discriminator judges images, the model predicts "
+                             f"{list(self.pred.shape)}: keep the decoder in training, as "
+                             "LatentLoss(pixel=True) does")
+        return step.image, self.pred, step.mask
 
     def change_terms(self, terms): return [*terms, *(t for t in self.terms if t.weight)]
 
@@ -48,14 +61,12 @@ class AdversarialTraining(FitCallback):
     def after_pred(self):
         if not self.in_fit: return
         step = self.learn.step
-        if self.pred.shape != step.image.shape:
-            raise InputError(f"the discriminator judges images, the model predicts {list(self.pred.shape)}: "
-                             "keep the decoder in training, as LatentLoss(pixel=True) does")
+        real, fake, self.hole = self.pair(step)
         self.penalised = self.training and self.r1 > 0 and self.steps % self.r1_every == 0
-        self.real_image = step.image.detach().requires_grad_(self.penalised)
+        self.real = real.detach().requires_grad_(self.penalised)
         self.discriminator.train(self.training)
-        step.real_logits, step.real_features = self.discriminator(self.real_image)
-        step.fake_logits, step.fake_features = self.discriminator(self.pred)
+        step.real_logits, step.real_features = self.discriminator(self.real)
+        step.fake_logits, step.fake_features = self.discriminator(fake)
 
     def before_backward(self):
         "Both backward passes through the graph they share, each for its own network's parameters"
@@ -63,14 +74,14 @@ class AdversarialTraining(FitCallback):
         self.learn.loss_grad.backward(inputs=trained, retain_graph=True)
         loss = self._discriminator_loss()
         accumulated = getattr(self.learn, "gradient_accumulation", None)
-        scale = len(self.real_image)/accumulated.n_acc if accumulated else 1
+        scale = len(self.real)/accumulated.n_acc if accumulated else 1
         (loss*scale).backward(inputs=list(self.discriminator.parameters()))
         raise CancelBackwardException
 
     def _discriminator_loss(self):
         step = self.learn.step
         real, fake = step.real_logits.float(), step.fake_logits.float()
-        hole = F.interpolate(step.mask, fake.shape[-2:], mode="nearest")
+        hole = F.interpolate(self.hole, fake.shape[-2:], mode="nearest")
         losses = discriminator_losses(real, fake, hole)
         if self.penalised: losses["r1"] = self.r1*self.r1_every*self._r1_penalty(step.real_logits)
         for name, value in losses.items():
@@ -80,9 +91,9 @@ class AdversarialTraining(FitCallback):
         return sum(losses.values())
 
     def _r1_penalty(self, logits):
-        if logits.dtype == torch.float32: return r1_penalty(logits, self.real_image)
-        with torch.autocast(self.real_image.device.type, enabled=False):
-            return r1_penalty(self.discriminator(self.real_image)[0], self.real_image)
+        if logits.dtype == torch.float32: return r1_penalty(logits, self.real)
+        with torch.autocast(self.real.device.type, enabled=False):
+            return r1_penalty(self.discriminator(self.real)[0], self.real)
 
     def before_step(self):  # after GradientAccumulation has let the step happen
         for name, network in ("generator", self.model), ("discriminator", self.discriminator):
@@ -97,7 +108,7 @@ class AdversarialTraining(FitCallback):
 
     def after_batch(self):
         if self.training: self.step_log.health.write(self.health)
-        self.real_image = None
+        self.real = self.hole = None
 
     def state_dict(self):
         return {"discriminator": self.discriminator.state_dict(), "optimizer": self.opt_d.state_dict(),

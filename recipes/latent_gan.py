@@ -1,0 +1,22 @@
+"The outlook of the thesis (§ 5.2)"
+from dataclasses import dataclass
+from functools import partial
+
+import fastinpaint as fi
+
+
+@dataclass(kw_only=True)
+class Settings(fi.LatentSettings):
+    adversarial: float = fi.flag(.1, "Weight of the adversarial loss; feature matching has twice as much")
+    lr_d: float = fi.flag(5e-4, "Learning rate of the discriminator")
+    lr: float = fi.flag(1e-3, "Learning rate, the highest of a schedule")
+    ema: float = fi.flag(.999, "Decay of the weights' moving average, judged and saved instead; 0: none")
+
+
+@fi.program
+def main(settings: Settings):
+    "`delta` with an adversarial loss on latents: texture without decoding"
+    s, model = settings, partial(fi.lama, control="mask", delta=True)
+    gan = fi.LatentAdversarial(weight=s.adversarial, feature_matching=2*s.adversarial, lr=s.lr_d)
+    cbs = [fi.FreezeSchedule(), fi.LatentLoss(known=s.known, distance=s.distance), gan]
+    return fi.train_recipe("latent_gan", settings, model, cbs)
