@@ -1,5 +1,8 @@
-"What the decoder would make of a latent difference, from one matrix and so without running it"
+"What the decoder would make of a latent difference, by one matrix or kernel and so without running it"
 import torch
+import torch.nn.functional as F
+
+KEPT = .999  # of the energy of a decoder's response
 
 
 def decoder_gram(decode, latents, probes=8, seed=0):
@@ -23,3 +26,28 @@ def matrix_root(gram):
     "The symmetric `R` with `R·R = gram`, so that `eᵀ·gram·e = |R·e|²`; both `[C, C]`"
     values, vectors = torch.linalg.eigh(gram.double())
     return (vectors*values.clamp_min(0).sqrt() @ vectors.T).to(gram.dtype)
+
+
+@torch.no_grad()
+def decoder_response(decode, latents, stride):
+    """Kernel `[C, 3, k, k]`, whose `conv_transpose2d` of the given `stride` is `decode` to first order.
+
+    The mean change of the image around every fourth latent pixel of two of `latents` `[B, C, h, w]`, where
+    one channel at a time is moved by its standard deviation; cut to the pixels that matter."""
+    window, kernels, latents = dict(size=5*stride, step=4*stride), [], latents[:2]
+    for channel, size in enumerate(latents.std((0, 2, 3)).clamp_min(1e-4)):
+        impulses = torch.zeros_like(latents)
+        impulses[:, channel, 1::4, 1::4] = size/2
+        change = (decode(latents + impulses) - decode(latents - impulses))/size
+        around = F.pad(change, [stride, 2*stride, stride, 2*stride])
+        kernels.append(around.unfold(2, **window).unfold(3, **window).mean((0, 2, 3)))
+    return _cut(torch.stack(kernels), stride)
+
+
+def _cut(kernel, stride):
+    "The smallest centre of `kernel`, a latent pixel's block at least, that has `KEPT` of its energy"
+    energy = kernel.square().sum((0, 1))
+    for margin in range(2*stride, 0, -1):
+        if energy[margin:-margin, margin:-margin].sum() >= KEPT*energy.sum(): break
+    else: return kernel
+    return kernel[..., margin:-margin, margin:-margin].contiguous()

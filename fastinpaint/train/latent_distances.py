@@ -4,8 +4,10 @@ import torch.nn.functional as F
 
 from ..core.device import evaluating
 from ..core.errors import InputError
-from .decoder_distance import decoder_gram, matrix_root
+from .decoder_distance import decoder_gram, decoder_response, matrix_root
 from .losses import MaskedL1
+
+EDGES = 2.
 
 
 class LatentDistance(MaskedL1):
@@ -80,6 +82,32 @@ class LatentDecoder(LatentDistance):
         with evaluating(model.decoder): self.metric = matrix_root(decoder_gram(model.decode, target))
 
 
+class LatentEdges(LatentDistance):
+    """`LatentDecoder`'s, neighbours included, and `EDGES` times the steps of that difference between pixels.
+
+    Latents whose blocks of the image do not meet have steps there, which are seen as a grid. The decoder is
+    taken for linear: its response to the average latent pixel is one transposed convolution."""
+    name = "latent_edges"
+    def distance(self, latent, target, mask):
+        stride, size = mask.shape[-1]//latent.shape[-1], self.metric.shape[-1]
+        image = F.conv_transpose2d(latent - target, self.metric, stride=stride, padding=(size - stride)//2)
+        blocks = F.pixel_unshuffle(image, stride)
+        errors = torch.linalg.vector_norm(blocks, dim=1, keepdim=True)/blocks.shape[1]**.5
+        steps = [(image.diff(dim=dim).abs(), either(mask, dim)) for dim in (-2, -1)]
+        return sum(factor*self.l1(e, torch.zeros_like(e), where) for factor, e, where in
+                   [(1., errors, mask), *((EDGES, *step) for step in steps)])
+
+    def prepare(self, model, target):
+        if self.metric is not None: return
+        with evaluating(model.decoder): self.metric = decoder_response(model.decode, target, model.stride)
+
+
+def either(mask, dim):
+    "Where a pixel of `mask` or the next one along `dim` is 1"
+    n = mask.shape[dim] - 1
+    return torch.maximum(mask.narrow(dim, 0, n), mask.narrow(dim, 1, n))
+
+
 def deviation(target):
     "Standard deviation `[1, C, 1, 1]` of each channel in this batch, at least a hundredth of the largest"
     std = target.std((0, 2, 3), correction=0, keepdim=True)
@@ -87,7 +115,7 @@ def deviation(target):
 
 
 DISTANCES = {term.name.removeprefix("latent_"): term for term in (
-    LatentL1, LatentL2, LatentHuber, LatentCosine, LatentNormalised, LatentDecoder)}
+    LatentL1, LatentL2, LatentHuber, LatentCosine, LatentNormalised, LatentDecoder, LatentEdges)}
 
 
 def latent_distance(name, *args, **kwargs):

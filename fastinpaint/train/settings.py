@@ -53,7 +53,7 @@ class LatentSettings(Settings):
     "Settings of the recipes with the latent loss alone"
     thesis: bool = thesis_setting(known=1.)
     known: float = flag(.1, "Weight of latent pixels without a hole; those with one have 1")
-    distance: str = flag("l1", "Of latents: l1, l2, huber, cosine, normalised, decoder")
+    distance: str = flag("l1", "Of latents: l1, l2, huber, cosine, normalised, decoder, edges")
 
 
 @dataclass(kw_only=True)

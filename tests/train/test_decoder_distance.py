@@ -5,7 +5,7 @@ from torch import nn
 
 from fastinpaint.models.lama import lama
 from fastinpaint.models.pca import start_at_pca
-from fastinpaint.train.decoder_distance import decoder_gram, matrix_root
+from fastinpaint.train.decoder_distance import decoder_gram, decoder_response, matrix_root
 
 
 def foreseen(gram, difference):
@@ -110,3 +110,35 @@ def test_the_root_squared_is_the_matrix_even_a_singular_one(rank):
     gram = columns @ columns.T
     root = matrix_root(gram)
     assert torch.allclose(root @ root, gram, atol=1e-5) and torch.allclose(root, root.T, atol=1e-6)
+
+
+# the response of a decoder
+
+def inner(images): return images[..., 4:-4, 4:-4]  # the borders of a stack cut off what would come back
+
+
+def test_the_response_is_the_decoder_where_it_is_linear(white):
+    "Overlapping blocks included, found from latents of any size"
+    decode, difference = stack(4), torch.randn(2, 4, 7, 6)
+    with torch.no_grad(): change = decode(difference) - decode(torch.zeros_like(difference))
+    for size in 16, 5, 3:
+        kernel = decoder_response(decode, white[..., :size, :size], 4)
+        assert kernel.shape[:2] == (4, 3) and 4 <= kernel.shape[2] == kernel.shape[3] <= 20
+        foretold = F.conv_transpose2d(difference, kernel, stride=4, padding=(kernel.shape[-1] - 4)//2)
+        assert inner(foretold - change).square().mean() < .003*inner(change).square().mean()
+
+
+def test_what_hardly_matters_is_cut_from_the_response(white):
+    assert decoder_response(stack(2), white, 4).shape[-1] == 4
+    assert 8 <= decoder_response(stack(4), white, 4).shape[-1] <= 10
+
+
+def test_the_response_of_the_bundled_decoder_foretells_images():
+    model = lama(width=8, blocks=1).eval().requires_grad_(False)
+    torch.manual_seed(0)
+    latents = model.encode(F.interpolate(torch.rand(4, 3, 16, 16), size=64, mode="bicubic"))
+    kernel = decoder_response(model.decode, latents, 8)
+    difference = torch.randn_like(latents)*latents.std((0, 2, 3), keepdim=True)/4
+    change = model.decode(latents + difference) - model.decode(latents)
+    foretold = F.conv_transpose2d(difference, kernel, stride=8, padding=(kernel.shape[-1] - 8)//2)
+    assert (foretold - change).square().mean() < .01*change.square().mean()

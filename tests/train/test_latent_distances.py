@@ -4,9 +4,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from fastinpaint.kernels import masked_l1
-from fastinpaint.train.latent_distances import DISTANCES, latent_distance
+from fastinpaint.train.latent_distances import DISTANCES, EDGES, latent_distance
 from fastinpaint.train.step import Step
 
+KERNEL = torch.randn(4, 3, 10, 10, generator=torch.Generator().manual_seed(3))/10
 ROOT = torch.diag(torch.tensor([1., 2., 0., .5]))
 
 
@@ -23,7 +24,7 @@ def step():
 
 def term(name, *args, **kwargs):
     made = latent_distance(name, *args, **kwargs)
-    if name == "decoder": made.metric = ROOT
+    made.metric = dict(decoder=ROOT, edges=KERNEL).get(name)
     return made
 
 
@@ -43,7 +44,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("known, missing", [(1., 1.), (2., .5), (0., 1.), (.1, 1.)])
-@pytest.mark.parametrize("name", DISTANCES)
+@pytest.mark.parametrize("name", ERRORS)
 def test_errors_are_weighted_by_the_hole_behind_each_latent_pixel(step, name, known, missing):
     share = F.avg_pool2d(step.mask, 8)
     errors = ERRORS[name](step.latent, step.target)
@@ -85,7 +86,7 @@ def test_a_channel_that_never_changes_does_not_break_it(step, name):
 def test_a_term_has_its_own_name_and_weight():
     names = {name: latent_distance(name).name for name in DISTANCES}
     assert names == {name: f"latent_{name}" for name in ("l1", "l2", "huber", "cosine", "normalised",
-                                                         "decoder")}
+                                                         "decoder", "edges")}
     assert latent_distance("huber", .5).weight == .5
 
 
@@ -110,6 +111,32 @@ def test_the_decoders_distance_is_in_pixels(step):
     torch.testing.assert_close(made(step), F.avg_pool2d(pixels, 2).sqrt().mean(), rtol=.02, atol=0)
 
 
+def test_edges_are_errors_of_the_image_and_their_steps_inside_and_across_blocks(step):
+    made, image = term("edges", 1., .1), torch.zeros(2, 3, 40, 48)
+    for y in range(5):
+        for x in range(6):
+            block = torch.einsum("bc,cnhw->bnhw", (step.latent - step.target)[:, :, y, x], KERNEL)
+            padded = F.pad(block, [8*x, 40 - 8*x + 2, 8*y, 32 - 8*y + 2])  # one pixel beyond each border
+            image = image + padded[..., 1:-1, 1:-1][..., :40, :48]
+    share, m = F.avg_pool2d(step.mask, 8), step.mask
+    blocks = F.avg_pool2d(image.square().mean(1, keepdim=True), 8).sqrt()
+    expected = ((.1 + .9*share)*blocks).mean()
+    for steps, known in [(image[..., 1:] - image[..., :-1], (1 - m[..., 1:])*(1 - m[..., :-1])),
+                         (image[..., 1:, :] - image[..., :-1, :], (1 - m[..., 1:, :])*(1 - m[..., :-1, :]))]:
+        expected = expected + EDGES*((1 - .9*known)*steps.abs()).mean()
+    torch.testing.assert_close(made(step), expected)
+
+
+def test_edges_tell_latents_that_agree_from_those_that_do_not():
+    "The same error of every block: alike in all of them, then of another sign in every second one"
+    made, target = latent_distance("edges"), torch.zeros(1, 1, 4, 8)
+    made.metric = torch.ones(1, 3, 4, 4)
+    mask, signs = torch.ones(1, 1, 16, 32), torch.tensor([1., -1.]).repeat(4)
+    def value(latent): return made(Step(None, mask, latent=latent, target=target, latent_mask=mask)).item()
+    assert value(target + 1) == pytest.approx(1)
+    assert value(target + signs) == pytest.approx(1 + EDGES*2*7/31)
+
+
 def test_what_it_found_out_first_stays(step):
     model, made = Model(), latent_distance("decoder")
     made.prepare(model, step.target)
@@ -131,7 +158,7 @@ def test_earlier_iterates_count_less(step):
 # what is refused
 
 @pytest.mark.parametrize("make, message", [
-    (lambda: latent_distance("ssim"), "'ssim': expected l1, l2, huber, cosine, normalised, decoder"),
+    (lambda: latent_distance("ssim"), "'ssim': expected l1, l2, huber, cosine, normalised, decoder, edges"),
     (lambda: latent_distance("l2", -1.), "latent_l2 is -1"),
     (lambda: latent_distance("cosine", 1., -.1), "latent_cosine: negative known=-0.1"),
     (lambda: latent_distance("l1", iterates=1.5), r"iterates=1.5.*\[0, 1\]")])
