@@ -7,7 +7,7 @@ import fastinpaint as fi
 
 @dataclass(kw_only=True)
 class Settings(fi.LatentSettings):
-    thesis: bool = fi.thesis_setting(known=1., plain_sum=True)
+    thesis: bool = fi.thesis_setting(known=1., distance="l1", plain_sum=True)
     plain_sum: bool = fi.flag(False, "Add the blocks' output as it is, without a 1×1 convolution from zero")
 
 

@@ -10,7 +10,7 @@ FIRST_CONV = "encoder.stages.0.[cl]*"
 
 @dataclass(kw_only=True)
 class Settings(fi.LatentSettings):
-    thesis: bool = fi.thesis_setting(known=1., first="bare")
+    thesis: bool = fi.thesis_setting(known=1., distance="l1", first="bare")
     first: str = fi.flag("kept", "First convolution: kept, anew, or bare (a convolution for the block)")
 
 

@@ -51,9 +51,9 @@ class Settings:
 @dataclass(kw_only=True)
 class LatentSettings(Settings):
     "Settings of the recipes with the latent loss alone"
-    thesis: bool = thesis_setting(known=1.)
+    thesis: bool = thesis_setting(known=1., distance="l1")
     known: float = flag(.1, "Weight of latent pixels without a hole; those with one have 1")
-    distance: str = flag("l1", "Of latents: l1, l2, huber, cosine, normalised, decoder, edges")
+    distance: str = flag("edges", "Of latents: l1, l2, huber, cosine, normalised, decoder, edges")
 
 
 @dataclass(kw_only=True)

@@ -14,10 +14,10 @@ from fastinpaint.models.weights import read_weights
 from fastinpaint.train.latent_distances import LatentL1
 
 FIXTURE = Path(__file__).parent.parent/"fixtures/mask_control_ngf8.safetensors"
+LATENT = dict(known=1., distance="l1")
 ROWS = {"autoencoder": {}, "lama_l1": dict(first="anew"), "mask_control": {}, "context_encoder": {},
-        "latent": dict(first="bare", known=1.), "latent_control": dict(known=1.),
-        "delta": dict(plain_sum=True, known=1.), "iterate": dict(known=1.),
-        "latent_gan": dict(known=1.),
+        "latent": dict(first="bare") | LATENT, "latent_control": LATENT, "iterate": LATENT,
+        "latent_gan": LATENT, "delta": dict(plain_sum=True) | LATENT,
         "lama": dict(first="anew", width_d=64, lr_d=1e-4),
         "latent_control_gan": dict(latent_weight=1e-4, width_d=64)}
 COMMON = dict(plain=True, prefill=False, native=True, lr=1e-3, schedule="constant", beta2=.999, clip=1.,
