@@ -2,6 +2,7 @@
 import torch
 import torch.nn.functional as F
 
+QUERIES, SOURCES = 1024, 2048  # of a block of scores: 8 MB, which stay in the cache of a CPU
 
 def masked_l1(pred, target, mask=None, known=1., missing=1.):
     "Weighted mean absolute difference, at least in float32; arguments as in `ops.masked_l1`"
@@ -16,3 +17,28 @@ def masked_l1(pred, target, mask=None, known=1., missing=1.):
 def zero_conv_merge(x, m, weight):
     "`x + W·m` (mask control, thesis appendix B.1); arguments as in `ops.zero_conv_merge`"
     return x + F.conv2d(m, weight)
+
+
+@torch.no_grad()
+def nearest(queries, sources):
+    "Squared distance, float32, and index of the source nearest to each query; as `ops.nearest`, unmasked"
+    dtype = torch.promote_types(torch.promote_types(queries.dtype, sources.dtype), torch.float32)
+    queries, sources = queries.to(dtype), sources.to(dtype)
+    # far from the origin |s|²/2 − q·s would lose its digits; a source as origin keeps whole numbers whole
+    origin, moved = sources[0], sources - sources[0]
+    with torch.autocast(queries.device.type, enabled=False):  # it would round the product to half
+        index = torch.cat([best_match(block - origin, moved) for block in queries.split(QUERIES)])
+    return (queries - sources[index]).square().sum(1).float(), index
+
+
+def best_match(queries, sources):
+    "Index of the least `|s|²/2 − q·s`, half the squared distance but for what depends on the query alone"
+    half = sources.square().sum(1)/2
+    best = queries.new_full((len(queries),), torch.inf)
+    index = torch.zeros_like(best, dtype=torch.int64)
+    for first in range(0, len(sources), SOURCES):
+        here = slice(first, first + SOURCES)
+        score, at = torch.addmm(half[here], queries, sources[here].T, alpha=-1).min(1)
+        closer = score < best  # strictly: of equal ones the first stays
+        best, index = torch.where(closer, score, best), torch.where(closer, at + first, index)
+    return index
