@@ -74,8 +74,10 @@ def nearest(queries, sources, allowed=None, impl="auto"):
         kept = allowed.nonzero()[:, 0]
         tensors["sources"] = sources = sources[kept]
     if not len(sources): raise ValueError("nearest needs a source: none was given, or none is allowed")
-    if uses_triton(impl, tensors, small=False): raise NotImplementedError("the kernel is being written")
-    distances, indices = reference.nearest(queries, sources)
+    search = reference.best_match
+    if uses_triton(impl, tensors):
+        from .nearest_triton import best_match as search
+    distances, indices = reference.nearest(queries, sources, search)
     return distances, indices if allowed is None else kept[indices]
 
 

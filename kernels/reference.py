@@ -19,21 +19,14 @@ def zero_conv_merge(x, m, weight):
     return x + F.conv2d(m, weight)
 
 
-@torch.no_grad()
-def nearest(queries, sources):
-    "Squared distance, float32, and index of the source nearest to each query; as `ops.nearest`, unmasked"
-    dtype = torch.promote_types(torch.promote_types(queries.dtype, sources.dtype), torch.float32)
-    queries, sources = queries.to(dtype), sources.to(dtype)
-    # far from the origin |s|²/2 − q·s would lose its digits; a source as origin keeps whole numbers whole
-    origin, moved = sources[0], sources - sources[0]
-    with torch.autocast(queries.device.type, enabled=False):  # it would round the product to half
-        index = torch.cat([best_match(block - origin, moved) for block in queries.split(QUERIES)])
-    return (queries - sources[index]).square().sum(1).float(), index
-
-
 def best_match(queries, sources):
-    "Index of the least `|s|²/2 − q·s`, half the squared distance but for what depends on the query alone"
+    "Index of the least `|s|²/2 − q·s`, half the squared distance but for what the query alone decides"
     half = sources.square().sum(1)/2
+    return torch.cat([best_of_block(block, sources, half) for block in queries.split(QUERIES)])
+
+
+def best_of_block(queries, sources, half):
+    "The same for few queries, and sources whose half squares are known"
     best = queries.new_full((len(queries),), torch.inf)
     index = torch.zeros_like(best, dtype=torch.int64)
     for first in range(0, len(sources), SOURCES):
@@ -42,3 +35,15 @@ def best_match(queries, sources):
         closer = score < best  # strictly: of equal ones the first stays
         best, index = torch.where(closer, score, best), torch.where(closer, at + first, index)
     return index
+
+
+@torch.no_grad()
+def nearest(queries, sources, search=best_match):
+    "Squared distance and index of the source nearest to each query, by `search`; as `ops.nearest`, unmasked"
+    dtype = torch.promote_types(torch.promote_types(queries.dtype, sources.dtype), torch.float32)
+    queries, sources = queries.to(dtype), sources.to(dtype)
+    # far from the origin |s|²/2 − q·s would lose its digits; a source as origin keeps whole numbers whole
+    origin = sources[0]
+    with torch.autocast(queries.device.type, enabled=False):  # it would round the products to half
+        index = search(queries - origin, sources - origin)
+    return (queries - sources[index]).square().sum(1).float(), index

@@ -352,7 +352,6 @@ def test_torch_before_2_9_knows_only_allow_tf32(allowed, monkeypatch):
 
 # nearest
 
-nearest_impls = pytest.mark.parametrize("impl", ["torch"])
 nearest_sizes = pytest.mark.parametrize("n, m, d", [(1, 1, 1), (5, 1, 3), (3, 9, 1), (70, 130, 35),
                                                     (64, 64, 16), (129, 65, 64), (20, 30, 147)])
 
@@ -378,7 +377,7 @@ def check_nearest(queries, sources, allowed=None, impl="torch"):
     torch.testing.assert_close(distance.double(), exact, rtol=1e-5, atol=0)
 
 
-@nearest_impls
+@impls
 @dtypes
 @nearest_sizes
 def test_nearest_is_that_of_all_distances(impl, dtype, n, m, d):
@@ -396,10 +395,10 @@ def test_blocks_that_do_not_divide_the_rows_find_the_same(monkeypatch):
 def test_the_first_of_equally_near_sources_is_found(n, m, d, seed):
     torch.manual_seed(seed)
     whole = [torch.randint(-1, 2, (rows, d)).float().to(DEVICE) for rows in (n, m)]
-    check_nearest(*whole)
+    for impl in "torch", "triton": check_nearest(*whole, impl=impl)
 
 
-@nearest_impls
+@impls
 def test_of_repeated_sources_the_first_is_found(impl):
     queries, sources = points(150, 11, 35)
     sources[0] = 9.  # so far that none is next to it
@@ -407,14 +406,14 @@ def test_of_repeated_sources_the_first_is_found(impl):
     assert torch.equal(index, nearest(queries, sources, impl="torch")[1]) and index.min() > 0
 
 
-@nearest_impls
+@impls
 def test_a_source_finds_itself_at_no_distance_even_far_from_the_origin(impl):
     _, sources = points(1, 200, 35)
     distance, index = nearest(sources + 1000, sources + 1000, impl=impl)
     assert not distance.any() and torch.equal(index, torch.arange(200, device=DEVICE))
 
 
-@nearest_impls
+@impls
 @pytest.mark.usefixtures("poisoned_memory")
 def test_only_allowed_sources_are_found_whatever_the_others_are(impl):
     queries, sources = points(70, 130, 35)
@@ -425,19 +424,27 @@ def test_only_allowed_sources_are_found_whatever_the_others_are(impl):
     check_nearest(queries, sources, one, impl)
 
 
-@nearest_impls
+@impls
 def test_nearest_takes_any_layout_and_two_types(impl):
     queries, sources = points(41, 60, 20)
     check_nearest(queries.T.contiguous().T, sources[::2, ::3].repeat(1, 3)[:, :20], impl=impl)
     check_nearest(queries.half(), sources, impl=impl)
 
 
-@nearest_impls
+@impls
 def test_nearest_is_as_exact_inside_autocast_and_has_no_gradient(impl):
     queries, sources = (t.requires_grad_() for t in points(70, 130, 35))
     with torch.autocast(DEVICE, torch.bfloat16):
         check_nearest(queries, sources, impl=impl)
         assert not nearest(queries, sources, impl=impl)[0].requires_grad
+
+
+@impls
+def test_nearest_compiles_in_one_graph(impl):
+    queries, sources = points(41, 60, 20)
+    compiled = torch.compile(nearest, fullgraph=True,
+                             backend="inductor" if DEVICE == "cuda" else "aot_eager")
+    assert torch.equal(compiled(queries, sources, impl=impl)[1], nearest(queries, sources, impl="torch")[1])
 
 
 def test_no_queries_find_nothing():
@@ -503,6 +510,9 @@ def test_torch_knows_the_operators():
     torch.library.opcheck(torch.ops.fastinpaint.zero_conv_merge.default, (x, m, weight))
     torch.library.opcheck(torch.ops.fastinpaint.zero_conv_merge_backward.default,
                           (x.detach(), m.detach(), weight.detach(), True, False))
+    queries, sources = points(5, 70, 3)
+    nearest(queries, sources, impl="triton")
+    torch.library.opcheck(torch.ops.fastinpaint.nearest.default, (queries, sources))
 
 
 @impls
