@@ -439,14 +439,6 @@ def test_nearest_is_as_exact_inside_autocast_and_has_no_gradient(impl):
         assert not nearest(queries, sources, impl=impl)[0].requires_grad
 
 
-@impls
-def test_nearest_compiles_in_one_graph(impl):
-    queries, sources = points(41, 60, 20)
-    compiled = torch.compile(nearest, fullgraph=True,
-                             backend="inductor" if DEVICE == "cuda" else "aot_eager")
-    assert torch.equal(compiled(queries, sources, impl=impl)[1], nearest(queries, sources, impl="torch")[1])
-
-
 def test_no_queries_find_nothing():
     distance, index = nearest(torch.zeros(0, 3), torch.zeros(2, 3))
     assert distance.shape == index.shape == (0,) and index.dtype == torch.int64
