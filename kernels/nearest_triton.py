@@ -45,7 +45,7 @@ def precision(hip):
 
 @torch.library.custom_op("fastinpaint::nearest", mutates_args=())
 def best_match(queries: Tensor, sources: Tensor) -> Tensor:
-    "As `reference.best_match`, of float32; an index of a query that is not finite is 0"
+    "As `reference.best_match`, of float32; a query that is not finite finds any source"
     half = sources.square().sum(1)/2
     # rows of whole 16 bytes load as such
     queries, sources = (F.pad(t, (0, -t.shape[1] % 4)).contiguous() for t in (queries, sources))

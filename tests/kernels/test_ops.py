@@ -439,6 +439,18 @@ def test_nearest_is_as_exact_inside_autocast_and_has_no_gradient(impl):
         assert not nearest(queries, sources, impl=impl)[0].requires_grad
 
 
+@impls
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_query_that_is_not_finite_harms_no_other(impl, value):
+    queries, sources = points(70, 130, 35)
+    _, expected = nearest(queries, sources, impl=impl)
+    queries[7, 3] = value
+    distance, index = nearest(queries, sources, impl=impl)
+    assert not distance[7].isfinite() and 0 <= index[7] < 130
+    index[7] = expected[7]
+    assert torch.equal(index, expected)
+
+
 def test_no_queries_find_nothing():
     distance, index = nearest(torch.zeros(0, 3), torch.zeros(2, 3))
     assert distance.shape == index.shape == (0,) and index.dtype == torch.int64
