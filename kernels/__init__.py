@@ -1,2 +1,2 @@
 "The inner loop: `ops` checks and chooses, `reference` is the maths, `*_triton` are fused"
-from .ops import masked_l1, zero_conv_merge  # noqa: F401
+from .ops import masked_l1, nearest, zero_conv_merge  # noqa: F401

@@ -15,16 +15,17 @@ from fastinpaint.core.program import program
 from fastinpaint.core.settings import flag
 
 from . import reference
-from .ops import HAS_TRITON, masked_l1, zero_conv_merge
+from .ops import HAS_TRITON, masked_l1, nearest, zero_conv_merge
 
 COPIED = 256 << 20  # bytes, several times the largest cache
 TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 4e-2}  # TF32 products
+OPERATIONS = "masked_l1", "zero_conv_merge", "nearest"
 WEIGHTS = dict(known=.1, missing=1.)
 
 
 @dataclass
 class Case:
-    "An operation at one shape `[B, C, h, w]`, with a mask `scale` times as large for the loss"
+    "An operation at one shape `[B, C, h, w]`, with a mask `scale` times as large for the loss; or N, M, D"
     op: str
     shape: tuple
     dtype: torch.dtype
@@ -34,7 +35,9 @@ class Case:
 
     def inputs(self, device):
         "The operation's tensors; prediction, guide and weight want gradients"
-        (b, c, h, w), kind = self.shape, dict(device=device, dtype=self.dtype)
+        kind = dict(device=device, dtype=self.dtype)
+        if self.op == "nearest": return [torch.rand(n, self.shape[2], **kind) for n in self.shape[:2]]
+        b, c, h, w = self.shape
         first, second = torch.randn(2, b, h, w, c, **kind).movedim(-1, 2)  # channels_last
         if self.op == "masked_l1":
             mask = (torch.rand(b, 1, h*self.scale, w*self.scale, device=device) < .3).float()
@@ -44,7 +47,11 @@ class Case:
 
     def bytes(self, direction):
         "What must cross memory at least: every input and output once"
-        (b, _, h, w), n, size = self.shape, torch.Size(self.shape).numel(), self.dtype.itemsize
+        size = self.dtype.itemsize
+        if self.op == "nearest":
+            n, m, d = self.shape
+            return (n + m)*d*size + n*12  # a distance and an index of 8 bytes
+        (b, _, h, w), n = self.shape, torch.Size(self.shape).numel()
         if self.op == "zero_conv_merge": return n*size*(6 if direction == "both" else 3)
         saved = n + b*h*w*4  # signs and weights, written forward and read backward
         forward, backward = 2*n*size + b*h*w*self.scale**2*4, n*size + saved
@@ -68,10 +75,22 @@ def addmm(x, m, weight):
     return torch.addmm(x.flatten(0, 2), m.flatten(0, 2), weight.flatten(1).T).view_as(x).movedim(-1, 1)
 
 
+def cdist(queries, sources):
+    "The plain expression for nearest, which keeps a matrix N×M"
+    return torch.cdist(queries, sources).min(1).values.square()
+
+
+def distance(queries, sources, impl):
+    "Ours, without the index: the distance is computed from what it says"
+    return nearest(queries, sources, impl=impl)[0]
+
+
 def contenders(op, with_triton, with_compile):
     "Name → function of the case's inputs"
     if op == "zero_conv_merge":
         ours, found = zero_conv_merge, dict(eager=reference.zero_conv_merge, baddbmm=baddbmm, addmm=addmm)
+    elif op == "nearest":
+        ours, found = distance, dict(eager=cdist, reference=partial(distance, impl="torch"))
     else:
         ours, plain = (partial(f, **WEIGHTS) for f in (masked_l1, reference.masked_l1))
         found = dict(eager=naive_l1, reference=plain)
@@ -81,11 +100,12 @@ def contenders(op, with_triton, with_compile):
 
 
 def steps(f, inputs):
-    "The three things to time, as functions without arguments"
-    wanted = [t for t in inputs if t.requires_grad]
+    "What to time, as functions without arguments: only a forward pass where nothing has a gradient"
+    wanted, forward = [t for t in inputs if t.requires_grad], torch.no_grad()(lambda: f(*inputs))
+    if not wanted: return dict(forward=forward)
     y = f(*inputs)
     upstream = torch.randn_like(y)
-    return dict(forward=torch.no_grad()(lambda: f(*inputs)),
+    return dict(forward=forward,
                 backward=lambda: torch.autograd.grad(y, wanted, upstream, retain_graph=True),
                 both=lambda: torch.autograd.grad(f(*inputs), wanted, upstream))
 
@@ -96,8 +116,8 @@ def check(case, functions, device):
     exact = [t.detach().double().requires_grad_(t.requires_grad) for t in inputs]
 
     def outcome(f, tensors):
-        y = f(*tensors)
-        return y.detach(), *torch.autograd.grad(y.sum(), [t for t in tensors if t.requires_grad])
+        y, wanted = f(*tensors), [t for t in tensors if t.requires_grad]
+        return y.detach(), *(torch.autograd.grad(y.sum(), wanted) if wanted else ())
 
     expected = outcome(contenders(case.op, False, False)["eager"], exact)
     for name, f in functions.items():
@@ -146,7 +166,7 @@ def measure(case, functions, device, bandwidth, budget):
 
 
 def training_cases(quick, width=0, size=0):
-    "What LaMa training meets: four stages, two widths and sizes (or these), batch 8 to 64; a large shape"
+    "What LaMa training meets: four stages, two widths and sizes or these, batch 8 to 64; large ones, patches"
     if quick: axes = (8,), (256,), (8,), (torch.float32,)
     else: axes = (8, 64), (256, 512), (8, 32, 64), (torch.float32, torch.bfloat16)
     chosen = [(given,) if given else axis for given, axis in zip((width, size), axes, strict=False)]
@@ -155,9 +175,11 @@ def training_cases(quick, width=0, size=0):
         for stage in range(4):
             c, side = width*2**stage, size >> stage
             if b*c*side**2 < 2**29: yield Case("zero_conv_merge", (b, c, side, side), dtype)
-    if not quick and (width, size) == (64, 512):  # the last of all
+    if quick: yield Case("nearest", (4096, 2000, 35), torch.float32)
+    elif (width, size) == (64, 512):  # the last of all
         yield Case("masked_l1", (64, 512, 128, 128), torch.bfloat16, 8)
         yield Case("zero_conv_merge", (64, 64, 256, 256), torch.bfloat16)
+        for m in 6000, 30000: yield Case("nearest", (30000, m, 35), torch.float32)
 
 
 def table(rows):
@@ -213,7 +235,7 @@ def main(settings: Settings):
               "kernels cannot be timed here. What follows compares the plain torch paths on the CPU.")
     bandwidth = copy_bandwidth(device)
     print(f"copy bandwidth {bandwidth/1e9:.0f} GB/s\n")
-    functions, found = {op: contenders(op, gpu, gpu) for op in ("masked_l1", "zero_conv_merge")}, []
+    functions, found = {op: contenders(op, gpu, gpu) for op in OPERATIONS}, []
     for case in training_cases(settings.quick or not gpu, settings.width, settings.size):
         torch.compiler.reset()  # beyond eight shapes a function is compiled no more, but run eagerly
         found.append(pd.DataFrame(measure(case, functions[case.op], device, bandwidth, settings.budget)))

@@ -55,6 +55,32 @@ def zero_conv_merge(x, m, weight, impl="auto"):
     return reference.zero_conv_merge(x, m, weight)
 
 
+def nearest(queries, sources, allowed=None, impl="auto"):
+    """Squared distance, float32 `[N]`, never negative, and index, int64 `[N]`, of the nearest source.
+
+    `queries` `[N, D]`, `sources` `[M, D]`, finite; `allowed` `[M]`, bool: those that may be found, or None.
+    Euclidean, to float32's rounding; of equals the first; no matrix N×M in memory, no gradients.
+    Raises ValueError, also where no source may be found, RuntimeError where "triton" cannot run."""
+    if queries.ndim != 2 or sources.ndim != 2 or queries.shape[1] != sources.shape[1]:
+        raise ValueError("nearest takes queries [N, D] and sources [M, D], "
+                         f"got {list(queries.shape)} and {list(sources.shape)}")
+    tensors = dict(queries=queries, sources=sources)
+    check_types("nearest", tensors)
+    if allowed is not None:
+        given = allowed.dtype, allowed.shape, allowed.device
+        if given != (torch.bool, sources.shape[:1], sources.device):
+            raise ValueError(f"allowed is torch.bool [{len(sources)}] on {sources.device} for these sources, "
+                             f"got {allowed.dtype} {list(allowed.shape)} on {allowed.device}")
+        kept = allowed.nonzero()[:, 0]
+        tensors["sources"] = sources = sources[kept]
+    if not len(sources): raise ValueError("nearest needs a source: none was given, or none is allowed")
+    search = reference.best_match
+    if uses_triton(impl, tensors):
+        from .nearest_triton import best_match as search
+    distances, indices = reference.nearest(queries, sources, search)
+    return distances, indices if allowed is None else kept[indices]
+
+
 def check_types(name, tensors):
     "All floating point, all on one device"
     values = tensors.values()

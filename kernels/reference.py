@@ -2,6 +2,8 @@
 import torch
 import torch.nn.functional as F
 
+QUERIES, SOURCES = 4096, 512  # of a block of scores: 8 MB, which a CPU's cache holds
+
 
 def masked_l1(pred, target, mask=None, known=1., missing=1.):
     "Weighted mean absolute difference, at least in float32; arguments as in `ops.masked_l1`"
@@ -16,3 +18,34 @@ def masked_l1(pred, target, mask=None, known=1., missing=1.):
 def zero_conv_merge(x, m, weight):
     "`x + W·m` (mask control, thesis appendix B.1); arguments as in `ops.zero_conv_merge`"
     return x + F.conv2d(m, weight)
+
+
+def best_match(queries, sources):
+    "Index of the least `|s|²/2 − q·s`, half the squared distance but for what the query alone decides"
+    half = sources.square().sum(1)/2
+    return torch.cat([best_of_block(block, sources, half) for block in queries.split(QUERIES)])
+
+
+def best_of_block(queries, sources, half):
+    "The same for few queries, and sources whose half squares are known"
+    best = queries.new_full((len(queries),), torch.inf)
+    index = torch.zeros_like(best, dtype=torch.int64)
+    for first in range(0, len(sources), SOURCES):
+        here = slice(first, first + SOURCES)
+        score = torch.addmm(half[here], queries, sources[here].T, alpha=-1)
+        least = score.amin(1)  # costs a tenth of argmin, which few queries need after some blocks
+        closer = (least < best).nonzero()[:, 0]  # strictly: of equal ones the first stays
+        best[closer], index[closer] = least[closer], score[closer].argmin(1) + first
+    return index
+
+
+@torch.no_grad()
+def nearest(queries, sources, search=best_match):
+    "Squared distance and index of the source nearest to each query, by `search`; as `ops.nearest`, unmasked"
+    dtype = torch.promote_types(torch.promote_types(queries.dtype, sources.dtype), torch.float32)
+    queries, sources = queries.to(dtype), sources.to(dtype)
+    # far from the origin |s|²/2 − q·s would lose its digits; a source as origin keeps whole numbers whole
+    origin = sources[0]
+    with torch.autocast(queries.device.type, enabled=False):  # it would round the products to half
+        index = search(queries - origin, sources - origin)
+    return (queries - sources[index]).square().sum(1).float(), index

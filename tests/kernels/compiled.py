@@ -15,12 +15,13 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from fastinpaint.kernels import masked_l1_triton as l1
+from fastinpaint.kernels import nearest_triton as nearest
 from fastinpaint.kernels import zero_conv_triton as zero
 
 TARGETS = {"sm_80": GPUTarget("cuda", 80, 32), "sm_90": GPUTarget("cuda", 90, 32),
            "gfx942": GPUTarget("hip", "gfx942", 64)}
 TYPES = {"fp32": tl.float32, "fp16": tl.float16, "bf16": tl.bfloat16}
-ALWAYS_FLOAT = {"partial", "loss", "upstream"}
+ALWAYS_FLOAT = {"partial", "loss", "upstream", "queries", "sources", "half"}
 POINTERS = {"pred", "target", "mask", "x", "y", "m", "grad", "grad_m"}
 
 
@@ -32,6 +33,7 @@ def arguments(kernel, dtype, channels_last, **constants):
         if unit.fullmatch(name) and name not in ("w_c",): constants[name] = 1
         if name in constants: kind = "constexpr"
         elif name == "sign": kind = "*i8"
+        elif name == "index": kind = "*i64"
         elif name in ALWAYS_FLOAT or (kernel.fn.__name__, name) in L1_WEIGHTS: kind = "*fp32"
         elif name in POINTERS or name == "weight": kind = f"*{dtype}"
         elif name in ("known", "missing", "scale"): kind = "fp32"
@@ -45,9 +47,12 @@ def arguments(kernel, dtype, channels_last, **constants):
 L1_WEIGHTS = {("forward_kernel", "weight"), ("backward_kernel", "weight")}
 
 
-def launches():
+def launches(hip):
     "Kernels with the constants of training: few and many channels, both layouts, all types"
     yield l1.finish_kernel, "fp32", False, dict(BLOCK=1024)
+    for d in 4, 36, 64, 148:
+        yield nearest.nearest_kernel, "fp32", False, dict(D=d, PRECISION=nearest.precision(hip),
+                                                          **nearest.tiles(d))
     for dtype, last in product(TYPES, (False, True)):
         for c, s in (3, 1), (64, 8), (512, 8):
             blocks, _ = l1.tiles(8, c, 1024, last)
@@ -79,7 +84,7 @@ def spills(target, compiled):
 
 if __name__ == "__main__":
     target = TARGETS[sys.argv[1]]
-    for kernel, dtype, last, constants in launches():
+    for kernel, dtype, last, constants in launches(target.backend == "hip"):
         signature, constexprs, attributes = arguments(kernel, dtype, last, **constants)
         compiled = triton.compile(ASTSource(kernel, signature, constexprs, attributes),
                                   target=target)

@@ -1,4 +1,5 @@
 import csv
+from itertools import product
 
 import pytest
 import torch
@@ -7,18 +8,19 @@ from fastinpaint.kernels import bench
 
 CPU = torch.device("cpu")
 CASES = [bench.Case("masked_l1", (2, 3, 4, 5), torch.float32, 2),
-         bench.Case("zero_conv_merge", (2, 3, 4, 5), torch.float32)]
+         bench.Case("zero_conv_merge", (2, 3, 4, 5), torch.float32),
+         bench.Case("nearest", (9, 7, 5), torch.float32)]
 
 
 def test_bytes_are_those_of_every_tensor_once():
-    loss, merge = CASES
+    loss, merge, nearest = CASES
     assert loss.bytes("forward") == 2*120*4 + 2*80*4 and merge.bytes("forward") == 3*120*4
     assert merge.bytes("both") == merge.bytes("forward") + merge.bytes("backward")
+    assert nearest.bytes("forward") == (9*5 + 7*5)*4 + 9*(4 + 8)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("wrong", [lambda y: y*1.1, lambda y: y.detach() + 0*y],
-                         ids=["result", "gradient"])
+@pytest.mark.parametrize("case, wrong", [*product(CASES, [lambda y: y*1.1]),  # the result
+                                         *product(CASES[:2], [lambda y: y.detach() + 0*y])])  # the gradient
 def test_what_computes_something_else_is_not_timed(case, wrong):
     right = bench.contenders(case.op, False, False)["eager"]
     bench.check(case, {"eager": right}, CPU)
@@ -42,9 +44,9 @@ def test_a_run_writes_its_table_and_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "COPIED", 1 << 16)
     bench.main(out=str(tmp_path), device="cpu", budget=0.)
     rows = list(csv.DictReader((tmp_path/"kernels.csv").open()))
-    assert len(rows) == 3*(2 + 3) and all(float(r["microseconds"]) > 0 for r in rows)
+    assert len(rows) == 3*(2 + 3) + 2 and all(float(r["microseconds"]) > 0 for r in rows)
     out = capsys.readouterr().out
-    assert "No GPU" in out and out.count("best ") == 6  # a line for each case and direction
+    assert "No GPU" in out and out.count("best ") == 7  # a line for each case and direction
     assert (tmp_path/"kernels.png").stat().st_size > 5000
 
 

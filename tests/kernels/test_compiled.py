@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("triton", "3.3", reason="triton.compile took other arguments before 3.3")
-KERNELS = {"forward_kernel", "finish_kernel", "backward_kernel", "merge_kernel"}
+KERNELS = {"forward_kernel", "finish_kernel", "backward_kernel", "merge_kernel", "nearest_kernel"}
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])

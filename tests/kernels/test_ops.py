@@ -1,4 +1,4 @@
-"Both operations, in plain torch and as kernels: on a GPU, else through Triton's interpreter"
+"The operations, in plain torch and as kernels: on a GPU, else through Triton's interpreter"
 import warnings
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastinpaint.kernels import masked_l1, ops, reference, zero_conv_merge
+from fastinpaint.kernels import masked_l1, nearest, ops, reference, zero_conv_merge
 from fastinpaint.train.callback.freeze import FreezeSchedule
 from fastinpaint.train.callback.latent import LatentLoss
 
@@ -350,6 +350,124 @@ def test_torch_before_2_9_knows_only_allow_tf32(allowed, monkeypatch):
     assert zero_conv_triton.uses_tf32() is allowed
 
 
+# nearest
+
+nearest_sizes = pytest.mark.parametrize("n, m, d", [(1, 1, 1), (5, 1, 3), (3, 9, 1), (70, 130, 35),
+                                                    (64, 64, 16), (129, 65, 64), (20, 30, 147)])
+
+
+def points(n, m, d, dtype=torch.float32):
+    torch.manual_seed(0)
+    return [torch.rand(rows, d).to(DEVICE, dtype) for rows in (n, m)]
+
+
+def naive_nearest(queries, sources):
+    "Squared distances `[N, M]` in float64 make the answer; argmin takes the first of equal ones"
+    distance = (queries.cpu().double()[:, None] - sources.cpu().double()).square().sum(-1)
+    index = distance.argmin(1)
+    return distance.gather(1, index[:, None])[:, 0].to(DEVICE), index.to(DEVICE)
+
+
+def check_nearest(queries, sources, allowed=None, impl="torch"):
+    distance, index = nearest(queries, sources, allowed, impl=impl)
+    kept = torch.arange(len(sources), device=DEVICE) if allowed is None else allowed.nonzero()[:, 0]
+    exact, first = naive_nearest(queries, sources[kept])
+    assert distance.dtype == torch.float32 and index.dtype == torch.int64
+    assert torch.equal(index, kept[first])
+    torch.testing.assert_close(distance.double(), exact, rtol=1e-5, atol=0)
+
+
+@impls
+@dtypes
+@nearest_sizes
+def test_nearest_is_that_of_all_distances(impl, dtype, n, m, d):
+    check_nearest(*points(n, m, d, dtype), impl=impl)
+
+
+def test_blocks_that_do_not_divide_the_rows_find_the_same(monkeypatch):
+    monkeypatch.setattr(reference, "QUERIES", 4)
+    monkeypatch.setattr(reference, "SOURCES", 8)
+    for n, m in (1, 8), (4, 9), (7, 50), (8, 7): check_nearest(*points(n, m, 5))
+
+
+@given(st.integers(1, 80), st.integers(1, 150), st.integers(1, 90), st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_the_first_of_equally_near_sources_is_found(n, m, d, seed):
+    torch.manual_seed(seed)
+    whole = [torch.randint(-1, 2, (rows, d)).float().to(DEVICE) for rows in (n, m)]
+    for impl in "torch", "triton": check_nearest(*whole, impl=impl)
+
+
+@impls
+def test_of_repeated_sources_the_first_is_found(impl):
+    queries, sources = points(150, 11, 35)
+    sources[0] = 9.  # so far that none is next to it
+    _, index = nearest(queries, sources.repeat(30, 1), impl=impl)
+    assert torch.equal(index, nearest(queries, sources, impl="torch")[1]) and index.min() > 0
+
+
+@impls
+def test_a_source_finds_itself_at_no_distance_even_far_from_the_origin(impl):
+    _, sources = points(1, 200, 35)
+    distance, index = nearest(sources + 1000, sources + 1000, impl=impl)
+    assert not distance.any() and torch.equal(index, torch.arange(200, device=DEVICE))
+
+
+@impls
+@pytest.mark.usefixtures("poisoned_memory")
+def test_only_allowed_sources_are_found_whatever_the_others_are(impl):
+    queries, sources = points(70, 130, 35)
+    allowed = torch.rand(130, device=DEVICE) < .3
+    sources[~allowed] = torch.nan
+    check_nearest(queries, sources, allowed, impl)
+    one = torch.arange(130, device=DEVICE) == allowed.nonzero()[-1]
+    check_nearest(queries, sources, one, impl)
+
+
+@impls
+def test_nearest_takes_any_layout_and_two_types(impl):
+    queries, sources = points(41, 60, 20)
+    check_nearest(queries.T.contiguous().T, sources[::2, ::3].repeat(1, 3)[:, :20], impl=impl)
+    check_nearest(queries.half(), sources, impl=impl)
+
+
+@impls
+def test_nearest_is_as_exact_inside_autocast_and_has_no_gradient(impl):
+    queries, sources = (t.requires_grad_() for t in points(70, 130, 35))
+    with torch.autocast(DEVICE, torch.bfloat16):
+        check_nearest(queries, sources, impl=impl)
+        assert not nearest(queries, sources, impl=impl)[0].requires_grad
+
+
+@impls
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_query_that_is_not_finite_harms_no_other(impl, value):
+    queries, sources = points(70, 130, 35)
+    _, expected = nearest(queries, sources, impl=impl)
+    queries[7, 3] = value
+    distance, index = nearest(queries, sources, impl=impl)
+    assert not distance[7].isfinite() and 0 <= index[7] < 130
+    index[7] = expected[7]
+    assert torch.equal(index, expected)
+
+
+def test_no_queries_find_nothing():
+    distance, index = nearest(torch.zeros(0, 3), torch.zeros(2, 3))
+    assert distance.shape == index.shape == (0,) and index.dtype == torch.int64
+
+
+@pytest.mark.parametrize("queries, sources, allowed, message", [
+    ((4, 3), (5, 2), None, r"\[4, 3\] and \[5, 2\]"), ((4,), (5, 4), None, r"\[4\] and \[5, 4\]"),
+    ((4, 3), (0, 3), None, "needs a source"), ((4, 3), (5, 3), torch.zeros(5).bool(), "needs a source"),
+    ((4, 3), (5, 3), torch.ones(4).bool(), r"bool \[5\] on cpu.*got torch.bool \[4\]"),
+    ((4, 3), (5, 3), torch.ones(5), r"got torch.float32 \[5\]")])
+def test_nearest_names_what_does_not_fit(queries, sources, allowed, message):
+    with pytest.raises(ValueError, match=message):
+        nearest(torch.zeros(queries), torch.zeros(sources), allowed)
+    with pytest.raises(ValueError, match="sources torch.int64"):
+        nearest(torch.zeros(4, 3), torch.zeros(5, 3).long())
+
+
 # which implementation runs, and what torch knows of it
 
 def test_auto_is_torch_on_the_cpu():
@@ -396,6 +514,9 @@ def test_torch_knows_the_operators():
     torch.library.opcheck(torch.ops.fastinpaint.zero_conv_merge.default, (x, m, weight))
     torch.library.opcheck(torch.ops.fastinpaint.zero_conv_merge_backward.default,
                           (x.detach(), m.detach(), weight.detach(), True, False))
+    queries, sources = points(5, 70, 3)
+    nearest(queries, sources, impl="triton")
+    torch.library.opcheck(torch.ops.fastinpaint.nearest.default, (queries, sources))
 
 
 @impls
