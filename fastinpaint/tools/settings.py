@@ -70,7 +70,7 @@ class BenchSettings:
     data: str = flag("sample", "Photographs, as for the recipes")
     device: str = flag("auto", "auto, cpu, cuda …")
     bf16: bool = flag(False, "bfloat16 autocast")
-    gan: bool = flag(False, "Compare `latent_control_gan` with `lama` instead, and show what each loss costs")
+    gan: bool = flag(False, "Compare the adversarial recipes instead, and show what each loss costs")
     perceptual: str = flag("auto", "With --gan: perceptual network, as for the recipes")
 
 

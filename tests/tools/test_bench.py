@@ -26,7 +26,8 @@ def test_the_last_line_is_the_ratio(capsys, photos):
 def test_with_gan_the_adversarial_recipes_are_compared(capsys, photos):
     main(BenchSettings(data=str(photos), gan=True, perceptual="none", **TINY))
     lines = capsys.readouterr().out.strip().splitlines()
-    assert lines[-1].startswith("latent_control_gan / lama step ratio: ")
+    assert [line.split(" step ratio: ")[0] for line in lines[-3:]] == [
+        "latent_control_gan / lama", "latent_gan / latent_control", "latent_gan / latent_control_gan"]
     parts = [line[2:].split("  ")[0] for line in lines if line.startswith("  without")]
     assert parts == ["without R1", "without discriminator"]
 
