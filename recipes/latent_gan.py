@@ -7,7 +7,7 @@ import fastinpaint as fi
 
 @dataclass(kw_only=True)
 class Settings(fi.LatentSettings):
-    adversarial: float = fi.flag(.1, "Weight of the adversarial loss; feature matching has twice as much")
+    adversarial: float = fi.flag(.3, "Weight of the adversarial loss; feature matching has twice as much")
     lr_d: float = fi.flag(5e-4, "Learning rate of the discriminator")
     lr: float = fi.flag(1e-3, "Learning rate, the highest of a schedule")
     ema: float = fi.flag(.999, "Decay of the weights' moving average, judged and saved instead; 0: none")

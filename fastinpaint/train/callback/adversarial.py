@@ -30,7 +30,7 @@ class AdversarialTraining(FitCallback):
             raise InputError(f"the R1 penalty has {r1=}, at least 0, and {r1_every=}, at least 1")
         self.discriminator, self.lr_d, self.r1, self.r1_every = discriminator, lr, r1, r1_every
         self.clip = float("inf") if clip is None else clip
-        self.terms = [Adversarial(weight), FeatureMatching(feature_matching)]
+        self.terms = self.new_terms(weight, feature_matching)
         self.steps, self.health = 0, {}
 
     def after_create(self):
@@ -38,6 +38,8 @@ class AdversarialTraining(FitCallback):
         self.opt_d = torch.optim.Adam(self.discriminator.parameters(), self.lr_d, self.betas)
 
     def new_discriminator(self, config): return PatchGAN(config["width"])
+    def new_terms(self, weight, matching): return [Adversarial(weight), FeatureMatching(matching)]
+    def losses(self, real, fake, hole): return discriminator_losses(real, fake, hole)
 
     def pair(self, step):
         """What the discriminator is shown: real and fake `[B, C, h, w]`, and the fake's mask `[B, 1, H, W]`.
@@ -82,7 +84,7 @@ class AdversarialTraining(FitCallback):
         step = self.learn.step
         real, fake = step.real_logits.float(), step.fake_logits.float()
         hole = F.interpolate(self.hole, fake.shape[-2:], mode="nearest")
-        losses = discriminator_losses(real, fake, hole)
+        losses = self.losses(real, fake, hole)
         if self.penalised: losses["r1"] = self.r1*self.r1_every*self._r1_penalty(step.real_logits)
         for name, value in losses.items():
             if not value.isfinite(): self.stop(f"discriminator's {name} is {value.item()}")

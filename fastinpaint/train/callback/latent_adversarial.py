@@ -3,6 +3,7 @@ import torch.nn.functional as F
 
 from ...core.errors import InputError
 from ...models.discriminator import LatentDiscriminator
+from ..losses import Adversarial, Term
 from .adversarial import AdversarialTraining
 
 
@@ -10,21 +11,46 @@ class LatentAdversarial(AdversarialTraining):
     """`AdversarialTraining` on the latents of a `LatentLoss` in place of images.
 
     Real is the latent of the image; fake the same, with the refined latent wherever there is hole behind a
-    latent pixel. A frozen autoencoder that is nearly lossless has all texture in its latents, and whitened
-    ones weigh fine detail as much as colour. Arguments and errors as there; `r1` is of whitened latents."""
+    latent pixel, and only there does its logit count, in both losses. A frozen autoencoder that is nearly
+    lossless has all texture in its latents, and whitened ones weigh fine detail as much as colour. Arguments
+    and errors as there; `r1` is of whitened latents."""
     betas = .5, .99
 
-    def __init__(self, discriminator=None, weight=.1, feature_matching=.2, r1=.02, r1_every=4, lr=5e-4,
+    def __init__(self, discriminator=None, weight=.3, feature_matching=.6, r1=.02, r1_every=4, lr=5e-4,
                  clip=1.):
         super().__init__(discriminator, weight, feature_matching, r1, r1_every, lr, clip)
 
     def new_discriminator(self, config): return LatentDiscriminator(config["width"]*2**config["depth"])
+    def new_terms(self, weight, matching): return [InHole(weight), FeatureL1(matching)]
+
+    def losses(self, real, fake, hole):
+        return {"real": F.softplus(-real).mean(), "fake": mean_in(hole, F.softplus(fake))}
 
     def pair(self, step):
         if step.latent is None or step.target is None:
             raise InputError("the discriminator judges latents, and this step has none: add LatentLoss()")
-        net, real = self.discriminator, step.target.detach()
+        net, real, hole = self.discriminator, step.target.detach(), latent_hole(step)
         net.measure(real)
-        hole = (F.adaptive_max_pool2d(step.latent_mask, real.shape[-2:]) > 0).to(real)
         real = net.whiten(real)
         return real, real + hole*(net.whiten(step.latent) - real), hole
+
+
+class InHole(Adversarial):
+    "`Adversarial` on the logits of latent pixels with a hole behind them"
+    def forward(self, step): return mean_in(latent_hole(step), F.softplus(-step.fake_logits))
+
+
+class FeatureL1(Term):
+    "Mean over the discriminator's layers of the absolute distance of prediction and image"
+    name = "feature_matching"
+    def forward(self, step):
+        pairs = zip(step.fake_features, step.real_features, strict=True)
+        return sum(F.l1_loss(fake, real.detach()) for fake, real in pairs)/len(step.fake_features)
+
+
+def latent_hole(step):
+    "`[B, 1, h, w]`: 1 for latent pixels with any hole behind them"
+    return (F.adaptive_max_pool2d(step.latent_mask, step.target.shape[-2:]) > 0).to(step.target)
+
+
+def mean_in(hole, values): return (hole*values).sum()/hole.sum().clamp_min(1)
