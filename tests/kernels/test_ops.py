@@ -387,7 +387,9 @@ def test_nearest_is_that_of_all_distances(impl, dtype, n, m, d):
 def test_blocks_that_do_not_divide_the_rows_find_the_same(monkeypatch):
     monkeypatch.setattr(reference, "QUERIES", 4)
     monkeypatch.setattr(reference, "SOURCES", 8)
-    for n, m in (1, 8), (4, 9), (7, 50), (8, 7): check_nearest(*points(n, m, 5))
+    for n, m in (1, 8), (4, 9), (7, 50), (8, 7):
+        check_nearest(*points(n, m, 5))
+        check_nearest(*(x.round() for x in points(n, m, 2)))  # equally near ones in several blocks
 
 
 @given(st.integers(1, 80), st.integers(1, 150), st.integers(1, 90), st.integers(0, 1000))
