@@ -24,6 +24,7 @@ class AdversarialTraining(FitCallback):
     Raises InputError for negative weights or predictions that are no images, Diverged for NaN losses."""
     order = 30  # after autocast's casts (10) and GradientAccumulation (6); before LossTerms (40)
     betas = .9, .999  # of the discriminator's Adam
+    clipped = "generator", "discriminator"
     def __init__(self, discriminator=None, weight=10., feature_matching=100., r1=1e-3, r1_every=1, lr=1e-4,
                  clip=1.):
         if r1 < 0 or r1_every < 1:
@@ -99,7 +100,8 @@ class AdversarialTraining(FitCallback):
 
     def before_step(self):  # after GradientAccumulation has let the step happen
         for name, network in ("generator", self.model), ("discriminator", self.discriminator):
-            self.health[f"grad_norm_{name}"] = clip_grad_norm_(network.parameters(), self.clip)
+            clip = self.clip if name in self.clipped else float("inf")
+            self.health[f"grad_norm_{name}"] = clip_grad_norm_(network.parameters(), clip)
 
     def after_step(self):
         self.opt_d.step()

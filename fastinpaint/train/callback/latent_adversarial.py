@@ -15,6 +15,7 @@ class LatentAdversarial(AdversarialTraining):
     lossless has all texture in its latents, and whitened ones weigh fine detail as much as colour. Arguments
     and errors as there; `r1` is of whitened latents."""
     betas = .5, .99
+    clipped = "generator",  # the penalty holds the discriminator back by gradients that are rare and large
 
     def __init__(self, discriminator=None, weight=.3, feature_matching=.6, r1=.02, r1_every=4, lr=5e-4,
                  clip=1.):
