@@ -554,6 +554,7 @@ def test_they_run_in_a_cuda_graph():
     torch.testing.assert_close(grad, expected)
 
 
+@pytest.mark.skipif(DEVICE == "cuda", reason="tiny_learner trains on the CPU, kernels then run on the GPU")
 def test_training_through_the_kernels_loses_as_through_torch(tiny_learner, monkeypatch):
     "Twenty steps of latent control"
     def losses(impl):
