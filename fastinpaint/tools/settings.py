@@ -58,6 +58,20 @@ class DemoSettings(Settings):
 
 
 @dataclass(kw_only=True)
+class GallerySettings:
+    "Fill photographs by several methods and set them side by side, to be compared by eye"
+    methods: str = flag("telea,patchmatch,sample,sample+texture", "Baselines and models, which take +texture")
+    data: str = flag("sample", "Photographs: a folder, or a set; of one with valid/, that part")
+    masks: str = flag("medium,thick", "Mask sets, in turn")
+    size: int = flag(256, "Side of the central squares in pixels")
+    number: int = flag(24, "Photographs, chosen by the hash of their names")
+    crop: int = flag(0, "Show a square of so many pixels around the middle of the hole; 0: all")
+    name: str = flag("gallery", "Of the page and its sheets")
+    out: str = flag("runs/gallery", "Folder of the page and its sheets")
+    device: str = flag("auto", "auto, cpu, cuda …")
+
+
+@dataclass(kw_only=True)
 class BenchSettings:
     "Compare the training step of `latent_control` with that of `lama_l1`, all else alike"
     width: int = flag(8, "Channels of the first stage")
@@ -111,6 +125,6 @@ class CampaignSettings:
     out: str = flag("runs/campaign", "Folder of all that the pieces leave")
 
 
-TOOLS = dict(evaluate=EvaluateSettings, compare=CompareSettings, demo=DemoSettings,
+TOOLS = dict(evaluate=EvaluateSettings, compare=CompareSettings, demo=DemoSettings, gallery=GallerySettings,
              bench=BenchSettings, bench_fill=BenchFillSettings, bench_speed=BenchSpeedSettings,
              campaign=CampaignSettings)
