@@ -13,11 +13,11 @@ class LatentAdversarial(AdversarialTraining):
     Real is the latent of the image; fake the same, with the refined latent wherever there is hole behind a
     latent pixel, and only there does its logit count, in both losses. A frozen autoencoder that is nearly
     lossless has all texture in its latents, and whitened ones weigh fine detail as much as colour. Arguments
-    and errors as there; `r1` is of whitened latents."""
+    and errors as there; `r1` is of whitened latents, and of each logit, whatever their number."""
     betas = .5, .99
     clipped = "generator",  # the penalty holds the discriminator back by gradients that are rare and large
 
-    def __init__(self, discriminator=None, weight=.3, feature_matching=.6, r1=.02, r1_every=4, lr=5e-4,
+    def __init__(self, discriminator=None, weight=.3, feature_matching=.6, r1=1.5, r1_every=4, lr=5e-4,
                  clip=1.):
         super().__init__(discriminator, weight, feature_matching, r1, r1_every, lr, clip)
 
@@ -26,6 +26,8 @@ class LatentAdversarial(AdversarialTraining):
 
     def losses(self, real, fake, hole):
         return {"real": F.softplus(-real).mean(), "fake": mean_in(hole, F.softplus(fake))}
+
+    def _r1_penalty(self, logits): return super()._r1_penalty(logits)/logits[0].numel()
 
     def pair(self, step):
         if step.latent is None or step.target is None:
