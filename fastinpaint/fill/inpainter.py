@@ -15,6 +15,7 @@ from ..data.pictures import open_picture
 from ..models.load import read_model
 from . import strategies
 from .hole import dilated, feathered, read_hole
+from .texture.synthesis import textured
 
 
 class Inpainter:
@@ -33,16 +34,18 @@ class Inpainter:
         winograd = self.device.type == "cpu" and precision == "fp32"  # its sums need full precision
         self.net = model.folded(winograd).to(self.device)
 
-    def __call__(self, image, mask, invert=False, dilate=0, feather=0, refine=False, strategy=None):
+    def __call__(self, image, mask, invert=False, dilate=0, feather=0, refine=False, strategy=None,
+                 texture=True):
         """`image` with its hole filled, a `PIL.Image` of its size (16-bit colours: an array).
 
         Both are paths, PIL images or arrays: image uint8 or uint16 `[H, W]` or `[H, W, C]`, mask
         bool or uint8 of 0/1 or 0…255 `[H, W]`; 1 or white is the hole, with `invert` black. The hole
         is first grown by a disc of radius `dilate`, in pixels. Pixels outside, and alpha everywhere,
         are bit-identical in the result. `feather` blends original and fill in the outer pixels that
-        `dilate` added; `refine` improves large fills (see `refined`). Raises InputError where sizes,
-        types or options do not fit and where all is hole; warns where nothing is."""
-        return self._fill(open_picture(image), mask, invert, dilate, feather, refine, strategy).image
+        `dilate` added; `refine` improves large fills (see `refined`); `texture` gives the network's fill the
+        photograph's own (see `textured`). Raises InputError where sizes, types or options do not fit and
+        where all is hole; warns where nothing is."""
+        return self._fill(open_picture(image), mask, invert, dilate, feather, refine, strategy, texture).image
 
     def fill_file(self, image, mask, out, **options):
         "As `__call__`, to the file `out`, with EXIF and colour profile; raises what `Picture.save` does"
@@ -50,7 +53,8 @@ class Inpainter:
         picture.check_fits(Path(out).suffix.lower())
         self._fill(picture, mask, **options).save(out)
 
-    def _fill(self, picture, mask, invert=False, dilate=0, feather=0, refine=False, strategy=None):
+    def _fill(self, picture, mask, invert=False, dilate=0, feather=0, refine=False, strategy=None,
+              texture=True):
         "The `Picture`, filled"
         if not 0 <= feather <= dilate:
             raise InputError(f"cannot feather {feather} of {dilate} dilated pixels: 0 to what dilate adds")
@@ -66,6 +70,7 @@ class Inpainter:
         if grown.all():
             raise InputError(f"the hole is the whole image, so nothing is known to continue. {tip}")
         filled = self._predicted(rgb, grown, refine, strategy or self.strategy)
+        if texture: filled = textured(rgb, grown, filled)
         if feather: filled = feathered(rgb, filled, hole, grown, feather)
         return picture.with_colours(filled, grown)
 

@@ -1,0 +1,48 @@
+"Patches as features, their nearest sources, and the picture that patches vote for"
+import math
+
+import torch
+
+from .level import SIDE
+
+PARTS = 32        # principal components that stand for a patch
+GUIDE = 1.        # weight of the guide's colour; 1: as much as all pixels of a patch
+GATHERED = 2**15  # patches at a time
+
+
+class Features:
+    """What makes patches of `level` alike: colours, by the principal components of its sources `at`,
+    and the guide. Squared differences of features are about those of patches."""
+    def __init__(self, level, at):
+        self.level = level
+        self.offsets = torch.tensor([o for o, *_ in level.offsets()], device=at.device)
+        patches = self._patches(at[:GATHERED])
+        self.mean = patches.mean(0)
+        _, axes = torch.linalg.eigh((patches - self.mean).T @ (patches - self.mean))
+        self.axes = axes[:, -PARTS:]
+
+    def __call__(self, at):
+        "Features `[n, d]` of the patches around the pixels `at` `[n]`"
+        colours = torch.cat([(self._patches(part) - self.mean) @ self.axes for part in at.split(GATHERED)])
+        return torch.cat([colours, GUIDE*SIDE*self.level.guide[at]], 1)
+
+    def _patches(self, at): return self.level.colours[at[:, None] + self.offsets].flatten(1)
+
+
+def vote(level, match, weight, spread):
+    """Colours `[n, 3]` of the hole's pixels: means over the patches around them, copies of their sources.
+
+    `match`, `weight` `[targets]`: their sources, and what their votes count; less away from a patch's centre,
+    by a Gaussian of `spread` pixels."""
+    last = len(match)
+    slots = torch.full((len(level.colours),), last, device=match.device)
+    slots[level.targets] = torch.arange(last, device=match.device)
+    match, weight = torch.cat([match, match[:1]]), torch.cat([weight, weight.new_zeros(1)])
+    total = level.colours.new_zeros(len(level.pixels), 3)
+    count = level.colours.new_zeros(len(level.pixels), 1)
+    for offset, dy, dx in level.offsets():
+        of = slots[(level.pixels - offset) % len(slots)]
+        share = weight[of, None]*math.exp(-(dy*dy + dx*dx)/(2*spread**2))
+        total += share*level.colours[match[of] + offset]
+        count += share
+    return total/count
