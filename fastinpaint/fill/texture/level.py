@@ -1,4 +1,6 @@
 "One size of a photograph: pixels in rows, the patches to be filled and those that may be copied"
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -6,43 +8,74 @@ SIDE = 7         # of a patch, in pixels
 REACH = SIDE//2  # from its centre to its edge
 BLUR = 4         # pixels from the centre of the guide's box filter to its edge
 COARSEST = 32    # pixels that the shorter side keeps at the coarsest size
+SEEN = 256       # pixels of a shorter side up to which a network knows what goes where
 
 
 class Level:
-    """`image` `[1, 3, h, w]` in [0, 1], its hole filled by the network, and `hole` `[1, 1, h, w]`.
+    """`image` `[1, 3, h, w]` in [0, 1], `hole` `[1, 1, h, w]`; `guide`, alike in the large, as `image`.
 
     A pixel, or the patch around it, is known by its row in `colours`, `y·w + x`: `pixels` are those
     of the hole, `targets` are patches that touch it, `sources` those that do not; all within the image."""
-    def __init__(self, image, hole):
+    def __init__(self, image, hole, guide):
         self.height, self.width = image.shape[-2:]
-        self.colours = _rows(image)
-        self.guide = _rows(_blurred(image))  # what a fill has to agree with, in the large
-        touched = F.max_pool2d(hole, SIDE, 1) > 0
-        within = torch.arange(len(self.colours), device=image.device).view(self.height, self.width)
-        within = within[REACH:-REACH, REACH:-REACH]
-        self.pixels = hole.flatten().nonzero()[:, 0]
-        self.targets, self.sources = within[touched[0, 0]], within[~touched[0, 0]]
+        self.colours, self.guide = _rows(image), _rows(guide)
+        within = torch.zeros_like(hole, dtype=torch.bool)
+        within[..., REACH:-REACH, REACH:-REACH] = True
+        touching = F.max_pool2d(hole, SIDE, 1, REACH) > 0
+        self.is_source = (within & ~touching).flatten()
+        self.sources, self.targets, self.pixels = (
+            chosen.flatten().nonzero()[:, 0] for chosen in (self.is_source, within & touching, hole))
 
     def offsets(self):
         "What leads from the row of a patch's centre to those of its pixels, and their (dy, dx)"
         for dy in range(-REACH, REACH + 1):
             for dx in range(-REACH, REACH + 1): yield dy*self.width + dx, dy, dx
 
-    def image(self):
-        "`colours` as `[1, 3, h, w]`"
-        return self.colours.T.reshape(1, 3, self.height, self.width)
+    def enlarged(self, to):
+        "Colours of the hole's pixels of the level `to`, twice the size"
+        image = self.colours.T.reshape(1, 3, self.height, self.width)
+        return _rows(_twice(image, (to.height, to.width), "bicubic").clamp(0, 1))[to.pixels]
+
+    def doubled(self, match, to):
+        """Sources of the targets of the level `to`, twice the size, as far as `match` `[targets]` says them.
+
+        -1 where what it leads to is no source."""
+        found = self.targets.new_full((len(self.colours),), -1)
+        found[self.targets] = match
+        y, x = to.targets//to.width, to.targets % to.width
+        up = (y//2).clamp(REACH, self.height - 1 - REACH), (x//2).clamp(REACH, self.width - 1 - REACH)
+        of = found[up[0]*self.width + up[1]]
+        y, x = 2*(of//self.width - up[0]) + y, 2*(of % self.width - up[1]) + x
+        inside = (of >= 0) & (y >= 0) & (y < to.height) & (x >= 0) & (x < to.width)
+        at = torch.where(inside, y*to.width + x, 0)  # the first pixel is too near the edge for a source
+        return torch.where(to.is_source[at], at, -1)
 
 
 def pyramid(image, hole):
-    "`image` and `hole` as for `Level`, and halved again and again; a pixel is known if all under it are"
-    sizes = [(image, hole)]
-    while min(sizes[-1][0].shape[-2:]) >= 2*COARSEST:
-        image, hole = sizes[-1]
-        sizes.append((F.avg_pool2d(image, 2, ceil_mode=True), F.max_pool2d(hole, 2, ceil_mode=True)))
-    return sizes
+    """The arguments of a `Level` at full size, and halved again and again.
+
+    A pixel is known if all under it are. The guide is `image`, which the network has filled, blurred at the
+    size that the network can judge, and only enlarged beyond: larger structure is texture there."""
+    images, holes = [image], [hole]
+    while min(images[-1].shape[-2:]) >= 2*COARSEST:
+        images.append(F.avg_pool2d(images[-1], 2, ceil_mode=True))
+        holes.append(F.max_pool2d(holes[-1], 2, ceil_mode=True))
+    guides = [_blurred(image) for image in images]
+    for i in reversed(range(beyond(image))):
+        guides[i] = _twice(guides[i + 1], images[i].shape[-2:], "bilinear")
+    return [*zip(images, holes, guides, strict=True)]
+
+
+def beyond(image):
+    "How often `image` can be halved before it is as small as a network needs it"
+    return max(int(math.log2(min(image.shape[-2:])/SEEN)), 0)
 
 
 def _rows(image): return image[0].flatten(1).T.contiguous()
+
+
+def _twice(image, size, mode):
+    return F.interpolate(image, scale_factor=2, mode=mode, align_corners=False)[..., :size[0], :size[1]]
 
 
 def _blurred(image):

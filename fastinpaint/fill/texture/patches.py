@@ -1,4 +1,4 @@
-"Patches as features, their nearest sources, and the picture that patches vote for"
+"Patches as features, and the picture that patches vote for"
 import math
 
 import torch
@@ -11,8 +11,8 @@ GATHERED = 2**15  # patches at a time
 
 
 class Features:
-    """What makes patches of `level` alike: colours, by the principal components of its sources `at`,
-    and the guide. Squared differences of features are about those of patches."""
+    """What makes patches of `level` alike: their colours, as principal components of the patches around
+    the pixels `at`, and the guide. Squared differences of features are about those of patches."""
     def __init__(self, level, at):
         self.level = level
         self.offsets = torch.tensor([o for o, *_ in level.offsets()], device=at.device)
@@ -30,19 +30,20 @@ class Features:
 
 
 def vote(level, match, weight, spread):
-    """Colours `[n, 3]` of the hole's pixels: means over the patches around them, copies of their sources.
+    """Let patches write what they stand for into the hole: each is a copy of its source.
 
-    `match`, `weight` `[targets]`: their sources, and what their votes count; less away from a patch's centre,
-    by a Gaussian of `spread` pixels."""
-    last = len(match)
-    slots = torch.full((len(level.colours),), last, device=match.device)
-    slots[level.targets] = torch.arange(last, device=match.device)
+    A pixel becomes the mean of what the patches that cover it say. `match`, `weight` `[targets]`: their
+    sources, and what their votes count, less by a Gaussian of `spread` pixels around a patch's centre."""
+    none = len(match)
+    slots = torch.full((len(level.colours),), none, device=match.device)
+    slots[level.targets] = torch.arange(none, device=match.device)
     match, weight = torch.cat([match, match[:1]]), torch.cat([weight, weight.new_zeros(1)])
     total = level.colours.new_zeros(len(level.pixels), 3)
     count = level.colours.new_zeros(len(level.pixels), 1)
     for offset, dy, dx in level.offsets():
-        of = slots[(level.pixels - offset) % len(slots)]
+        of = slots[(level.pixels - offset) % len(slots)]  # rows beyond the edges belong to no target
         share = weight[of, None]*math.exp(-(dy*dy + dx*dx)/(2*spread**2))
-        total += share*level.colours[match[of] + offset]
+        total += share*level.colours[(match[of] + offset) % len(slots)]
         count += share
-    return total/count
+    said = count[:, 0] > 0
+    level.colours[level.pixels[said]] = total[said]/count[said]

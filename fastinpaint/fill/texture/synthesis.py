@@ -2,22 +2,22 @@
 
 Expectation maximisation by overlapping patches (Wexler, Shechtman & Irani 2007), with exact nearest
 neighbours. It starts from the network's fill, and stays near it in the large."""
-import math
 import warnings
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
 
 from ...kernels import nearest
 from ..strategies import boxes
-from .level import SIDE, Level, pyramid
+from .level import SIDE, Level, beyond, pyramid
 from .patches import Features, vote
 
-ITERATIONS = 3, 4, 6, 10  # at the finest size and at coarser ones
-SOURCES = 6000            # patches that are compared with every target, at most
-LEAST = 50                # sources below which there is no texture to take
-SHARP = .3                # pixels of spread of the last vote: nearly that of the patch around a pixel alone
+ROUNDS = 2, 2, 3, 4     # of finding sources and voting, at the finest size and at coarser ones
+SOURCES = 6000          # patches that are compared with every target, at most
+LEAST = 50              # sources below which there is no texture to take
+SPREAD, SHARP = .7, .3  # pixels within which patches vote: close, so that texture is not averaged away
+LARGE = 4.              # σ in pixels, at the size that a network sees, beyond which its colours stand
 
 
 def textured(image, hole, fill, seed=0):
@@ -29,49 +29,61 @@ def textured(image, hole, fill, seed=0):
     result, full = np.where(hole[..., None], fill, image), np.iinfo(image.dtype).max
     poor = 0
     for box in boxes(hole):
-        pixels = torch.from_numpy(np.divide(result[box], full, dtype=np.float32)).permute(2, 0, 1)[None]
-        found = synthesised(pixels, torch.from_numpy(hole[box])[None, None].float(), seed)
+        start = np.divide(result[box], full, dtype=np.float32)
+        found = synthesised(start, hole[box], seed)
         if found is None: poor += 1
-        else: result[box][hole[box]] = np.rint(found.numpy()*full)
+        else: result[box][hole[box]] = np.rint(found[hole[box]].clip(0, 1)*full)
     if poor:
         warnings.warn(f"around {poor} of the holes too little is known to take texture from: "
                       "the network's fill stays", stacklevel=2)
     return result
 
 
-def synthesised(image, hole, seed):
-    "Colours `[n, 3]` of the hole's pixels in [0, 1], row by row; None where there is too little to copy"
-    generator, above = torch.Generator().manual_seed(seed), None
-    for depth, size in reversed([*enumerate(pyramid(image, hole))]):
-        if min(size[0].shape[-2:]) < SIDE: return None
+def toned(image, fill, sigma):
+    "`image` `[h, w, 3]` with the colours of `fill` beyond `sigma` pixels"
+    return image + gaussian_filter(fill - image, (sigma, sigma, 0), mode="nearest")
+
+
+def synthesised(start, hole, seed):
+    "`start` float32 `[h, w, 3]`, a fill, with texture in its `hole`; None where there is too little to copy"
+    generator, above, match = torch.Generator().manual_seed(seed), None, None
+    mask = torch.from_numpy(hole)[None, None].float()
+    sizes = pyramid(torch.from_numpy(start).permute(2, 0, 1)[None], mask)
+    if min(hole.shape) < SIDE: return None
+    for i, size in reversed([*enumerate(sizes)]):
         level = Level(*size)
-        if above is not None: level.colours[level.pixels] = _enlarged(above, level)
-        if len(level.sources) >= LEAST: _improve(level, depth, generator)
-        elif depth == 0: return None
+        if above: level.colours[level.pixels] = above.enlarged(level)
+        found = None if match is None else above.doubled(match, level)
+        if len(level.sources) < LEAST: match = None
+        else: match = improved(level, found, ROUNDS[min(i, len(ROUNDS) - 1)], i == 0, generator)
         above = level
-    return level.colours[level.pixels]
+    if match is None: return None
+    large = LARGE*2**beyond(sizes[0][0])
+    return toned(level.colours.view(start.shape).numpy(), start, large)
 
 
-def _enlarged(level, to):
-    "What the hole's pixels of the level `to` are at `level`, half its size"
-    image = F.interpolate(level.image(), scale_factor=2, mode="bicubic", align_corners=False).clamp(0, 1)
-    return image[0, :, :to.height, :to.width].flatten(1).T[to.pixels]
-
-
-def _improve(level, depth, generator):
-    "Let patches find their sources and vote, in turn"
-    sources = _some(level.sources, SOURCES, generator)
+def improved(level, found, rounds, last, generator):
+    "Let patches find their sources and vote, in turn; starts from the sources `found`, returns better ones"
+    if found is not None: vote(level, found.clamp_min(0), (found >= 0).float(), SPREAD)
+    some = torch.randperm(len(level.sources), generator=generator)[:SOURCES].sort().values
+    sources = level.sources[some]
     features = Features(level, sources)
-    of_sources, rounds = features(sources), ITERATIONS[min(depth, len(ITERATIONS) - 1)]
+    known = features(sources)
     for i in range(rounds):
-        distance, index = nearest(features(level.targets), of_sources)
+        wanted = features(level.targets)
+        distance, index = nearest(wanted, known)
+        match = sources[index]
+        if found is not None: distance, match = _nearer(distance, match, found, wanted, features)
         typical = distance.kthvalue(1 + 3*len(distance)//4).values if len(distance) > 3 else distance.mean()
         weight = torch.exp(-distance/(2*typical + 1e-8)).clamp_min(1e-6)
-        sharp = depth == 0 and i == rounds - 1
-        level.colours[level.pixels] = vote(level, sources[index], weight, SHARP if sharp else math.inf)
+        vote(level, match, weight, SHARP if last and i == rounds - 1 else SPREAD)
+        found = match
+    return match
 
 
-def _some(of, count, generator):
-    "At most `count` of the values `of`, by chance, in their order"
-    if len(of) <= count: return of
-    return of[torch.randperm(len(of), generator=generator)[:count].sort().values.to(of.device)]
+def _nearer(distance, match, found, wanted, features):
+    "The better of two sources for each target: `match`, at `distance`, and those `found` before, -1 for none"
+    there = found >= 0
+    before = (features(torch.where(there, found, match)) - wanted).square().sum(1)
+    closer = there & (before <= distance)
+    return torch.where(closer, before, distance), torch.where(closer, found, match)
