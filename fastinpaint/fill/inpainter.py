@@ -15,7 +15,7 @@ from ..data.pictures import open_picture
 from ..models.load import read_model
 from . import strategies
 from .hole import dilated, feathered, read_hole
-from .texture.synthesis import textured
+from .texture.several import textured
 
 
 class Inpainter:
@@ -70,7 +70,7 @@ class Inpainter:
         if grown.all():
             raise InputError(f"the hole is the whole image, so nothing is known to continue. {tip}")
         filled = self._predicted(rgb, grown, refine, strategy or self.strategy)
-        if texture: filled = textured(rgb, grown, filled)
+        if texture: filled = textured(rgb, grown, filled)[0]
         if feather: filled = feathered(rgb, filled, hole, grown, feather)
         return picture.with_colours(filled, grown)
 

@@ -57,21 +57,26 @@ def pyramid(image, hole):
     A pixel is known if all under it are. The guide is `image`, which the network has filled, blurred at the
     size that the network can judge, and only enlarged beyond: larger structure is texture there."""
     images, holes = [image], [hole]
-    while min(images[-1].shape[-2:]) >= 2*COARSEST:
+    for _ in range(depth(image.shape[-2:]) - 1):
         images.append(F.avg_pool2d(images[-1], 2, ceil_mode=True))
         holes.append(F.max_pool2d(holes[-1], 2, ceil_mode=True))
     guides = [_blurred(image) for image in images]
-    for i in reversed(range(beyond(image))):
+    for i in reversed(range(beyond(image.shape[-2:]))):
         guides[i] = _twice(guides[i + 1], images[i].shape[-2:], "bilinear")
     return [*zip(images, holes, guides, strict=True)]
 
 
-def beyond(image):
-    "How often `image` can be halved before it is as small as a network needs it"
-    return max(int(math.log2(min(image.shape[-2:])/SEEN)), 0)
+def depth(size):
+    "Number of sizes in the `pyramid` of an image of this `size`, its height and width"
+    return max(int(math.log2(min(size)/COARSEST)), 0) + 1
 
 
-def _rows(image): return image[0].flatten(1).T.contiguous()
+def beyond(size):
+    "How many of them are larger than a network needs"
+    return max(int(math.log2(min(size)/SEEN)), 0)
+
+
+def _rows(image): return image[0].flatten(1).T.clone(memory_format=torch.contiguous_format)
 
 
 def _twice(image, size, mode):

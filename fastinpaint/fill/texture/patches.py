@@ -6,15 +6,16 @@ import torch
 from .level import SIDE
 
 PARTS = 32        # principal components that stand for a patch
-GUIDE = 1.        # weight of the guide's colour; 1: as much as all pixels of a patch
 GATHERED = 2**15  # patches at a time
 
 
 class Features:
     """What makes patches of `level` alike: their colours, as principal components of the patches around
-    the pixels `at`, and the guide. Squared differences of features are about those of patches."""
-    def __init__(self, level, at):
-        self.level = level
+    the pixels `at`, and its guide, which counts `guide` times as much as the pixels of a patch.
+
+    Squared differences of features are about those of patches."""
+    def __init__(self, level, at, guide):
+        self.level, self.guide = level, guide*SIDE*level.guide
         self.offsets = torch.tensor([o for o, *_ in level.offsets()], device=at.device)
         patches = self._patches(at[:GATHERED])
         self.mean = patches.mean(0)
@@ -24,7 +25,7 @@ class Features:
     def __call__(self, at):
         "Features `[n, d]` of the patches around the pixels `at` `[n]`"
         colours = torch.cat([(self._patches(part) - self.mean) @ self.axes for part in at.split(GATHERED)])
-        return torch.cat([colours, GUIDE*SIDE*self.level.guide[at]], 1)
+        return torch.cat([colours, self.guide[at]], 1)
 
     def _patches(self, at): return self.level.colours[at[:, None] + self.offsets].flatten(1)
 

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from fastinpaint.fill.texture.synthesis import textured
+from fastinpaint.fill.texture.several import textured
 
 
 def checks(h=96, w=112, dtype=np.uint8):
@@ -37,7 +37,7 @@ def spread(image, mask): return image[mask].astype(float).std()
 def test_texture_replaces_fog_and_known_pixels_stay(dtype):
     image, mask = checks(dtype=dtype), hole()
     fill = fog(image, mask)
-    result = textured(image, mask, fill)
+    result = textured(image, mask, fill)[0]
     assert result.dtype == dtype and (result[~mask] == image[~mask]).all()
     inside = np.s_[30:60, 20:50]
     assert spread(result[inside], mask[inside]) > .8*spread(image[inside], mask[inside])
@@ -46,8 +46,16 @@ def test_texture_replaces_fog_and_known_pixels_stay(dtype):
 
 def test_one_seed_one_result():
     image, mask = checks(), hole()
-    results = [textured(image, mask, fog(image, mask), seed) for seed in (0, 0)]
+    results = [textured(image, mask, fog(image, mask))[0] for _ in range(2)]
     assert np.array_equal(*results)
+
+
+def test_the_fill_says_what_colour_goes_where():
+    image, mask = checks(), hole()
+    for shade in 60, 140:
+        fill = np.where(mask[..., None], np.uint8(shade), image)
+        result = textured(image, mask, fill)[0]
+        assert abs(result[35:55, 25:45].mean() - shade) < 12 and result[30:60, 20:50].std() > 10
 
 
 def test_nothing_comes_from_the_hole_nor_from_the_fill_elsewhere():
@@ -55,20 +63,20 @@ def test_nothing_comes_from_the_hole_nor_from_the_fill_elsewhere():
     fill, rng = fog(image, mask), np.random.default_rng(1)
     poisoned, strange = (np.where(where[..., None], rng.integers(0, 256, image.shape, np.uint8), of)
                          for of, where in ((image, mask), (fill, ~mask)))
-    assert np.array_equal(textured(poisoned, mask, strange), textured(image, mask, fill))
+    assert np.array_equal(textured(poisoned, mask, strange)[0], textured(image, mask, fill)[0])
 
 
 @pytest.mark.parametrize("h, w, known", [(5, 40, 20), (40, 5, 2), (1, 2, 1), (64, 64, 6)])
 def test_where_too_little_is_known_the_fill_stays_and_that_is_said(h, w, known):
     image, mask = strip(h, w, known)
-    with pytest.warns(UserWarning, match="too little is known"): result = textured(image, mask, image//2)
+    with pytest.warns(UserWarning, match="too little is known"): result = textured(image, mask, image//2)[0]
     assert np.array_equal(result, np.where(mask[..., None], image//2, image))
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_strip_of_known_pixels_is_enough():
     image, mask = strip(64, 64, 12)
-    result = textured(image, mask, np.full_like(image, 120))
+    result = textured(image, mask, np.full_like(image, 120))[0]
     assert (result[~mask] == image[~mask]).all() and spread(result, mask) > .5*spread(image, ~mask)
 
 
@@ -83,5 +91,5 @@ def strip(h, w, known):
 def test_a_hole_of_one_pixel_gets_a_colour_of_the_photograph(at):
     image, mask = checks(), np.zeros((96, 112), bool)
     mask[at] = True
-    result = textured(image, mask, np.where(mask[..., None], np.uint8(255), image))
+    result = textured(image, mask, np.where(mask[..., None], np.uint8(255), image))[0]
     assert (result[~mask] == image[~mask]).all() and result[at].max() < 245
