@@ -3,12 +3,13 @@ import math
 
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import distance_transform_edt
 
 SIDE = 7         # of a patch, in pixels
 REACH = SIDE//2  # from its centre to its edge
 BLUR = 4         # pixels from the centre of the guide's box filter to its edge
 COARSEST = 32    # pixels that the shorter side keeps at the coarsest size
-SEEN = 256       # pixels of a shorter side up to which a network knows what goes where
+SEEN = 16        # pixels into a hole up to which a network knows what goes where
 
 
 class Level:
@@ -51,17 +52,17 @@ class Level:
         return torch.where(to.is_source[at], at, -1)
 
 
-def pyramid(image, hole):
+def pyramid(image, hole, blind):
     """The arguments of a `Level` at full size, and halved again and again.
 
     A pixel is known if all under it are. The guide is `image`, which the network has filled, blurred at the
-    size that the network can judge, and only enlarged beyond: larger structure is texture there."""
+    size that the network can judge, halved `blind` times, and enlarged beyond: what is finer is texture."""
     images, holes = [image], [hole]
     for _ in range(depth(image.shape[-2:]) - 1):
         images.append(F.avg_pool2d(images[-1], 2, ceil_mode=True))
         holes.append(F.max_pool2d(holes[-1], 2, ceil_mode=True))
     guides = [_blurred(image) for image in images]
-    for i in reversed(range(beyond(image.shape[-2:]))):
+    for i in reversed(range(min(blind, len(images) - 1))):
         guides[i] = _twice(guides[i + 1], images[i].shape[-2:], "bilinear")
     return [*zip(images, holes, guides, strict=True)]
 
@@ -71,9 +72,9 @@ def depth(size):
     return max(int(math.log2(min(size)/COARSEST)), 0) + 1
 
 
-def beyond(size):
-    "How many of them are larger than a network needs"
-    return max(int(math.log2(min(size)/SEEN)), 0)
+def blindness(hole):
+    "How often a photograph has to be halved for a network to see into `hole`, bool `[h, w]`"
+    return max(int(math.log2(distance_transform_edt(hole).max()/SEEN)), 0)
 
 
 def _rows(image): return image[0].flatten(1).T.clone(memory_format=torch.contiguous_format)

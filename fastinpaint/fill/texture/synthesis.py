@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from ...kernels import nearest
-from .level import SIDE, Level, beyond, depth, pyramid
+from .level import SIDE, Level, blindness, depth, pyramid
 from .patches import Features, vote
 
 ROUNDS = 2, 2, 3, 4     # of finding sources and voting, at the finest size and at coarser ones
@@ -16,7 +16,7 @@ SOURCES = 6000          # patches that are compared with every target, at most
 LEAST = 50              # sources below which there is no texture to take
 AT_ONCE = 2**15         # patches that look for their sources at a time
 SPREAD, SHARP = .7, .3  # pixels within which patches vote: close, so that texture is not averaged away
-LARGE = 4.              # σ in pixels, at the size that a network sees, beyond which its colours stand
+LARGE = 4.              # σ in pixels, where a network sees into the hole, beyond which its colours stand
 
 
 class Synthesis:
@@ -29,13 +29,12 @@ class Synthesis:
     def __call__(self, start, hole):
         """`start` float32 `[h, w, 3]`, a fill, with texture in its `hole`, and how incoherent that is.
 
-        That is the mean squared distance of the hole's patches from those that they copy. None, None where
-        too little is known to be copied."""
+        None, None where too little is known to be copied."""
         if min(hole.shape) < SIDE: return None, None
         self.generator, above, match = torch.Generator().manual_seed(self.seed), None, None
         image = torch.from_numpy(start).permute(2, 0, 1)[None].to(self.device)
-        mask = torch.from_numpy(hole)[None, None].to(image)
-        for i, size in reversed([*enumerate(pyramid(image, mask))]):
+        mask, blind = torch.from_numpy(hole)[None, None].to(image), blindness(hole)
+        for i, size in reversed([*enumerate(pyramid(image, mask, blind))]):
             level = Level(*size)
             if above: level.colours[level.pixels] = above.enlarged(level)
             found = level.targets.new_full((), -1).expand_as(level.targets)
@@ -45,7 +44,7 @@ class Synthesis:
             above = level
         if match is None: return None, None
         image = level.colours.view(start.shape).cpu().numpy()
-        return toned(image, start, LARGE*2**beyond(hole.shape)), self.incoherence
+        return toned(image, start, LARGE*2**blind), incoherence(level, match)
 
     def improved(self, level, found, i, count):
         """Let patches of `level`, halved `i` times, find their sources and vote, in turn, in `count` parts.
@@ -62,7 +61,6 @@ class Synthesis:
             weight = torch.exp(-distance/(2*distance.kthvalue(math.ceil(.75*len(distance))).values + 1e-8))
             last = i == 0 and turn == rounds - 1
             vote(level, found, weight.clamp_min(1e-6), SHARP if last else SPREAD)
-        self.incoherence = distance.mean().item()
         return found
 
     def nearest(self, sources, known, features, targets, found):
@@ -80,6 +78,17 @@ class Synthesis:
         count = min(max(round(len(sources)*self.share), LEAST), SOURCES)
         chosen = torch.randperm(len(sources), generator=self.generator)[:count].sort().values
         return sources[chosen.to(sources.device)]
+
+
+def incoherence(level, match):
+    """Mean squared distance, guide included, of the patches that touch the hole from their sources `match`.
+
+    Those around known pixels count again: there, seams show."""
+    distance = SIDE**2*(level.guide[level.targets] - level.guide[match]).square().sum(1)
+    for offset, *_ in level.offsets():
+        distance += (level.colours[level.targets + offset] - level.colours[match + offset]).square().sum(1)
+    outside = ~torch.isin(level.targets, level.pixels)
+    return (distance.mean() + distance[outside].mean()).item()
 
 
 def ticks(hole):

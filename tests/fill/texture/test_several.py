@@ -2,7 +2,10 @@
 import numpy as np
 import pytest
 
+from fastinpaint.fill.strategies import boxes
+from fastinpaint.fill.texture import several
 from fastinpaint.fill.texture.several import textured
+from fastinpaint.fill.texture.synthesis import Synthesis
 
 
 def checks(h=96, w=112, dtype=np.uint8):
@@ -93,3 +96,22 @@ def test_a_hole_of_one_pixel_gets_a_colour_of_the_photograph(at):
     mask[at] = True
     result = textured(image, mask, np.where(mask[..., None], np.uint8(255), image))[0]
     assert (result[~mask] == image[~mask]).all() and result[at].max() < 245
+
+
+def test_several_fills_differ_and_the_most_coherent_comes_first(monkeypatch):
+    image, mask, scores = checks(), hole(), []
+
+    class Recorded(Synthesis):
+        def __call__(self, start, hole):
+            found = super().__call__(start, hole)
+            scores.append((found[1], np.rint(found[0][hole].clip(0, 1)*255)))
+            return found
+
+    monkeypatch.setattr(several, "Synthesis", Recorded)
+    results = textured(image, mask, fog(image, mask), 3)
+    assert len(results) == 3 and all((result[~mask] == image[~mask]).all() for result in results)
+    assert len({result.tobytes() for result in results}) == 3
+    expected = [pixels for _, pixels in sorted(scores[:3], key=lambda o: o[0])]  # those of the first box
+    box = boxes(mask)[0]
+    for result, pixels in zip(results, expected, strict=True):
+        assert np.array_equal(result[box][mask[box]], pixels)
