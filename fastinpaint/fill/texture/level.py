@@ -5,15 +5,18 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import distance_transform_edt
 
+from ...models.prefill import smooth_fill
+
 SIDE = 7         # of a patch, in pixels
 REACH = SIDE//2  # from its centre to its edge
 BLUR = 4         # pixels from the centre of the guide's box filter to its edge
 COARSEST = 32    # pixels that the shorter side keeps at the coarsest size
-SEEN = 16        # pixels into a hole up to which a network knows what goes where
+CONTRAST = 1.    # weight of contrast in the guide; 1: as much as one colour
+SEEN = 12        # pixels into a hole up to which a network knows what goes where
 
 
 class Level:
-    """`image` `[1, 3, h, w]` in [0, 1], `hole` `[1, 1, h, w]`; `guide`, alike in the large, as `image`.
+    """`image` `[1, 3, h, w]` in [0, 1], `hole` `[1, 1, h, w]`; `guide`, alike in the large, has a channel more.
 
     A pixel, or the patch around it, is known by its row in `colours`, `y·w + x`: `pixels` are those
     of the hole, `targets` are patches that touch it, `sources` those that do not; all within the image."""
@@ -64,6 +67,8 @@ def pyramid(image, hole, blind):
     guides = [_blurred(image) for image in images]
     for i in reversed(range(min(blind, len(images) - 1))):
         guides[i] = _twice(guides[i + 1], images[i].shape[-2:], "bilinear")
+    guides = [torch.cat([guide, CONTRAST*_contrast(image, hole)], 1)
+              for guide, image, hole in zip(guides, images, holes, strict=True)]
     return [*zip(images, holes, guides, strict=True)]
 
 
@@ -75,6 +80,13 @@ def depth(size):
 def blindness(hole):
     "How often a photograph has to be halved for a network to see into `hole`, bool `[h, w]`"
     return max(int(math.log2(distance_transform_edt(hole).max()/SEEN)), 0)
+
+
+def _contrast(image, hole):
+    "Standard deviation of the brightness around each pixel `[1, 1, h, w]`; in the hole as around it"
+    grey = image.mean(1, keepdim=True)
+    spread = (_blurred(grey.square()) - _blurred(grey).square()).clamp_min(0).sqrt()
+    return smooth_fill(spread, F.max_pool2d(hole, 2*BLUR + 1, 1, BLUR))
 
 
 def _rows(image): return image[0].flatten(1).T.clone(memory_format=torch.contiguous_format)

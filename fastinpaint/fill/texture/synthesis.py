@@ -11,7 +11,7 @@ from ...kernels import nearest
 from .level import SIDE, Level, blindness, depth, pyramid
 from .patches import Features, vote
 
-ROUNDS = 2, 2, 3, 4     # of finding sources and voting, at the finest size and at coarser ones
+ROUNDS = 3, 3, 5, 8     # of finding sources and voting, at the finest size and at coarser ones
 SOURCES = 6000          # patches that are compared with every target, at most
 LEAST = 50              # sources below which there is no texture to take
 AT_ONCE = 2**15         # patches that look for their sources at a time

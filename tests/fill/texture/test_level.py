@@ -55,7 +55,7 @@ def test_sizes_are_halved_and_keep_every_hole(h, w):
     sizes = pyramid(image, hole, blind=1)
     assert len(sizes) == depth((h, w)) and sizes[0][0] is image
     for image, hole, guide in sizes:
-        assert hole.sum() == 1 and image.shape == guide.shape and image.shape[2:] == hole.shape[2:]
+        assert hole.sum() == 1 and image.shape[2:] == guide.shape[2:] == hole.shape[2:]
     assert min(image.shape[2:]) < 64
 
 
@@ -66,3 +66,13 @@ def test_a_network_sees_less_of_a_larger_hole():
         hole[20:20 + side, 20:20 + side] = True
         seen.append(blindness(hole))
     assert seen[0] == 0 and seen == sorted(seen) and seen[3] == seen[2] + 1
+
+
+def test_the_guide_expects_in_a_hole_the_contrast_around_it():
+    image, hole = torch.full((1, 3, 48, 96), .5), torch.zeros(1, 1, 48, 96)
+    image[..., 48:] += .4*(torch.arange(48) % 2*2 - 1)  # the right half is striped
+    for x in 15, 70: hole[..., 18:30, x:x + 12] = 1
+    image = torch.where(hole > 0, .5, image)
+    _, _, guide = pyramid(image, hole, blind=0)[0]
+    flat, striped = guide[0, 3, 24, 21], guide[0, 3, 24, 76]
+    assert flat < .1*striped and torch.allclose(striped, guide[0, 3, 6, 90], rtol=.2)
