@@ -16,7 +16,7 @@ SEEN = 12        # pixels into a hole up to which a network knows what goes wher
 
 
 class Level:
-    """`image` `[1, 3, h, w]` in [0, 1], `hole` `[1, 1, h, w]`; `guide`, alike in the large, has a channel more.
+    """`image` `[1, 3, h, w]` in [0, 1], `hole` `[1, 1, h, w]`; `guide` `[1, 4, h, w]`, to be like in the large.
 
     A pixel, or the patch around it, is known by its row in `colours`, `y·w + x`: `pixels` are those
     of the hole, `targets` are patches that touch it, `sources` those that do not; all within the image."""
@@ -56,20 +56,23 @@ class Level:
 
 
 def pyramid(image, hole, blind):
-    """The arguments of a `Level` at full size, and halved again and again.
+    """The arguments of a `Level` at full size, and halved again and again; `blind` is the hole's `blindness`.
 
-    A pixel is known if all under it are. The guide is `image`, which the network has filled, blurred at the
-    size that the network can judge, halved `blind` times, and enlarged beyond: what is finer is texture."""
+    `image` is filled by the network. A pixel is known if all under it are."""
     images, holes = [image], [hole]
     for _ in range(depth(image.shape[-2:]) - 1):
         images.append(F.avg_pool2d(images[-1], 2, ceil_mode=True))
         holes.append(F.max_pool2d(holes[-1], 2, ceil_mode=True))
+    return [*zip(images, holes, _guides(images, holes, blind), strict=True)]
+
+
+def _guides(images, holes, blind):
+    "Blurred colours, of sizes that the network cannot judge those of the first that it can, and contrast"
     guides = [_blurred(image) for image in images]
     for i in reversed(range(min(blind, len(images) - 1))):
         guides[i] = _twice(guides[i + 1], images[i].shape[-2:], "bilinear")
-    guides = [torch.cat([guide, CONTRAST*_contrast(image, hole)], 1)
-              for guide, image, hole in zip(guides, images, holes, strict=True)]
-    return [*zip(images, holes, guides, strict=True)]
+    return [torch.cat([guide, CONTRAST*_contrast(image, hole)], 1)
+            for guide, image, hole in zip(guides, images, holes, strict=True)]
 
 
 def depth(size):

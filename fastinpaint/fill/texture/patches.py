@@ -11,7 +11,7 @@ GATHERED = 2**15  # patches at a time
 
 class Features:
     """What makes patches of `level` alike: their colours, as principal components of the patches around
-    the pixels `at`, and its guide, which counts `guide` times as much as the pixels of a patch.
+    the pixels `at`, and the level's guide, which counts `guide` times as much as the pixels of a patch.
 
     Squared differences of features are about those of patches."""
     def __init__(self, level, at, guide):
