@@ -16,7 +16,7 @@ SEEN = 12        # pixels into a hole up to which a network knows what goes wher
 
 
 class Level:
-    """`image` `[1, 3, h, w]` in [0, 1], `hole` `[1, 1, h, w]`; `guide` `[1, 4, h, w]`, to be like in the large.
+    """`image` `[1, 3, h, w]` in [0, 1], `hole` `[1, 1, h, w]` and `guide` `[1, 4, h, w]`, see `pyramid`.
 
     A pixel, or the patch around it, is known by its row in `colours`, `y·w + x`: `pixels` are those
     of the hole, `targets` are patches that touch it, `sources` those that do not; all within the image."""
@@ -58,7 +58,7 @@ class Level:
 def pyramid(image, hole, blind):
     """The arguments of a `Level` at full size, and halved again and again; `blind` is the hole's `blindness`.
 
-    `image` is filled by the network. A pixel is known if all under it are."""
+    `image` is filled by the network. A pixel is known if all under it are. Patches become like the guide."""
     images, holes = [image], [hole]
     for _ in range(depth(image.shape[-2:]) - 1):
         images.append(F.avg_pool2d(images[-1], 2, ceil_mode=True))
