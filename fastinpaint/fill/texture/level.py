@@ -12,7 +12,7 @@ REACH = SIDE//2  # from its centre to its edge
 BLUR = 4         # pixels from the centre of the guide's box filter to its edge
 COARSEST = 32    # pixels that the shorter side keeps at the coarsest size
 CONTRAST = 1.    # weight of contrast in the guide; 1: as much as one colour
-SEEN = 12        # pixels into a hole up to which a network knows what goes where
+SEEN = 32        # pixels into a hole up to which a network knows what goes where
 
 
 class Level:
