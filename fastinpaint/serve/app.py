@@ -150,17 +150,18 @@ def build(inpainters, max_pixels):
         os.utime(photo)  # counts as use
         photo, hole = Path(photo), _hole(strokes, image_size(photo))
         out = Path(mkdtemp(dir=photo.parent), f"{photo.stem}-filled{suffix}")
-        options = dict(n=fills if texture else 1, dilate=dilate, refine=refine, texture=texture)
-        try: outs = [*map(str, inpainters[model].fill_file(photo, hole, out, **options))]
+        n, options = min(int(fills), FILLS) if texture else 1, dict(refine=refine, texture=texture)
+        try: outs = [*map(str, inpainters[model].fill_file(photo, hole, out, n, dilate=dilate, **options))]
         except (InputError, OSError) as e:
             raise _error(str(e).replace(f"{photo.parent}/", "")) from e
         numbers = gr.update(choices=[*range(1, len(outs) + 1)], value=1, visible=len(outs) > 1)
         return *show(photo, outs, 1), numbers, outs, *_shown(False, True)
 
     def show(photo, outs, number):
-        out = outs[number - 1]
-        try: return (_preview(photo), _preview(out)), out
-        except FileNotFoundError as e: raise _error("These files have been removed; press Fill again.") from e
+        _check(photo, max_pixels)
+        if number > len(outs) or not Path(out := outs[number - 1]).exists():
+            raise _error("This fill has been removed from the server; press Fill again.")
+        return (_preview(photo), _preview(out)), out
 
     with Page(title="fastinpaint", analytics_enabled=False) as page:
         gr.Markdown(INTRO)

@@ -133,6 +133,9 @@ def test_fills_to_choose_from(page, photo, strokes):
     _, third = visitor.call("show", own, None, 3)
     assert [Path(o["path"]).name for o in (first, third)] == ["photo-filled-1.png", "photo-filled-3.png"]
     assert visitor.download(first).content != visitor.download(third).content
+    assert "press Fill again" in Visitor(page, "another").call("show", own, None, 1)
+    os.unlink(third["path"])
+    assert "press Fill again" in visitor.call("show", own, None, 3)
     _, plain, numbers, *_ = visitor.fill(own, hole, texture=False, fills=3)
     assert not numbers["visible"] and visitor.download(plain).content != visitor.download(first).content
 
