@@ -9,9 +9,9 @@ from fastprogress.fastprogress import IN_NOTEBOOK
 from ..strategies import boxes
 from .synthesis import Synthesis, ticks
 
-GUIDES = 1., .5, 2., .7  # weights of the guide, from one way to the next
-SHARE = .5               # of the patches that may be copied, from the second way on
-LONG = 40                # steps from which there is a bar
+GUIDES = 1., .7, 1.4, .5  # weights of the guide, from one way to the next
+SHARE = .8                # of the patches that may be copied, from the second way on
+LONG = 40                 # steps from which there is a bar
 
 
 def textured(image, hole, fill, n=1, seed=0, device="cpu"):
