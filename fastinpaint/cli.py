@@ -72,6 +72,9 @@ def train():
 @click.option("--precision", default="fp32", help="fp32, or bf16: faster on a GPU, less exact.")
 @click.option("--strategy", default="auto", type=click.Choice(STRATEGIES), help="How large images are cut.")
 @click.option("--refine", is_flag=True, help="From 1024 pixels on, keep a smaller fill's structure; slow.")
+@click.option("--texture/--no-texture", default=True, help="Give the network's fill the photograph's own.")
+@click.option("--fills", "n", default=1, type=click.IntRange(1), metavar="NUMBER",
+              help="For a file: so many to choose from, -1 (the most coherent) to -NUMBER.")
 @click.option("--invert", is_flag=True, help="In masks, black is the hole.")
 @click.option("--dilate", default=0, metavar="PIXELS", help="Enlarge the hole on all sides.")
 @click.option("--feather", default=0, metavar="PIXELS", help="Of these, blend the outer so many.")
@@ -96,31 +99,32 @@ def fill(image, mask, out, masks, **options):
     # stdout has the result's name alone, so what libraries print goes to stderr
     with redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
-        if image.is_dir(): failed = _fill_folder(image, mask, masks, out, options)
-        else: out, failed = _fill_file(image, mask, masks, out, **options), False
-    click.echo(out)
+        if image.is_dir(): outs, failed = [out], _fill_folder(image, mask, masks, out, options)
+        else: outs, failed = _fill_file(image, mask, masks, out, **options), False
+    for out in outs: click.echo(out)
     if failed: sys.exit(1)
 
 
-def _fill_file(image, mask, masks, out, model, device, precision, format, workers, overwrite, **options):
+def _fill_file(image, mask, masks, out, model, device, precision, format, workers, overwrite, n, **options):
     if masks or not mask:
         raise click.UsageError(f"{image} is a file, so name its mask: fastinpaint fill IMAGE MASK")
     if out and format: raise click.UsageError("the name given with -o says the format: leave out --format")
     from .fill.folder import lossless_suffix
-    from .fill.inpainter import Inpainter
+    from .fill.inpainter import Inpainter, numbered
     if not out:
         suffix = f".{format}" if format else lossless_suffix(image)
         out = image.with_name(f"{image.stem}-filled{suffix}")
-    if out.exists() and (out.samefile(image) or out.samefile(mask)):
-        raise click.UsageError(f"the result would replace {out}, from which it is made: choose another -o")
-    Inpainter(model, device, precision).fill_file(image, mask, out, **options)
-    return out
+    for path in numbered(out, n):
+        if path.exists() and (path.samefile(image) or path.samefile(mask)):
+            raise click.UsageError(f"a result would replace {path}, from which it is made: choose another -o")
+    return Inpainter(model, device, precision).fill_file(image, mask, out, n, **options)
 
 
 def _fill_folder(images, mask, masks, out, options):
     if mask or not masks or not out:
         raise click.UsageError(f"{images} is a folder, so name two more: "
                                f"fastinpaint fill {images} --masks FOLDER -o FOLDER")
+    if options.pop("n") > 1: raise click.UsageError("--fills is for one photograph")
     from .fill.folder import fill_folder
     try: result = fill_folder(images, masks, out, progress=_progress, **options)
     except KeyboardInterrupt: raise KeyboardInterrupt("the same command goes on where it stopped") from None

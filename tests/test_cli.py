@@ -115,6 +115,25 @@ def test_what_the_user_can_mend_is_one_line(cli, here, command, message):
     assert message in result.stderr
 
 
+def test_several_fills_and_none_with_texture(cli, here):
+    command = "fill photo.png mask.png --model tiny.safetensors --device cpu".split()
+    result = cli(*command, "--fills", 3)
+    names = [f"photo-filled-{i}.png" for i in (1, 2, 3)]
+    assert (result.exit_code, result.stdout.split()) == (0, names), result.stderr
+    fills = [pixels(name) for name in names]
+    known = pixels("mask.png") == 0
+    assert all(np.array_equal(fill[known], pixels("photo.png")[known]) for fill in fills)
+    assert not any(np.array_equal(a, b) for a, b in ((fills[0], fills[1]), (fills[1], fills[2])))
+    assert cli(*command, "--no-texture").exit_code == 0
+    assert not any(np.array_equal(pixels("photo-filled.png"), fill) for fill in fills)
+    result = cli(*command, "--no-texture", "--fills", 2)
+    assert result.exit_code == 1 and "differ in texture" in result.stderr
+    shutil.copy("photo.png", "out-2.png")
+    result = cli("fill", "out-2.png", "mask.png", "-o", "out.png", "--fills", 2)
+    assert result.exit_code == 2 and "would replace out-2.png" in result.stderr
+    assert cli("fill", "photos", "--masks", "masks", "-o", "filled", "--fills", 2).exit_code == 2
+
+
 def test_input_errors_are_one_line(cli, here, monkeypatch):
     def refuse(*_, **__): raise InputError("no\n  such hole")
     monkeypatch.setattr("fastinpaint.fill.inpainter.Inpainter.fill_file", refuse)

@@ -45,7 +45,7 @@ def fill_folder(
     overwrite=False,  # Fill again what has been filled
     progress=None,    # Wraps the iterable of (path, reason or None) and takes `total`, as tqdm does
     device="auto", precision="fp32",  # As for `Inpainter`
-    **options         # For `Inpainter.fill_file`: invert, dilate, feather, refine, strategy
+    **options         # For `Inpainter.fill_file`: invert, dilate, feather, refine, strategy, texture
 ):
     """Fill every photograph under `images` and return a `FolderResult`.
 

@@ -35,6 +35,7 @@ ROUTES = re.compile(
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # no other hosts
 INTRO = """# Fill a hole in a photograph
 Paint over what should go, and press **Fill**. Every other pixel stays as it is, and so does the size."""
+FILLS = 4  # to choose from, at most
 HEIGHT, BRUSH = 520, ("#e5484d", .6)
 CSS = """main {width: 100%; max-width: 1240px !important; margin: auto}
 #empty {height: 520px; display: grid; place-items: center; color: var(--body-text-color-subdued)}"""
@@ -114,6 +115,9 @@ def _columns(models):
             model = gr.Dropdown(models, label="Model", visible=len(models) > 1)
             with gr.Row():
                 dilate = gr.Slider(0, 16, 0, step=1, label="Enlarge the hole", info="pixels on every side")
+                fills = gr.Slider(1, FILLS, 1, step=1, label="Fills", info="to choose from")
+            with gr.Row():
+                texture = gr.Checkbox(True, label="Texture", info="copied from the photograph")
                 refine = gr.Checkbox(label="Refine", info="keep the structure of a smaller fill; slow")
             with gr.Row():
                 another = gr.Button("Another photograph")
@@ -124,11 +128,13 @@ def _columns(models):
     with gr.Column():
         empty = gr.HTML("The filled photograph will appear here.", elem_id="empty")
         with gr.Column(visible=False) as done:
+            chosen = gr.Radio([*range(1, FILLS + 1)], label="Fill, the most coherent first")
             compare = gr.ImageSlider(label="Before and after", format="png", height=HEIGHT,
                                      elem_id="compare", buttons=["fullscreen"])
             result = gr.DownloadButton("Download, lossless", elem_id="download")
     views = start, painting, empty, done
-    return views, photo, strokes, [model, dilate, refine], another, go, compare, result
+    options = [model, dilate, refine, texture, fills]
+    return views, photo, strokes, options, another, go, chosen, compare, result
 
 
 def build(inpainters, max_pixels):
@@ -138,27 +144,38 @@ def build(inpainters, max_pixels):
         picture = {"background": _preview(photo), "layers": [], "composite": None}
         return picture, *_shown(False, True, True, False), None, None
 
-    def fill(photo, strokes, model, dilate, refine):
+    def fill(photo, strokes, model, dilate, refine, texture, fills):
         if not photo: raise _error("Upload a photograph first.")
         suffix = ".tif" if _check(photo, max_pixels) == "CMYK" else ".png"
         os.utime(photo)  # counts as use
         photo, hole = Path(photo), _hole(strokes, image_size(photo))
         out = Path(mkdtemp(dir=photo.parent), f"{photo.stem}-filled{suffix}")
-        try: inpainters[model].fill_file(photo, hole, out, dilate=dilate, refine=refine)
+        n, options = min(int(fills), FILLS) if texture else 1, dict(refine=refine, texture=texture)
+        try: outs = [*map(str, inpainters[model].fill_file(photo, hole, out, n, dilate=dilate, **options))]
         except (InputError, OSError) as e:
             raise _error(str(e).replace(f"{photo.parent}/", "")) from e
-        return (_preview(photo), _preview(out)), str(out), *_shown(False, True)
+        numbers = gr.update(choices=[*range(1, len(outs) + 1)], value=1, visible=len(outs) > 1)
+        return *show(photo, outs, 1), numbers, outs, *_shown(False, True)
+
+    def show(photo, outs, number):
+        _check(photo, max_pixels)
+        if number > len(outs) or not Path(out := outs[number - 1]).exists():
+            raise _error("This fill has been removed from the server; press Fill again.")
+        return (_preview(photo), _preview(out)), out
 
     with Page(title="fastinpaint", analytics_enabled=False) as page:
         gr.Markdown(INTRO)
-        with gr.Row(): views, photo, strokes, choices, another, go, compare, result = _columns([*inpainters])
+        outs = gr.State([])  # files of the fills
+        with gr.Row():
+            views, photo, strokes, options, another, go, chosen, compare, result = _columns([*inpainters])
         private = dict(api_visibility="private", show_progress="minimal")  # for the page alone
         start, painting, empty, done = views
         upload = photo.upload(load, photo, [strokes, *views, compare, result], **private)
         upload.failure(lambda: None, None, photo, **private)
         gr.on([another.click, strokes.clear], lambda: (None, *_shown(True, False)), None,
               [photo, start, painting], **private)
-        go.click(fill, [photo, strokes, *choices], [compare, result, empty, done], **private)
+        go.click(fill, [photo, strokes, *options], [compare, result, chosen, outs, empty, done], **private)
+        chosen.input(show, [photo, outs, chosen], [compare, result], **private)
     # one photograph at a time is read and one filled, which bounds memory
     return page.queue(max_size=50, default_concurrency_limit=1)
 

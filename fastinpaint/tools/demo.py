@@ -10,6 +10,7 @@ from fastinpaint.judge.show import outlined, show_rows
 from fastinpaint.recipes import latent_control
 
 from .settings import DemoSettings
+from .texture import with_texture
 
 
 def compare(dl, fills):
@@ -38,7 +39,8 @@ def main(settings: DemoSettings):
 
     # the encoder sees the smooth fill: the step from it to latent_control is what was learned
     fills = {"mean colour": mean_colour, "smooth fill": smooth_fill, "Telea (OpenCV)": telea}
-    table, filled = compare(learn.dls.valid, fills | {"latent_control": ours})
+    fills |= {"latent_control": ours, "with texture": with_texture(ours)}
+    table, filled = compare(learn.dls.valid, fills)
     masked, mask, image, _ = learn.dls.valid.one_batch()
     file = Path(settings.out)/"latent_control/results.png"
     columns = {"masked input": masked, "hole": outlined(image, mask)} | filled | {"original": image}

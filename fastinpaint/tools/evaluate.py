@@ -3,8 +3,10 @@ from fastinpaint import all as fi
 from fastinpaint.core.device import choose_device
 from fastinpaint.core.errors import InputError
 from fastinpaint.judge.baselines import BASELINES
+from fastinpaint.models.load import read_model
 
 from .settings import EvaluateSettings
+from .texture import with_texture
 
 
 def main(settings: EvaluateSettings):
@@ -21,7 +23,15 @@ def main(settings: EvaluateSettings):
         if not s.model:
             raise InputError(f"--model is a file or one of {', '.join(BASELINES)}; --filled judges a folder")
         device = choose_device(s.device)
-        card = fi.evaluate(s.model, folder, sets, s.size, s.seed, device, limit, **measured)
+        model = textured_model(s.model, device) if s.texture else s.model
+        card = fi.evaluate(model, folder, sets, s.size, s.seed, device, limit, **measured)
     for path in card.save(s.out): print(path)
     print("\n" + card.markdown().split("```")[0])
     return card
+
+
+def textured_model(model, device):
+    "`model`, a file or the name of a baseline, followed by texture"
+    fill = with_texture(BASELINES[model] if model in BASELINES else read_model(model).to(device).eval())
+    fill.__name__ = f"{model} with texture"
+    return fill

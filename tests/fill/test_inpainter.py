@@ -207,6 +207,31 @@ def test_refining_counts_gradients_and_is_not_done_in_tiles(inpainter, monkeypat
     assert asked == [("auto", 8), ("crop", 1), ("tiles", 1)]
 
 
+def test_texture_is_added_unless_said_otherwise_and_in_several_ways(inpainter):
+    image, mask = photo(64, 64), hole(64, 64)
+    plain, textured = (inpainter(image, mask, **options) for options in (dict(texture=False), {}))
+    check(textured, image, mask)
+    assert not np.array_equal(plain, textured)
+    several = inpainter.several(image, mask, n=3)
+    for fill in several: check(fill, image, mask)
+    assert len({fill.tobytes() for fill in several}) == 3
+    for options in dict(n=0), dict(n=2, texture=False):
+        with pytest.raises(ValueError, match="1 or more"): inpainter.several(image, mask, **options)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("c", [1, 3, 4])
+@pytest.mark.parametrize("share", [.001, .4, .9])
+def test_what_the_photograph_has_in_the_hole_counts_for_nothing(inpainter, dtype, c, share):
+    rng = np.random.default_rng(3)
+    image, mask = photo(64, 80, c, dtype), np.zeros((64, 80), bool)
+    mask[:, 80 - max(round(share*80), 1):] = True
+    colours = image[..., :3] if c == 4 else image  # alpha is kept in the hole
+    poisoned = image.copy()
+    poisoned[..., :3][mask] = rng.integers(0, np.iinfo(dtype).max, colours[mask].shape, dtype)
+    assert np.array_equal(inpainter(image, mask), inpainter(poisoned, mask))
+
+
 def test_bf16_is_close(model):
     results = [np.asarray(Inpainter(model, precision=p)(photo(), hole())).astype(int)
                for p in ("fp32", "bf16")]

@@ -76,9 +76,10 @@ class Visitor:
                 if event.get("msg") == "process_completed":
                     return event["output"].get("data") if event["success"] else str(event["output"]["error"])
 
-    def fill(self, photo, strokes, model="tiny", dilate=0, refine=False):
+    def fill(self, photo, strokes, model="tiny", dilate=0, refine=False, texture=True,
+             fills=1):
         return self.call("fill", photo, dict(background=None, layers=[strokes], composite=None), model,
-                         dilate, refine)
+                         dilate, refine, texture, fills)
 
     def download(self, file): return self.http.get(f"gradio_api/file={file['path']}")
 
@@ -122,6 +123,21 @@ def test_ten_visitors_at_once_get_each_their_own(page, photo, strokes, tmp_path)
         known[HOLE] = False
         assert np.array_equal(result[known], pixels[known])
         assert (result[~known] != pixels[~known]).any(-1).mean() > .9
+
+
+def test_fills_to_choose_from(page, photo, strokes):
+    visitor = Visitor(page)
+    own, hole = visitor.upload(photo()[1]), visitor.upload(strokes)
+    _, first, numbers, *_ = visitor.fill(own, hole, fills=3)
+    assert numbers["visible"] and [value for _, value in numbers["choices"]] == [1, 2, 3]
+    _, third = visitor.call("show", own, None, 3)
+    assert [Path(o["path"]).name for o in (first, third)] == ["photo-filled-1.png", "photo-filled-3.png"]
+    assert visitor.download(first).content != visitor.download(third).content
+    assert "press Fill again" in Visitor(page, "another").call("show", own, None, 1)
+    os.unlink(third["path"])
+    assert "press Fill again" in visitor.call("show", own, None, 3)
+    _, plain, numbers, *_ = visitor.fill(own, hole, texture=False, fills=3)
+    assert not numbers["visible"] and visitor.download(plain).content != visitor.download(first).content
 
 
 def test_a_turned_cmyk_photograph_comes_back_upright_and_lossless(page, strokes, tmp_path):
@@ -178,7 +194,7 @@ def test_says_what_is_wrong(page, photo, strokes, tmp_path):
     empty = visitor.upload(png(np.zeros((8, 8, 4), dtype=np.uint8), tmp_path/"empty.png"))
     assert "Paint over" in visitor.fill(own, empty)
     assert "Paint over" in visitor.call("fill", own, dict(background=None, layers=[], composite=None), "tiny",
-                                        0, False)
+                                        0, False, True, 1)
     assert "Upload a photograph" in visitor.fill(None, empty)
     assert "cannot be read as a photograph" in visitor.call("load", visitor.upload(b"a text"))
     chunks = (b"IHDR" + struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)), b"IDAT"

@@ -1,0 +1,1 @@
+"Texture for a network's fill, from the photograph itself"

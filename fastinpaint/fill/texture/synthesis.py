@@ -1,0 +1,106 @@
+"""Texture for one fill: patches of the photograph vote for the hole's pixels, from coarse to fine.
+
+Expectation maximisation by overlapping patches (Wexler, Shechtman & Irani 2007), with exact nearest
+neighbours. It starts from the network's fill, and stays near it in the large."""
+import math
+
+import torch
+from scipy.ndimage import gaussian_filter
+
+from ...kernels import nearest
+from .level import SIDE, Level, blindness, depth, pyramid
+from .patches import Features, vote
+
+ROUNDS = 3, 3, 5, 8     # of finding sources and voting, at the finest size and at coarser ones
+SOURCES = 6000          # patches that are compared with every target, at most
+LEAST = 50              # sources below which there is no texture to take
+AT_ONCE = 2**15         # patches that look for their sources at a time
+SPREAD, SHARP = .7, .3  # pixels within which patches vote: close, so that texture is not averaged away
+LARGE = 4.              # σ in pixels, where a network sees into the hole, beyond which its colours stand
+
+
+class Synthesis:
+    """A way to texture a fill, by the chance of `seed`, from a random `share` of the photograph's patches.
+
+    `guide` is the guide's weight, 1: as much as all pixels of a patch. `tick()` is called `ticks` times."""
+    def __init__(self, seed=0, guide=1., share=1., device="cpu", tick=lambda: None):
+        self.seed, self.guide, self.share, self.device, self.tick = seed, guide, share, device, tick
+
+    def __call__(self, start, hole):
+        """`start` float32 `[h, w, 3]`, a fill, with texture in its `hole`, and how incoherent that is.
+
+        None, None where too little is known to be copied."""
+        if min(hole.shape) < SIDE: return None, None
+        self.generator, above, match = torch.Generator().manual_seed(self.seed), None, None
+        image = torch.from_numpy(start).permute(2, 0, 1)[None].to(self.device)
+        mask, blind = torch.from_numpy(hole)[None, None].to(image), blindness(hole)
+        for i, size in reversed([*enumerate(pyramid(image, mask, blind))]):
+            level = Level(*size)
+            if above: level.colours[level.pixels] = above.enlarged(level)
+            found = level.targets.new_full((), -1).expand_as(level.targets)
+            if match is not None: found = above.doubled(match, level)
+            if len(level.sources) < LEAST: match = None
+            else: match = self.improved(level, found, i, parts(hole, i))
+            above = level
+        if match is None: return None, None
+        image = level.colours.view(start.shape).cpu().numpy()
+        return toned(image, start, LARGE*2**blind), incoherence(level, match)
+
+    def improved(self, level, found, i, count):
+        """Let patches of `level`, halved `i` times, find their sources and vote, in turn, in `count` parts.
+
+        They start from the sources `found` `[targets]`, -1 for none; returns better ones."""
+        vote(level, found.clamp_min(0), (found >= 0).float(), SPREAD)
+        sources, rounds = self.some(level.sources), ROUNDS[min(i, len(ROUNDS) - 1)]
+        features = Features(level, sources, self.guide)
+        known = features(sources)
+        for turn in range(rounds):
+            before = zip(level.targets.tensor_split(count), found.tensor_split(count), strict=True)
+            pairs = [self.nearest(sources, known, features, *part) for part in before]
+            distance, found = map(torch.cat, zip(*pairs, strict=True))
+            weight = torch.exp(-distance/(2*distance.kthvalue(math.ceil(.75*len(distance))).values + 1e-8))
+            last = i == 0 and turn == rounds - 1
+            vote(level, found, weight.clamp_min(1e-6), SHARP if last else SPREAD)
+        return found
+
+    def nearest(self, sources, known, features, targets, found):
+        "Squared distances and sources of `targets`: the best of `sources`, of features `known`, and `found`"
+        wanted = features(targets)
+        distance, index = nearest(wanted, known)
+        self.tick()
+        there = found >= 0
+        before = (features(torch.where(there, found, targets)) - wanted).square().sum(1)
+        closer = there & (before <= distance)
+        return torch.where(closer, before, distance), torch.where(closer, found, sources[index])
+
+    def some(self, sources):
+        "A random `share` of `sources`, and `SOURCES` at most, in their order"
+        count = min(max(round(len(sources)*self.share), LEAST), SOURCES)
+        chosen = torch.randperm(len(sources), generator=self.generator)[:count].sort().values
+        return sources[chosen.to(sources.device)]
+
+
+def incoherence(level, match):
+    """Mean squared distance, guide included, of the patches that touch the hole from their sources `match`.
+
+    Those around known pixels count again: there, seams show."""
+    distance = SIDE**2*(level.guide[level.targets] - level.guide[match]).square().sum(1)
+    for offset, *_ in level.offsets():
+        distance += (level.colours[level.targets + offset] - level.colours[match + offset]).square().sum(1)
+    outside = ~torch.isin(level.targets, level.pixels)
+    return (distance.mean() + distance[outside].mean()).item()
+
+
+def ticks(hole):
+    "In how many steps a `Synthesis` of `hole` goes"
+    return sum(parts(hole, i)*ROUNDS[min(i, len(ROUNDS) - 1)] for i in range(depth(hole.shape)))
+
+
+def parts(hole, i):
+    "In how many parts the patches of `hole`, halved `i` times, look for their sources"
+    return math.ceil(hole.sum()/4**i/AT_ONCE)
+
+
+def toned(image, fill, sigma):
+    "`image` `[h, w, 3]` with the colours of `fill` beyond `sigma` pixels"
+    return image + gaussian_filter(fill - image, (sigma, sigma, 0), mode="nearest")
