@@ -17,6 +17,7 @@ LEAST = 50              # sources below which there is no texture to take
 AT_ONCE = 2**15         # patches that look for their sources at a time
 SPREAD, SHARP = .7, .3  # pixels within which patches vote: close, so that texture is not averaged away
 LARGE = 4.              # σ in pixels, where a network sees into the hole, beyond which its colours stand
+SLIGHT = .05            # differences of colour that are nothing but a patch of another tone
 
 
 class Synthesis:
@@ -102,5 +103,8 @@ def parts(hole, i):
 
 
 def toned(image, fill, sigma):
-    "`image` `[h, w, 3]` with the colours of `fill` beyond `sigma` pixels"
-    return image + gaussian_filter(fill - image, (sigma, sigma, 0), mode="nearest")
+    """`image` `[h, w, 3]` with the colours of `fill` beyond `sigma` pixels.
+
+    And beyond `LARGE` as far as they differ slightly: smooth gradients then show no borders of patches."""
+    large, small = (gaussian_filter(fill - image, (s, s, 0), mode="nearest") for s in (sigma, LARGE))
+    return image + large + (small - large).clip(-SLIGHT, SLIGHT)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fastinpaint.fill.texture.level import Level
-from fastinpaint.fill.texture.synthesis import Synthesis, incoherence, ticks
+from fastinpaint.fill.texture.synthesis import Synthesis, incoherence, ticks, toned
 
 
 def stripes(h=80, w=90):
@@ -54,3 +54,12 @@ def test_what_is_copied_whole_is_coherent_and_noise_is_not():
     assert incoherence(level, match) == 0
     level.colours[level.pixels] += .1*torch.randn(len(level.pixels), 3)
     assert incoherence(level, match) > .1
+
+
+@pytest.mark.parametrize("step, left", [(.04, 0.), (.3, .2)])
+def test_slight_differences_of_tone_go_and_large_ones_stay(step, left):
+    fill = np.full((64, 96, 3), .5, np.float32)
+    image = fill.copy()
+    image[:, :48] += step
+    result = toned(image, fill, 1000.)
+    assert result[:, 16].mean() - result[:, 80].mean() == pytest.approx(left, abs=.01)
