@@ -18,6 +18,7 @@ AT_ONCE = 2**15         # patches that look for their sources at a time
 SPREAD, SHARP = .7, .3  # pixels within which patches vote: close, so that texture is not averaged away
 LARGE = 4.              # σ in pixels, where a network sees into the hole, beyond which its colours stand
 SLIGHT = .05            # differences of colour that are nothing but a patch of another tone
+FLAT = .004, .012       # contrasts of a patch: up to the first it has no texture, from the second on it has
 
 
 class Synthesis:
@@ -45,7 +46,8 @@ class Synthesis:
             above = level
         if match is None: return None, None
         image = level.colours.view(start.shape).cpu().numpy()
-        return toned(image, start, LARGE*2**blind), incoherence(level, match)
+        image = toned(image, start, LARGE*2**blind)
+        return without_borders(image, roughness(level, match)), incoherence(level, match)
 
     def improved(self, level, found, i, count):
         """Let patches of `level`, halved `i` times, find their sources and vote, in turn, in `count` parts.
@@ -108,3 +110,20 @@ def toned(image, fill, sigma):
     And beyond `LARGE` as far as they differ slightly: smooth gradients then show no borders of patches."""
     large, small = (gaussian_filter(fill - image, (s, s, 0), mode="nearest") for s in (sigma, LARGE))
     return image + large + (small - large).clip(-SLIGHT, SLIGHT)
+
+
+def roughness(level, match):
+    "`[h, w]` from 0 to 1: how much texture the sources `match` have that the hole's pixels are copied from"
+    total, squares, rough = 0., 0., level.colours.new_ones(len(level.colours))
+    for offset, *_ in level.offsets():
+        colours = level.colours[match + offset]
+        total, squares = total + colours, squares + colours.square()
+    contrast = (squares/SIDE**2 - (total/SIDE**2).square()).mean(1).clamp_min(0).sqrt()
+    rough[level.targets] = ((contrast - FLAT[0])/(FLAT[1] - FLAT[0])).clamp(0, 1)
+    return gaussian_filter(rough.view(level.height, level.width).cpu().numpy(), LARGE/2)
+
+
+def without_borders(image, rough):
+    "`image` `[h, w, 3]`; where `rough` `[h, w]` is 0 only what is large, so that borders of flat patches go"
+    large = gaussian_filter(image, (LARGE, LARGE, 0), mode="nearest")
+    return large + rough[..., None]*(image - large)

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 
+from fastinpaint.fill.texture import synthesis
 from fastinpaint.fill.texture.level import Level
 from fastinpaint.fill.texture.synthesis import Synthesis, incoherence, ticks, toned
 
@@ -63,3 +64,20 @@ def test_slight_differences_of_tone_go_and_large_ones_stay(step, left):
     image[:, :48] += step
     result = toned(image, fill, 1000.)
     assert result[:, 16].mean() - result[:, 80].mean() == pytest.approx(left, abs=.01)
+
+
+def test_borders_of_flat_patches_go_and_those_of_textured_ones_stay():
+    "The left half of the photograph is flat, the right one has stripes"
+    image, hole, _ = stripes()
+    image = image.copy()
+    image[:, :45] = .5
+    pixels, mask = torch.from_numpy(image).permute(2, 0, 1)[None], torch.from_numpy(hole)[None, None].float()
+    level = Level(pixels, mask, pixels)
+    left, right = (level.sources[(level.sources % level.width == x).nonzero()[0, 0]] for x in (15, 75))
+    for source, expected in (left, 0.), (right, 1.):
+        rough = synthesis.roughness(level, source.expand(len(level.targets)))
+        assert rough[40, 50] == pytest.approx(expected, abs=.01) and rough[5, 5] == pytest.approx(1, abs=.01)
+    lines = np.zeros((40, 40, 3), np.float32)
+    lines[:, 20] = .2
+    assert np.ptp(synthesis.without_borders(lines, np.zeros((40, 40)))) < .03
+    np.testing.assert_allclose(synthesis.without_borders(lines, np.ones((40, 40))), lines, atol=1e-6)
