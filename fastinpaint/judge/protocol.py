@@ -12,6 +12,7 @@ from PIL import Image
 from ..core.errors import InputError
 from ..data.holes import hole_rng
 from ..data.masks import mask_source, read_mask
+from ..data.named import named_data
 from ..data.photos import Skipped, central_square, find_images, open_photo, readable
 
 SETS = "thin", "medium", "thick"
@@ -34,6 +35,12 @@ class Item:
 def to_tensor(pixels):
     "Float `[1, 3, H, W]` in [0, 1] of uint8 `[H, W, 3]`"
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float()/255
+
+
+def judged_photos(name):
+    "The folder of photographs `name`, or a set's, to judge on: its valid/ where it has one"
+    photos = named_data(name)
+    return photos/"valid" if (photos/"valid").is_dir() else photos
 
 
 def holes(photos, masks=SETS, size=256, seed=42, limit=None):

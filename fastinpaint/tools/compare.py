@@ -8,7 +8,7 @@ from fastinpaint import all as fi
 from fastinpaint.core.device import choose_device
 from fastinpaint.core.errors import InputError
 from fastinpaint.judge.baselines import BASELINES
-from fastinpaint.judge.protocol import holes
+from fastinpaint.judge.protocol import holes, judged_photos
 from fastinpaint.train.callback.tracking import log_table
 
 from . import figures, ladder, report, tables
@@ -91,8 +91,7 @@ def recipe_flags(s):
 
 def judging(s, size):
     "By what all rows are judged: arguments of `evaluate`, and what a card has to say to be kept"
-    photos, lpips = fi.named_data(s.data), s.lpips or ("alex,vgg" if s.thesis else "alex")
-    if (photos/"valid").is_dir(): photos = photos/"valid"
+    photos, lpips = judged_photos(s.data), s.lpips or ("alex,vgg" if s.thesis else "alex")
     protocol = dict(photos=photos, masks=s.masks.split(","), size=size, limit=s.limit or None,
                     device=choose_device(s.device), lpips=lpips.split(","))
     return protocol, dict(photos=str(photos), masks=s.masks, size=size, limit=s.limit, lpips=lpips)

@@ -3,6 +3,7 @@ from fastinpaint import all as fi
 from fastinpaint.core.device import choose_device
 from fastinpaint.core.errors import InputError
 from fastinpaint.judge.baselines import BASELINES
+from fastinpaint.judge.protocol import judged_photos
 from fastinpaint.models.load import read_model
 
 from .settings import EvaluateSettings
@@ -15,8 +16,7 @@ def main(settings: EvaluateSettings):
     measured = dict(frechet=not s.no_frechet, lpips=s.lpips.split(","))
     if s.filled: card = fi.evaluate_files(s.images, s.masks, s.filled, s.invert, **measured)
     else:
-        folder = fi.named_data(s.data)
-        if (folder/"valid").is_dir(): folder = folder/"valid"
+        folder = judged_photos(s.data)
         if s.export_masks:
             count = fi.export_photos(folder, s.export_masks, sets, s.size, s.seed, limit)
             return print(f"{count} photographs with holes in {s.export_masks}")

@@ -7,11 +7,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fastinpaint.core.errors import InputError
 from fastinpaint.core.files import replacing
-from fastinpaint.data.named import named_data
 from fastinpaint.data.photos import find_images
 from fastinpaint.fill.inpainter import Inpainter
 from fastinpaint.judge.baselines import BASELINES
-from fastinpaint.judge.protocol import holes, to_tensor
+from fastinpaint.judge.protocol import holes, judged_photos, to_tensor
 from fastinpaint.judge.show import outlined
 
 from .settings import GallerySettings
@@ -82,8 +81,7 @@ def items(photos, s):
 
 def main(settings: GallerySettings):
     "Fill the chosen photographs by every method, and write sheets of six and their page to `settings.out`"
-    s, photos = settings, named_data(settings.data)
-    if (photos/"valid").is_dir(): photos = photos/"valid"
+    s, photos = settings, judged_photos(settings.data)
     if s.number < 1: raise InputError(f"--number {s.number}: a gallery has at least one photograph")
     methods = {Path(name).name: method(name, s.device) for name in s.methods.split(",")}
     found, titles, lines = items(photos, s), ["hole", *methods, "original"], ["# Gallery", ""]

@@ -79,10 +79,12 @@ class LatentDecoder(LatentDistance):
 
     def prepare(self, model, target):
         if self.metric is not None: return
-        with evaluating(model.decoder): self.metric = matrix_root(decoder_gram(model.decode, target))
+        with evaluating(model.decoder): self.metric = self.measured(model, target)
+
+    def measured(self, model, target): return matrix_root(decoder_gram(model.decode, target))
 
 
-class LatentEdges(LatentDistance):
+class LatentEdges(LatentDecoder):
     """`LatentDecoder`'s, neighbours included, and `EDGES` times the steps of that difference between pixels.
 
     Latents whose blocks of the image do not meet have steps there, which are seen as a grid. The decoder is
@@ -97,9 +99,7 @@ class LatentEdges(LatentDistance):
         return sum(factor*self.l1(e, torch.zeros_like(e), where) for factor, e, where in
                    [(1., errors, mask), *((EDGES, *step) for step in steps)])
 
-    def prepare(self, model, target):
-        if self.metric is not None: return
-        with evaluating(model.decoder): self.metric = decoder_response(model.decode, target, model.stride)
+    def measured(self, model, target): return decoder_response(model.decode, target, model.stride)
 
 
 def either(mask, dim):

@@ -54,15 +54,15 @@ class Synthesis:
 
         They start from the sources `found` `[targets]`, -1 for none; returns better ones."""
         vote(level, found.clamp_min(0), (found >= 0).float(), SPREAD)
-        sources, rounds = self.some(level.sources), ROUNDS[min(i, len(ROUNDS) - 1)]
+        sources, turns = self.some(level.sources), rounds(i)
         features = Features(level, sources, self.guide)
         known = features(sources)
-        for turn in range(rounds):
+        for turn in range(turns):
             before = zip(level.targets.tensor_split(count), found.tensor_split(count), strict=True)
             pairs = [self.nearest(sources, known, features, *part) for part in before]
             distance, found = map(torch.cat, zip(*pairs, strict=True))
             weight = torch.exp(-distance/(2*distance.kthvalue(math.ceil(.75*len(distance))).values + 1e-8))
-            last = i == 0 and turn == rounds - 1
+            last = i == 0 and turn == turns - 1
             vote(level, found, weight.clamp_min(1e-6), SHARP if last else SPREAD)
         return found
 
@@ -96,7 +96,10 @@ def incoherence(level, match):
 
 def ticks(hole):
     "In how many steps a `Synthesis` of `hole` goes"
-    return sum(parts(hole, i)*ROUNDS[min(i, len(ROUNDS) - 1)] for i in range(depth(hole.shape)))
+    return sum(parts(hole, i)*rounds(i) for i in range(depth(hole.shape)))
+
+
+def rounds(i): return ROUNDS[min(i, len(ROUNDS) - 1)]  # halved `i` times
 
 
 def parts(hole, i):
