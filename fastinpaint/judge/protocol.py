@@ -44,7 +44,8 @@ def judged_photos(name):
 
 
 def holes(photos, masks=SETS, size=256, seed=42, limit=None):
-    "The protocol's items, drawn one at a time, mask set by mask set"
+    "The protocol's items, drawn one at a time, mask set by mask set. Raises InputError for a size below 1"
+    if size < 1: raise InputError(f"photographs of {size} pixels a side: expected 1 or more")
     files = readable(find_images(photos), Skipped([]))[:limit]
     for mask_set in [masks] if isinstance(masks, str) else masks:
         source = mask_source(mask_set)

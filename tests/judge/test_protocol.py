@@ -1,7 +1,9 @@
 "Photographs and their holes"
 import numpy as np
+import pytest
 from PIL import Image
 
+from fastinpaint.core.errors import InputError
 from fastinpaint.judge.protocol import holes
 
 
@@ -26,3 +28,8 @@ def test_mask_sets_of_one_kind_differ_by_their_name(photos, tmp_path):
 
 def test_a_limit_takes_the_first_photographs(photos):
     assert [item.name for item in holes(photos, ["thin", "thick"], 32, limit=2)] == ["0.png", "1.png"]*2
+
+
+@pytest.mark.parametrize("size", [0, -8])
+def test_a_size_without_pixels_is_refused(photos, size):
+    with pytest.raises(InputError, match=f"of {size} pixels"): next(holes(photos, "thick", size))
