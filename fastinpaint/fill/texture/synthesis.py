@@ -19,6 +19,8 @@ SPREAD, SHARP = .7, .3  # pixels within which patches vote: close, so that textu
 LARGE = 4.              # σ in pixels, where a network sees into the hole, beyond which its colours stand
 SLIGHT = .05            # differences of colour that are nothing but a patch of another tone
 FLAT = .004, .012       # contrasts of a patch: up to the first it has no texture, from the second on it has
+OPACITY = .55           # of texture that is likely but unknown, above the fill of a network that sees a hole
+EXACT = .1              # misfit, in variances of a source, up to which a patch is what its source is
 
 
 class Synthesis:
@@ -45,9 +47,11 @@ class Synthesis:
             else: match = self.improved(level, found, i, parts(hole, i))
             above = level
         if match is None: return None, None
-        image = level.colours.view(start.shape).cpu().numpy()
-        image = toned(image, start, LARGE*2**blind)
-        return without_borders(image, roughness(level, match)), incoherence(level, match)
+        image = toned(level.colours.view(start.shape).cpu().numpy(), start, LARGE*2**blind)
+        image = without_borders(image, roughness(level, match))
+        known = certainty(level, match)
+        opaque = known + (1 - known)*(1 - (1 - OPACITY)/2**blind)
+        return start + opaque[..., None]*(image - start), incoherence(level, match)
 
     def improved(self, level, found, i, count):
         """Let patches of `level`, halved `i` times, find their sources and vote, in turn, in `count` parts.
@@ -88,8 +92,7 @@ def incoherence(level, match):
 
     Those around known pixels count again: there, seams show."""
     distance = SIDE**2*(level.guide[level.targets] - level.guide[match]).square().sum(1)
-    for offset, *_ in level.offsets():
-        distance += (level.colours[level.targets + offset] - level.colours[match + offset]).square().sum(1)
+    distance = distance + colour_distance(level, match)
     outside = ~torch.isin(level.targets, level.pixels)
     return (distance.mean() + distance[outside].mean()).item()
 
@@ -117,13 +120,35 @@ def toned(image, fill, sigma):
 
 def roughness(level, match):
     "`[h, w]` from 0 to 1: how much texture the sources `match` have that the hole's pixels are copied from"
-    total, squares, rough = 0., 0., level.colours.new_ones(len(level.colours))
+    return _smooth(level, ((variance(level, match).sqrt() - FLAT[0])/(FLAT[1] - FLAT[0])).clamp(0, 1))
+
+
+def certainty(level, match):
+    "`[h, w]` from 0 to 1: how nearly the hole is what its sources `match` are, as in regular patterns"
+    misfit = colour_distance(level, match)/(3*SIDE**2*variance(level, match) + 1e-6)
+    return _smooth(level, torch.exp(-misfit/EXACT))
+
+
+def variance(level, at):
+    "Of the patches around the pixels `at` `[n]`, the mean of their three colours' `[n]`"
+    total, squares = 0., 0.
     for offset, *_ in level.offsets():
-        colours = level.colours[match + offset]
+        colours = level.colours[at + offset]
         total, squares = total + colours, squares + colours.square()
-    contrast = (squares/SIDE**2 - (total/SIDE**2).square()).mean(1).clamp_min(0).sqrt()
-    rough[level.targets] = ((contrast - FLAT[0])/(FLAT[1] - FLAT[0])).clamp(0, 1)
-    return gaussian_filter(rough.view(level.height, level.width).cpu().numpy(), LARGE/2)
+    return (squares/SIDE**2 - (total/SIDE**2).square()).mean(1).clamp_min(0)
+
+
+def colour_distance(level, match):
+    "Squared distance of the patches that touch the hole from their sources `match` `[targets]`"
+    return sum((level.colours[level.targets + o] - level.colours[match + o]).square().sum(1)
+               for o, *_ in level.offsets())
+
+
+def _smooth(level, values):
+    "`values` of the patches that touch the hole as a map `[h, w]`, 1 elsewhere, without steps"
+    pixels = level.colours.new_ones(len(level.colours))
+    pixels[level.targets] = values
+    return gaussian_filter(pixels.view(level.height, level.width).cpu().numpy(), LARGE/2)
 
 
 def without_borders(image, rough):

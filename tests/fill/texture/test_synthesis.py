@@ -57,6 +57,29 @@ def test_what_is_copied_whole_is_coherent_and_noise_is_not():
     assert incoherence(level, match) > .1
 
 
+def test_what_is_copied_whole_is_certain_and_what_is_only_alike_is_not():
+    image, hole, _ = stripes()
+    pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
+    level = Level(pixels, torch.from_numpy(hole)[None, None].float(), pixels*0)
+    inside = torch.isin(level.targets, level.pixels)  # elsewhere the smooth map rises to 1
+    certain = synthesis.certainty(level, level.targets - 26*90).reshape(-1)[level.targets[inside]]
+    assert certain.min() > .99
+    unlike = synthesis.certainty(level, level.targets - 26*90 + 3).reshape(-1)[level.targets[inside]]
+    assert unlike.mean() < .2
+
+
+def test_unknown_texture_is_fainter_where_the_network_sees_the_hole():
+    "Noise: no patch is like another, so the fill shows through; in a hole too deep to see into, less"
+    noise = np.random.default_rng(0).random((200, 200, 3), dtype=np.float32)
+    spread = {}
+    for side in 20, 140:
+        hole = np.zeros((200, 200), bool)
+        hole[30:30 + side, 30:30 + side] = True
+        result, _ = Synthesis()(np.where(hole[..., None], np.float32(.5), noise), hole)
+        spread[side] = result[35:25 + side, 35:25 + side].std()/noise.std()
+    assert spread[20] < .65 < spread[140] < 1
+
+
 @pytest.mark.parametrize("step, left", [(.04, 0.), (.3, .2)])
 def test_slight_differences_of_tone_go_and_large_ones_stay(step, left):
     fill = np.full((64, 96, 3), .5, np.float32)
