@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from ..core.errors import InputError, MissingFile
 from .listing import Files, listed
+from .remote import INDEX
 
 # what Pillow's readers raise on a broken file; its decoders meet arbitrary bytes
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError,
@@ -25,6 +26,8 @@ def find_images(folder: str | Path, exclude: tuple[str | Path, ...] = ()) -> Fil
     files, others = listed(folder, known)
     for o in exclude: files = files.outside(os.path.relpath(os.path.realpath(o), os.path.realpath(folder)))
     if files: return files
+    if (Path(folder)/INDEX).is_file():
+        raise InputError(f"{folder} holds shards; expected a folder of image files here")
     raise MissingFile(f"no images in {folder} and its subfolders ({others} other files): "
                       f"looked for {', '.join(sorted(known))}")
 

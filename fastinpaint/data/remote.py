@@ -1,6 +1,7 @@
 "Folders and files from afar, by fsspec: http(s)://, s3://, hf:// … in pieces, with patience"
 import hashlib
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -109,18 +110,21 @@ def keep(url: str, size: int, sha256: str) -> Path:
             digest.update(data)
             f.write(data)
         if digest.hexdigest() != sha256: raise OSError("its checksum is not the one in the index")
+    make_room()  # others may have come meanwhile
     return target
 
 
-def make_room(size: int):
-    "Remove the shards used longest ago until `size` bytes more are within the cache's limit"
+def make_room(size: int = 0):
+    "Remove the shards used longest ago until `size` bytes more are within the cache's limit, and on the disk"
     found = []
     for file in (cache_folder()/"shards").glob("*.tar"):
         try: found.append((file.stat(), file))
         except FileNotFoundError: pass  # another process makes room, too
-    total = size + sum(o.st_size for o, _ in found)
+    if not found: return
+    held = sum(o.st_size for o, _ in found)
+    total, limit = held + size, min(cache_limit(), held + shutil.disk_usage(cache_folder()).free)
     for o, file in sorted(found, key=lambda x: x[0].st_mtime_ns):
-        if total <= cache_limit(): return
+        if total <= limit: return
         file.unlink(missing_ok=True)
         total -= o.st_size
 

@@ -41,16 +41,16 @@ class ShardResult:
 
 
 def write_shards(
-    folder: str | Path,    # of photographs, searched with its subfolders; train/ and valid/ stay apart
-    out: str | Path,       # folder of the shards, or of train/ and valid/ with those of each
-    side: int = 0,         # shorter side in pixels that larger photographs are resized to; 0: files as they are
-    count: int = 0,        # photographs in a shard; 0: so many that it has some 128 MB
+    folder: str | Path,  # of photographs, at any depth; train/ and valid/ stay apart
+    out: str | Path,  # folder of the shards, or of train/ and valid/ with those of each
+    side: int = 0,  # shorter side in pixels that larger photographs are resized to; 0: files as they are
+    count: int = 0,  # photographs in a shard; 0: so many that it has some 128 MB
     progress: Callable = lambda shards, total: shards,  # wraps an iterable of `Shard`s of `total` photographs
 ) -> ShardResult:
     """Write every photograph that can be read to tar files in `out`, and the index; returns a `ShardResult`.
 
     They are dealt to shards at random, always alike. Started again, it goes on after the last whole shard.
-    Raises MissingFile without photographs, InputError where `out` holds shards of others, or others of them."""
+    Raises MissingFile without photographs, InputError where `out` holds others."""
     if side < 0 or count < 0: raise InputError(f"{side=}, {count=}: expected numbers above 0")
     folder, out, result = Path(folder), Path(out), ShardResult()
     if out.resolve().is_relative_to(folder.resolve()):
@@ -84,6 +84,7 @@ def _write(files: Files, folder: Path, out: Path, side: int, count: int) -> Iter
                          "remove them, or choose another -o")
     for line in lines[1:]: yield Shard(**json.loads(line))
     if index == out/INDEX: return
+    for o in out.glob(".*.tar.*"): o.unlink()  # what a kill has left of a shard
     with open(unfinished, "ab") as f:
         f.truncate(sum(map(len, lines)))
         if not lines: f.write(_line(head))

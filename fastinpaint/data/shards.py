@@ -1,8 +1,11 @@
 "Photographs in shards: tar files in the WebDataset convention, and an index that says where each one lies"
 import json
 import os
+import threading
 import time
+import warnings
 from collections.abc import Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
+from ..core.cache import cache_limit
 from ..core.errors import InputError, MissingFile, Unreachable
 from .listing import Names
 from .order import WINDOW, shuffled_shards
@@ -20,6 +24,10 @@ from .remote import INDEX, Remote, filesystem, keep, keeping, kept, patient, pla
 FORMAT = "fastinpaint shards 1"
 INDEX_TIMEOUT = 600  # seconds; the index of 10 million photographs is half a gigabyte
 AGAIN = 600  # seconds until a shard that could not be had is asked for once more
+
+
+class Failed(OSError):
+    "A shard that could not be had lately"
 
 
 class Member(str):
@@ -63,13 +71,22 @@ class Shards(Names):
         # shared by workers: when a shard could not be had, and whether any could
         self.failed = torch.zeros(len(counts), dtype=torch.float64).share_memory_()
         self.worked = torch.zeros(1).share_memory_()
+        self.after, self.begun = {}, set()  # shard → the next one's; those that this process has read of
 
     @property
     def urls(self) -> list[str]: return [f"{self.root}/{name}" for name, *_ in self.shards]
 
+    def warn_of_small_cache(self):
+        "Where it cannot hold the shards that are read at a time, they are fetched again and again"
+        sizes = sorted(size for _, size, _ in self.shards)[-WINDOW - 2:]
+        if sum(sizes) > cache_limit():
+            warnings.warn(f"{len(sizes)} shards of {self.root} are read at a time, {sum(sizes)/1e9:.1f} GB; "
+                          f"the cache is of {cache_limit()/1e9:.1f}: raise FASTINPAINT_CACHE_GB", stacklevel=3)
+
     def at(self, row: int) -> Member:
         name = super().at(row)
-        member = Member(f"{self.root}/{self.shards[self._shard(row)][0]}/{name}")
+        k = np.searchsorted(self.firsts, row, "right") - 1
+        member = Member(f"{self.root}/{self.shards[k][0]}/{name}")
         member.shards, member.row, member.name = self, row, name
         return member
 
@@ -86,39 +103,62 @@ class Shards(Names):
         "Indices of pass `i`, as `shuffled_shards` has them"
         rows = np.arange(n) if self.rows is None else self.rows
         counts = np.diff(np.searchsorted(rows, self.firsts))
-        return shuffled_shards(counts[counts > 0], seed, i)
+        found, turns = shuffled_shards(counts, seed, i)
+        turns = turns.tolist()
+        self.after, self.begun = dict(zip(turns, turns[1:], strict=False)), set()
+        return found
 
     def read(self, row: int, skipped: Skipped) -> bytes | None:
         """The photograph's file; None, with its shard logged in `skipped`, where that cannot be had.
 
         Raises InputError once no shard at all could be had."""
-        k = self._shard(row)
-        if self._lately_failed(k): return None
-        try: data = self._read(k, int(self.starts[row]), int(self.lengths[row]))
+        k = int(np.searchsorted(self.firsts, row, "right")) - 1
+        if k not in self.begun: self._look_ahead(k, skipped)
+        with self._failing(k, skipped):
+            data = self._part(k, int(self.starts[row]), int(self.lengths[row]))
+            self.worked[0] = 1
+            return data
+        self._check_any()
+
+    def _look_ahead(self, k: int, skipped: Skipped):
+        "With shard `k` begun, fetch the next one from afar: when its turn comes, nobody waits"
+        self.begun.add(k)
+        if k not in self.after or not isinstance(self.root, Remote): return
+
+        def fetch(k):
+            with self._failing(k, skipped): self._local(k)
+        threading.Thread(target=fetch, args=(self.after[k],), daemon=True).start()
+
+    @contextmanager
+    def _failing(self, k: int, skipped: Skipped):
+        "Leaves the block where shard `k` cannot be had, and logs why"
+        try: yield
+        except Failed: pass
         except OSError as e:
             self.failed[k] = time.time()
             skipped.log(self.urls[k], f"{e}; so are its {self.firsts[k + 1] - self.firsts[k]} photographs")
-            self._check_any()
-            return None
-        self.worked[0] = 1
-        return data
 
-    def _shard(self, row: int) -> int: return int(np.searchsorted(self.firsts, row, "right")) - 1
-    def _lately_failed(self, k: int) -> bool: return time.time() - float(self.failed[k]) < AGAIN
+    def _part(self, k: int, start: int, length: int) -> bytes:
+        if isinstance(self.root, Remote):
+            while True:
+                try: return _part(self._local(k), start, length)
+                except FileNotFoundError: pass  # another process has just made room in the cache
+        path = self.root/self.shards[k][0]
+        self._check(k)
+        try: return _part(path, start, length)
+        except OSError: return patient(lambda: _part(path, start, length))
 
-    def _read(self, k: int, start: int, length: int) -> bytes | None:
+    def _local(self, k: int) -> Path:
+        "Shard `k` in the cache, fetched by one process at a time. Raises OSError"
         name, size, sha256 = self.shards[k]
-        if not isinstance(self.root, Remote):
-            try: return _part(self.root/name, start, length)
-            except OSError: return patient(lambda: _part(self.root/name, start, length))
-        while True:
-            path = kept(sha256)
-            if not path:
-                with keeping(sha256):
-                    if self._lately_failed(k): return None  # for another process, which had the lock before
-                    path = kept(sha256) or keep(f"{self.root}/{name}", size, sha256)
-            try: return _part(path, start, length)
-            except FileNotFoundError: pass  # another process has just made room
+        if path := kept(sha256): return path
+        self._check(k)
+        with keeping(sha256):
+            self._check(k)  # another process may have had the lock before
+            return kept(sha256) or keep(f"{self.root}/{name}", size, sha256)
+
+    def _check(self, k: int):
+        if time.time() - float(self.failed[k]) < AGAIN: raise Failed
 
     def _check_any(self):
         count = int((self.failed > 0).sum())
@@ -140,9 +180,12 @@ def read_shards(root: Path | Remote) -> Shards:
     with _index(root) as lines:
         try:
             if json.loads(next(lines, b""))["format"] != FORMAT: raise ValueError("another format")
-            return Shards(root, (Shard(**json.loads(o)) for o in lines))
+            found = Shards(root, (Shard(**json.loads(o)) for o in lines))
         except (ValueError, KeyError, TypeError) as e:
             raise InputError(f"{root}/{INDEX} is no index as `fastinpaint shard` writes it ({e})") from e
+    if not len(found): raise MissingFile(f"no photographs in the shards of {root}")
+    if isinstance(root, Remote): found.warn_of_small_cache()
+    return found
 
 
 def _index(root: Path | Remote) -> BinaryIO:

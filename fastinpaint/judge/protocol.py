@@ -50,7 +50,9 @@ def holes(photos, masks=SETS, size=256, seed=42, limit=None):
     if size < 1: raise InputError(f"photographs of {size} pixels a side: expected 1 or more")
     files = find_photos(photos)
     skipped = Skipped(files, files.urls)
-    if not isinstance(files, Shards): files = readable(files, skipped)
+    # in the order of names, whatever holds them
+    if isinstance(files, Shards): files = files[sorted(range(len(files)), key=lambda i: files[i].name)]
+    else: files = readable(files, skipped)
     files = files[:limit]
     for mask_set in [masks] if isinstance(masks, str) else masks:
         source = mask_source(mask_set)

@@ -10,7 +10,7 @@ class EvaluateSettings:
     "Write a card (metrics by mask set and share of hole) of a model, a baseline, or another system's fills"
     model: str = flag("", "sample, a saved model, a LaMa checkpoint, or a baseline: mean_colour, telea …")
     texture: bool = flag(False, "Judge the model's fills with texture, as `fastinpaint fill` makes them")
-    data: str = flag("sample", "Photographs: a folder, or sample (its valid/), pets, imagenette")
+    data: str = flag("sample", "Photographs: a folder, shards, or sample (its valid/), pets, imagenette")
     masks: str = flag("thin,medium,thick", "By comma: presets, folders, pool:FOLDER; with --filled, a folder")
     size: int = flag(256, "Side of the square crops in pixels")
     seed: int = flag(42, "Of the holes")
