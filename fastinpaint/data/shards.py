@@ -78,10 +78,10 @@ class Shards(Names):
 
     def warn_of_small_cache(self):
         "Where it cannot hold the shards that are read at a time, they are fetched again and again"
-        sizes = sorted(size for _, size, _ in self.shards)[-WINDOW - 2:]
-        if sum(sizes) > cache_limit():
-            warnings.warn(f"{len(sizes)} shards of {self.root} are read at a time, {sum(sizes)/1e9:.1f} GB; "
-                          f"the cache is of {cache_limit()/1e9:.1f}: raise FASTINPAINT_CACHE_GB", stacklevel=3)
+        sizes, limit = sorted(size for _, size, _ in self.shards)[-WINDOW - 2:], cache_limit()
+        if sum(sizes) > limit:
+            warnings.warn(f"{len(sizes)} shards of {self.root}, {sum(sizes)/1e9:.1f} GB, are read at a time; "
+                          f"the cache is of {limit/1e9:.1f}: raise FASTINPAINT_CACHE_GB", stacklevel=3)
 
     def at(self, row: int) -> Member:
         name = super().at(row)

@@ -115,6 +115,19 @@ class BenchSpeedSettings:
 
 
 @dataclass(kw_only=True)
+class BenchShardsSettings:
+    "Compare the supply of photographs from shards with that from their folder"
+    data: str = flag("sample", "Photographs: a folder, or a set")
+    count: int = flag(32, "Photographs in a shard")
+    size: int = flag(256, "Side of the images in pixels")
+    bs: int = flag(8, "Batch size")
+    steps: int = flag(41, "Batches in a turn, of which the first is not timed")
+    rounds: int = flag(5, "Turns of each, after one to warm up")
+    workers: int = flag(2, "Data loading processes")
+    device: str = flag("auto", "auto, cpu, cuda …")
+
+
+@dataclass(kw_only=True)
 class CampaignSettings:
     "Measure what waits for a GPU, in pieces; started again, it goes on. Pages go to docs/results"
     piece: str = flag("", "Only these pieces, by comma")
@@ -128,4 +141,5 @@ class CampaignSettings:
 
 TOOLS = dict(evaluate=EvaluateSettings, compare=CompareSettings, demo=DemoSettings, gallery=GallerySettings,
              bench=BenchSettings, bench_fill=BenchFillSettings, bench_speed=BenchSpeedSettings,
+             bench_shards=BenchShardsSettings,
              campaign=CampaignSettings)

@@ -106,7 +106,7 @@ def test_killed_it_goes_on_and_ends_with_the_same_bytes(folder, tmp_path, monkey
 
 def test_other_photographs_or_settings_need_another_folder(folder, tmp_path, photo):
     write_shards(folder, tmp_path/"out", count=4)
-    with pytest.raises(InputError, match="holds shards of other photographs, or of another --resize or --count"):
+    with pytest.raises(InputError, match="of other photographs, or of another --resize or --count"):
         write_shards(folder, tmp_path/"out", count=5)
     photo(folder/"new.png")
     with pytest.raises(InputError, match="holds shards of other photographs"):

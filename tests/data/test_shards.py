@@ -164,7 +164,7 @@ def test_without_any_shard_an_epoch_ends_with_an_error(shards):
 def test_the_cache_keeps_to_its_limit_and_all_are_read(shards, monkeypatch, tmp_path):
     size = (shards.root/"000000.tar").stat().st_size
     monkeypatch.setenv("FASTINPAINT_CACHE_GB", f"{2.5*size/1e9:.12f}")
-    with pytest.warns(UserWarning, match="6 shards of .* are read at a time"):
+    with pytest.warns(UserWarning, match="6 shards of .*, are read at a time"):
         dls = load(shards.url, num_workers=2, valid=.25, bs=2)
     assert sum(len(b[0]) for b in dls.train) == 18 and not dls.skipped
     assert sum(o.stat().st_size for o in (tmp_path/"cache/shards").glob("*.tar")) <= 2.5*size
