@@ -15,7 +15,8 @@ from ..core.files import replacing
 
 INDEX = "index.jsonl"  # makes a folder one of shards
 PIECE = 8 << 20  # bytes that are asked for at a time
-TIMEOUT = 60  # seconds until a piece counts as lost
+ANSWER = 5  # seconds until a server that is only asked whether there are shards counts as silent
+TIMEOUT = 30  # seconds until a piece counts as lost
 WAITS = 1, 4, 16  # seconds before it is asked for again
 
 
@@ -30,7 +31,7 @@ class Remote(str):
         def answers():
             try: return fs.cat_file(path, start=0, end=1) is not None
             except FileNotFoundError: return False
-        try: return patient(answers)
+        try: return patient(answers, min(TIMEOUT, ANSWER))
         except OSError as e: raise Unreachable(f"{self} cannot be reached ({e})") from e
 
 

@@ -23,7 +23,7 @@ from .remote import INDEX, Remote, filesystem, keep, keeping, kept, patient, pla
 
 FORMAT = "fastinpaint shards 1"
 INDEX_TIMEOUT = 600  # seconds; the index of 10 million photographs is half a gigabyte
-AGAIN = 600  # seconds until a shard that could not be had is asked for once more
+AGAIN = 1800  # seconds until a shard that could not be had is asked for once more
 
 
 class Failed(OSError):

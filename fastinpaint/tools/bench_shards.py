@@ -34,4 +34,6 @@ def main(settings: BenchShardsSettings):
     for name, o in rates.items():
         print(f"{name:10} {medians[name]:8.1f} images/s (min {min(o):.1f}, max {max(o):.1f}), "
               f"{s.size} px, batch {s.bs}, {s.workers} workers")
-    print(f"shards / folder supply ratio: {medians['shards']/medians['folder']:.3f}")
+    # turn by turn, since what else the machine does changes in the meantime
+    ratios = [a/b for a, b in zip(rates["shards"], rates["folder"], strict=True)]
+    print(f"shards / folder supply ratio: {statistics.median(ratios):.3f}")
