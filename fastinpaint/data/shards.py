@@ -5,7 +5,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -121,12 +121,14 @@ class Shards(Names):
         self._check_any()
 
     def _look_ahead(self, k: int, skipped: Skipped):
-        "With shard `k` begun, fetch the next one from afar: when its turn comes, nobody waits"
+        "With shard `k` begun, fetch the next one, from afar or the disk: when its turn comes, nobody waits"
         self.begun.add(k)
-        if k not in self.after or not isinstance(self.root, Remote): return
+        if k not in self.after: return
 
         def fetch(k):
-            with self._failing(k, skipped): self._local(k)
+            if isinstance(self.root, Remote):
+                with self._failing(k, skipped): self._local(k)
+            else: _expect(self.root/self.shards[k][0])
         threading.Thread(target=fetch, args=(self.after[k],), daemon=True).start()
 
     @contextmanager
@@ -173,6 +175,12 @@ def _part(path: Path, start: int, length: int) -> bytes:
         data = f.read(length)
     if len(data) == length: return data
     raise OSError(f"it is cut short: {path.stat().st_size:,} bytes")
+
+
+def _expect(path: Path):
+    "Have the system read a file in one go, where it can be told to"
+    if not hasattr(os, "posix_fadvise"): return
+    with suppress(OSError), open(path, "rb") as f: os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def read_shards(root: Path | Remote) -> Shards:
