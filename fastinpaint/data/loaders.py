@@ -16,7 +16,8 @@ from .masks import MaskFolder, mask_source
 from .order import shuffled
 from .photos import Skipped, readable
 from .remote import place
-from .shards import Shards, find_photos
+from .shard_index import find_photos
+from .shards import Shards
 from .transforms import CropToSize, MaskedPair, OpenHole, OpenPhoto, relative_name
 
 SCAN_LIMIT = 10_000  # of more photographs than this, none is opened before an epoch needs it

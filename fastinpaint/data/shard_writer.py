@@ -18,7 +18,8 @@ from ..core.files import replacing
 from .listing import Files
 from .photos import UNREADABLE, find_images, open_photo, unreadable_because
 from .remote import INDEX
-from .shards import FORMAT, Shard
+from .shard_index import FORMAT
+from .shards import Shard
 
 SHARD_BYTES, MOST = 128e6, 10_000  # what a shard is meant to hold: bytes, and photographs at most
 BLOCK = tarfile.BLOCKSIZE

@@ -1,5 +1,4 @@
 "Photographs in shards: tar files in the WebDataset convention, and an index that says where each one lies"
-import json
 import os
 import threading
 import time
@@ -9,20 +8,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
 
 from ..core.cache import cache_limit
-from ..core.errors import InputError, MissingFile, Unreachable
+from ..core.errors import InputError
 from .listing import Names
 from .order import WINDOW, shuffled_shards
-from .photos import Skipped, find_images
-from .remote import INDEX, Remote, filesystem, keep, keeping, kept, patient, place
+from .photos import Skipped
+from .remote import Remote, keep, keeping, kept, patient
 
-FORMAT = "fastinpaint shards 1"
-INDEX_TIMEOUT = 600  # seconds; the index of 10 million photographs is half a gigabyte
 AGAIN = 1800  # seconds until a shard that could not be had is asked for once more
 
 
@@ -181,36 +177,6 @@ def _expect(path: Path):
     "Have the system read a file in one go, where it can be told to"
     if not hasattr(os, "posix_fadvise"): return
     with suppress(OSError), open(path, "rb") as f: os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
-
-
-def read_shards(root: Path | Remote) -> Shards:
-    "The shards of `root` by their index. Raises MissingFile without one, Unreachable, InputError"
-    with _index(root) as lines:
-        try:
-            if json.loads(next(lines, b""))["format"] != FORMAT: raise ValueError("another format")
-            found = Shards(root, (Shard(**json.loads(o)) for o in lines))
-        except (ValueError, KeyError, TypeError) as e:
-            raise InputError(f"{root}/{INDEX} is no index as `fastinpaint shard` writes it ({e})") from e
-    if not len(found): raise MissingFile(f"no photographs in the shards of {root}")
-    if isinstance(root, Remote): found.warn_of_small_cache()
-    return found
-
-
-def _index(root: Path | Remote) -> BinaryIO:
-    if not root.is_dir() or not isinstance(root, Remote) and not (root/INDEX).is_file():
-        raise MissingFile(f"no shards at {root}: expected a file {INDEX} there, or in train/ and valid/; "
-                          "`fastinpaint shard` writes it beside the .tar files")
-    if not isinstance(root, Remote): return open(root/INDEX, "rb")
-    fs, path = filesystem(root/INDEX)
-    try: return BytesIO(patient(lambda: fs.cat_file(path), INDEX_TIMEOUT))
-    except OSError as e: raise Unreachable(f"{root}/{INDEX} cannot be read ({e})") from e
-
-
-def find_photos(folder: str | Path, exclude: tuple[str | Path, ...] = ()) -> Names:
-    "`read_shards` where `folder` is an address or holds an index, else `find_images`; raises what they raise"
-    root = place(folder)
-    if isinstance(root, Remote) or (root/INDEX).is_file(): return read_shards(root)
-    return find_images(root, exclude)
 
 
 def source_of(photo: str | Path, skipped: Skipped):

@@ -7,7 +7,7 @@ import pytest
 from fastinpaint.core.errors import InputError, MissingPackage, Unreachable
 from fastinpaint.data import remote
 from fastinpaint.data.remote import Remote, filesystem, keep, keeping, kept, make_room, patient, piece, place
-from fastinpaint.data.shards import read_shards
+from fastinpaint.data.shard_index import read_shards
 
 
 def test_an_address_is_used_like_a_path():

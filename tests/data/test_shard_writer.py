@@ -10,8 +10,8 @@ from PIL import Image
 
 from fastinpaint.core.errors import InputError, MissingFile
 from fastinpaint.data import shard_writer
+from fastinpaint.data.shard_index import read_shards
 from fastinpaint.data.shard_writer import write_shards
-from fastinpaint.data.shards import read_shards
 
 
 def contents(folder): return {o.relative_to(folder): o.read_bytes() for o in folder.rglob("*") if o.is_file()}
