@@ -9,6 +9,7 @@ from .core.settings import flag, group, setting
 from .data.holes import PRESETS
 from .data.loaders import InpaintDataLoaders, inpaint_block
 from .data.named import named_data
+from .data.shard_writer import write_shards
 from .fill.inpainter import Inpainter
 from .judge.distances import FID, FDEffLite0
 from .judge.evaluate import evaluate, evaluate_files

@@ -144,6 +144,39 @@ def _progress(results, total):
 
 
 @main.command()
+@click.argument("folder", type=FOLDER)
+@click.option("-o", "--out", required=True, type=OUT, help="Folder of the shards.")
+@click.option("--resize", "side", default=0, type=click.IntRange(0), metavar="SIDE",
+              help="Shorter side that larger photographs get; 0: files as they are.")
+@click.option("--count", default=0, type=click.IntRange(0), help="Photographs in a shard; 0: some 128 MB.")
+def shard(folder, out, side, count):
+    """Write a folder of photographs as shards: tar files and their index.
+
+    \b
+    fastinpaint shard photos -o shards
+    fastinpaint train latent_control --data shards        or https://, s3://, hf://, wherever they are
+
+    train/ and valid/ stay apart. Files that cannot be read are named and left out. Killed and started
+    again, it goes on where it stopped, and ends with the same bytes."""
+    from .data.shard_writer import write_shards
+    try: result = write_shards(folder, out, side, count, _shard_progress)
+    except KeyboardInterrupt: raise KeyboardInterrupt("the same command goes on where it stopped") from None
+    click.echo(result, err=True)
+    click.echo(out)
+
+
+def _shard_progress(shards, total):
+    "`shards` with a bar of their photographs on a terminal; elsewhere a line for each, for a log"
+    done, tty = 0, sys.stderr.isatty()
+    with click.progressbar(None, total, "Writing", file=sys.stderr, hidden=not tty) as bar:
+        for o in shards:
+            done += len(o.names) + len(o.skipped)
+            bar.update(len(o.names) + len(o.skipped))
+            if not tty: click.echo(f"{done}/{total} {o.shard}", err=True)
+            yield o
+
+
+@main.command()
 @click.argument("model")
 @click.option("-o", "--out", required=True, type=OUT, help="The exported file.")
 @click.option("--format", default="onnx", type=click.Choice(RUNTIMES), help="ONNX, or torch.export.")

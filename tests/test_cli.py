@@ -76,6 +76,18 @@ def test_a_folder_goes_on_where_it_stopped_and_says_what_failed(cli, here):
     assert result.exit_code == 0 and result.stderr.endswith("filled 1, kept 2, failed 0\n")
 
 
+def test_a_folder_is_written_as_shards_and_trained_on(cli, here):
+    (here/"photos/text.png").write_text("no image")
+    result = cli("shard", "photos", "-o", "shards", "--count", 2, "--resize", 36)
+    assert (result.exit_code, result.stdout) == (0, "shards\n"), result.stderr
+    assert "4/4 000001.tar\n3 photographs in 2 shards" in result.stderr
+    assert "text.png: not an image" in result.stderr
+    result = cli("train", "latent_control", "--data", "shards", *RECIPE.split())
+    assert result.exit_code == 0 and (here/"runs/latent_control/model.safetensors").exists(), result.output
+    result = cli("shard", "photos", "-o", "shards")
+    assert result.exit_code == 1 and "Error: shards holds shards of other photographs" in result.stderr
+
+
 @pytest.mark.parametrize("command, message", [
     ("fill photo.png", "name its mask"),
     ("fill photo.png mask.png --masks masks", "name its mask"),

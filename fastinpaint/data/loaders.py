@@ -4,15 +4,20 @@ from pathlib import Path
 
 import numpy as np
 from fastai.data.block import DataBlock, TransformBlock
-from fastai.data.core import DataLoaders, TfmdDL
-from fastai.data.transforms import IndexSplitter, IntToFloatTensor
+from fastai.data.core import DataLoaders, Datasets, TfmdDL
+from fastai.data.transforms import IntToFloatTensor
 from fastai.torch_core import TensorImage, TensorMask, batch_to_samples, defaults, to_cpu
 from fastcore.foundation import L
 
 from ..core.errors import InputError
 from .augment import lama_augment
+from .listing import Files, Joined, Names
 from .masks import MaskFolder, mask_source
-from .photos import Skipped, find_images, readable
+from .order import shuffled
+from .photos import Skipped, readable
+from .remote import place
+from .shard_index import find_photos
+from .shards import Shards
 from .transforms import CropToSize, MaskedPair, OpenHole, OpenPhoto, relative_name
 
 SCAN_LIMIT = 10_000  # of more photographs than this, none is opened before an epoch needs it
@@ -29,6 +34,11 @@ class InpaintDL(TfmdDL):
         self.steps, self.seed, self.drawn = steps, seed, 0
         super().__init__(dataset, bs=bs, **kwargs)
 
+    @property
+    def order(self) -> Callable:
+        "(n, seed, i) → indices of pass i: as the dataset's items want it, else `shuffled`"
+        return getattr(getattr(self.dataset, "items", None), "order", shuffled)
+
     def __len__(self):
         if not (self.shuffle and self.n): return super().__len__()
         return self.steps or max(1, self.n // self.bs)
@@ -37,7 +47,7 @@ class InpaintDL(TfmdDL):
         if not (self.shuffle and self.n): return super().get_idxs()
         start, count = self.drawn, len(self) * self.bs
         self.drawn += count
-        passes = [np.random.default_rng([self.seed, i]).permutation(self.n)
+        passes = [self.order(self.n, self.seed, i)
                   for i in range(start // self.n, (self.drawn - 1) // self.n + 1)]
         return np.concatenate(passes)[start % self.n:][:count].tolist()
 
@@ -68,25 +78,25 @@ def inpaint_block(masks="train", size: int = 256, seed: int = 0, augment: bool =
         batch_tfms=[*(lama_augment(moves_masks=own) if augment else []), MaskedPair()])
 
 
-def _find(path: Path, valid: float | str | Path | None, exclude: tuple[str | Path, ...]):
-    "Training files, validation files (none yet for a fraction), the folders that both are named relative to"
+def _find(path, valid: float | str | Path | None, exclude: tuple[str | Path, ...]):
+    "Training photographs, validation ones (None yet for a fraction), the folders both are named relative to"
     train = path / "train"
     held = next((o for o in (path / "valid", path / "val") if o.is_dir() and train.is_dir()), None)
-    if valid is None and held: return find_images(train, exclude), find_images(held, exclude), (train, held)
+    if valid is None and held: return find_photos(train, exclude), find_photos(held, exclude), (train, held)
     if isinstance(valid, str | Path):
-        folder = path / valid if (path / valid).is_dir() else Path(valid)
-        return find_images(path, (*exclude, folder)), find_images(folder, exclude), (folder, path)
-    return find_images(path, exclude), [], (path,)
+        folder = path / valid if "://" not in str(valid) and (path / valid).is_dir() else place(valid)
+        return find_photos(path, (*exclude, folder)), find_photos(folder, exclude), (folder, path)
+    return find_photos(path, exclude), None, (path,)
 
 
-def _split(files: list[str], share: float, seed: int) -> tuple[list[str], list[str]]:
+def _split(files: Names, share: float, seed: int) -> tuple[Names, Names]:
     "A random `share` of `files`, at least one and not all, for validation"
     if not 0 < share < 1: raise InputError(f"valid={share!r} must be a fraction between 0 and 1, or a folder")
     if len(files) < 2:
         raise InputError(f"only {files[0]} can be read; training and validation need at least 2 images")
     order = np.random.default_rng(seed).permutation(len(files))
     count = min(max(1, round(share * len(files))), len(files) - 1)
-    return tuple([files[i] for i in sorted(part)] for part in (order[count:], order[:count]))
+    return files[np.sort(order[count:])], files[np.sort(order[:count])]
 
 
 class InpaintDataLoaders(DataLoaders):
@@ -96,7 +106,7 @@ class InpaintDataLoaders(DataLoaders):
 
     @classmethod
     def from_folder(
-            cls, path: str | Path,  # folder of photographs, searched with its subfolders
+            cls, path: str | Path,  # folder of photographs, at any depth, or of shards; or an address
             masks: str | Path | Callable = "train",  # see `mask_source`
             size: int = 256,  # height and width of the crops, in pixels
             bs: int = 16,  # batch size
@@ -115,19 +125,23 @@ class InpaintDataLoaders(DataLoaders):
             given = f"{size=}, {bs=}, {steps=}, {seed=}"
             raise InputError(f"size, bs, steps must be above 0 and seed not below: {given}")
         source = mask_source(masks, invert)
-        train, held, roots = _find(Path(path), valid, source.folders)
-        skipped, scan = Skipped(train + held + source.files), len(train) + len(held) <= SCAN_LIMIT
-        if scan: train, held = readable(train, skipped), readable(held, skipped)
+        train, held, roots = _find(place(path), valid, source.folders)
+        found = [train, [] if held is None else held]
+        skipped = Skipped(*found, source.files, *(o.urls for o in found if isinstance(o, Shards)))
+        # files are looked at before an epoch needs them, unless they are too many; shards were when written
+        scan = all(isinstance(o, Files) for o in found if len(o)) and sum(map(len, found)) <= SCAN_LIMIT
+        if scan: train, held = readable(train, skipped), held and readable(held, skipped)
         if not held: train, held = _split(train, 0.1 if valid is None else valid, seed)
-        items = train + held
+        items = Joined(train, held)
         source.check(((relative_name(o, roots), o) for o in items), skipped, sizes=scan)
         if num_workers is None:  # starting workers takes longer than reading a few photographs
             num_workers = min(defaults.cpus, 8) if (steps * bs if steps else len(train)) > 64 else 0
-        block = inpaint_block(source, size, seed, augment, roots=roots, skipped=skipped,
-                              splitter=IndexSplitter(range(len(train), len(items))), native=native)
+        block = inpaint_block(source, size, seed, augment, roots=roots, skipped=skipped, native=native)
+        # what `DataBlock.datasets` does, but for its lists of all paths and indices
+        sets = Datasets(items, tfms=block.type_tfms, splits=items.halves, n_inp=2, dl_type=InpaintDL)
         # epochs are whole batches already; the rest of a batch with unreadable files still trains
         kwargs |= dict(bs=bs, steps=steps, seed=seed, num_workers=num_workers, drop_last=False)
-        base = block.dataloaders(items, **kwargs)
+        base = sets.dataloaders(after_item=block.item_tfms, after_batch=block.batch_tfms, **kwargs)
         dls = cls(*base.loaders, path=base.path, device=base.device)
         dls.skip_log = skipped
         return dls

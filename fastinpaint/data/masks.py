@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from ..core.errors import InputError
 from .holes import PRESETS
 from .photos import Skipped, central_square, find_images, image_size, to_rgb
+from .shards import source_of
 
 
 class HoleName(str):
@@ -134,7 +135,8 @@ def _fits(photo: str | Path, mask: str, skipped: Skipped) -> bool:
     "Whether both headers can be read; raises InputError if the sizes differ"
     sizes = []
     for o in (photo, mask):
-        with skipped.unreadable(o): sizes.append("{}x{}".format(*image_size(o)))
+        if (source := source_of(o, skipped)) is None: return False
+        with skipped.unreadable(o): sizes.append("{}x{}".format(*image_size(source)))
     if len(set(sizes)) == 2:
         raise InputError(f"the mask {mask} is {sizes[1]} pixels, but its photograph {photo} is "
                          f"{sizes[0]}; a mask must have its photograph's size")

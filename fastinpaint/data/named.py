@@ -11,6 +11,7 @@ from fastai.data.external import URLs, fastai_path, untar_data
 from ..core.download import unreachable
 from ..core.errors import InputError, Unreachable
 from .archives import fetch_archive, link_photos, unpack, whole_folder
+from .remote import Remote, place
 
 NAMED_DATA = dict(pets=(URLs.PETS, "images"), imagenette=(URLs.IMAGENETTE_320, ""))  # URL, folder
 LAMA_DATA = "places2", "places2-small", "places2-challenge", "celeba-hq"
@@ -23,20 +24,20 @@ PLACES = {  # MD5 of the authors' archives, as in torchvision's `Places365`
 VALID, PLACES_TEST, CELEBA_TEST, CELEBA = 2_000, 30_000, 2_000, 30_000  # photographs; in the last, all
 
 
-def named_data(name: str | Path) -> Path:
-    """The folder `name` or a set's, downloaded once; `SET/test` is a part of one of LaMa's sets.
+def named_data(name: str | Path) -> Path | Remote:
+    """The folder or address `name`, or a set's, downloaded once; `SET/test` is a part of one of LaMa's sets.
 
     Raises Unreachable, InputError for other names, broken archives, and a set that its user has to get."""
     if name == "sample": return Path(__file__).parent / "sample"
     if name in NAMED_DATA: return _of_fastai(name)
-    if Path(name).is_dir(): return Path(name)
+    if "://" in str(name) or Path(name).is_dir(): return place(name)
     known, _, part = str(name).partition("/")
     if known in LAMA_DATA and part in ("", "train", "valid", "test"):
         photos = fastai_path("data") / known / "photos"
         if not photos.is_dir(): (_make_celeba if known == "celeba-hq" else _make_places)(photos, known)
         return photos / part
     names = ", ".join(("sample", *NAMED_DATA, *LAMA_DATA))
-    raise InputError(f"{str(name)!r} is neither a folder nor one of {names}")
+    raise InputError(f"{str(name)!r} is neither a folder nor one of {names}, nor an address as https://… or s3://…")
 
 
 def _of_fastai(name: str) -> Path:

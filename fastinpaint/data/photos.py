@@ -2,8 +2,8 @@
 import os
 import struct
 import zlib
-from contextlib import contextmanager
-from itertools import compress
+from collections.abc import Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,62 +11,72 @@ import torch
 from PIL import Image, ImageOps
 
 from ..core.errors import InputError, MissingFile
+from .listing import Files, listed
+from .remote import INDEX
 
 # what Pillow's readers raise on a broken file; its decoders meet arbitrary bytes
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError,
               OverflowError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
-def find_images(folder: str | Path, exclude: tuple[str | Path, ...] = ()) -> list[str]:
+def find_images(folder: str | Path, exclude: tuple[str | Path, ...] = ()) -> Files:
     "Files under `folder` of Pillow's extensions, not hidden nor in `exclude`, sorted; raises MissingFile"
     if not Path(folder).is_dir(): raise MissingFile(f"no such folder: {folder}; expected a folder of images")
-    left_out, found = {Path(o).resolve() for o in exclude}, []
-    for root, dirs, names in os.walk(folder):
-        dirs[:] = [o for o in dirs if o[0] != "." and Path(root, o).resolve() not in left_out]
-        found += [os.path.join(root, o) for o in names if o[0] != "."]
     known = {o for o, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    files = sorted(o for o in found if os.path.splitext(o)[1].lower() in known)
+    files, others = listed(folder, known)
+    for o in exclude: files = files.outside(os.path.relpath(os.path.realpath(o), os.path.realpath(folder)))
     if files: return files
-    raise MissingFile(f"no images in {folder} and its subfolders ({len(found)} other files): "
+    if (Path(folder)/INDEX).is_file():
+        raise InputError(f"{folder} holds shards; expected a folder of image files here")
+    raise MissingFile(f"no images in {folder} and its subfolders ({others} other files): "
                       f"looked for {', '.join(sorted(known))}")
 
 
-def _reason(fn: str, error: Exception) -> str:
+def unreadable_because(fn: str, error: Exception) -> str:
+    "Why a reader raised `error` over the file `fn`"
     if os.access(fn, os.R_OK) and not os.path.getsize(fn): return "the file is empty"
     if isinstance(error, Image.UnidentifiedImageError): return "not an image that Pillow can read"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 class Skipped:
-    "Prints each file that cannot be read once; in shared memory, since workers are forked anew each epoch"
-    def __init__(self, files: list[str]):
-        self.places = {fn: i for i, fn in enumerate(sorted(set(files)))}
-        self.flags = torch.zeros(len(self.places), dtype=torch.uint8).share_memory_()
+    "Prints each of `files` that cannot be read once; in shared memory, as workers are forked anew each epoch"
+    def __init__(self, *files: Sequence[str]):
+        self.files = files
+        self.flags = [torch.zeros(len(o), dtype=torch.uint8).share_memory_() for o in files]
+
+    def log(self, fn: str, reason: str):
+        "Print that `fn` is skipped, and why, unless that is printed already"
+        for files, flags in zip(self.files, self.flags, strict=True):
+            with suppress(ValueError):
+                if flags[i := files.index(fn)]: return
+                flags[i] = 1
+                break
+        print(f"skipped {fn}: {reason}", flush=True)
 
     @contextmanager
     def unreadable(self, fn: str | Path):
         "Leaves the block, and logs why, where Pillow cannot read the file `fn`"
         try: yield
-        except UNREADABLE as e:
-            if (i := self.places.get(str(fn))) is not None:
-                if self.flags[i]: return
-                self.flags[i] = 1
-            print(f"skipped {fn}: {_reason(str(fn), e)}", flush=True)
+        except UNREADABLE as e: self.log(str(fn), unreadable_because(str(fn), e))
 
     @property
-    def names(self) -> list[str]: return list(compress(self.places, self.flags.tolist()))
+    def names(self) -> list[str]:
+        found = (files[i] for files, flags in zip(self.files, self.flags, strict=True)
+                 for i in flags.nonzero().flatten().tolist())
+        return sorted(set(found))
 
 
-def readable(files: list[str], skipped: Skipped) -> list[str]:
+def readable(files: Files, skipped: Skipped) -> Files:
     "`files` whose header can be read; logs the others. Raises InputError if it is none of them."
     good = []
-    for fn in files:
-        with skipped.unreadable(fn), Image.open(fn): good.append(fn)
+    for i, fn in enumerate(files):
+        with skipped.unreadable(fn), Image.open(fn): good.append(i)
     if files and not good:
-        raise InputError(f"none of the {len(files)} image files under {os.path.commonpath(files)} "
+        raise InputError(f"none of the {len(files)} image files under {files.root} "
                          "could be read; the reasons are printed above")
     if len(good) < len(files): print(f"skipped {len(files) - len(good)} of {len(files)} files")
-    return good
+    return files[np.array(good, np.int64)]
 
 
 def image_size(fn: str | Path) -> tuple[int, int]:

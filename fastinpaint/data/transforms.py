@@ -14,6 +14,7 @@ from PIL import Image
 from .holes import hole_rng
 from .masks import HoleName
 from .photos import Skipped, open_photo, square_box
+from .shards import Member, source_of
 
 
 class PILPhoto(PILImage):
@@ -27,7 +28,8 @@ class Unreadable:
 
 
 def relative_name(fn: str | Path, roots: tuple[Path, ...]) -> str:
-    "`fn` relative to the folder of photographs that holds it, wherever that folder lies"
+    "`fn` relative to the folder of photographs that holds it, or held it before it went into a shard"
+    if isinstance(fn, Member): return fn.name
     fn = Path(fn)
     return next((fn.relative_to(o).as_posix() for o in roots if fn.is_relative_to(o)), fn.name)
 
@@ -40,7 +42,8 @@ class OpenPhoto(Transform):
         self.skipped, self.min_side = skipped, min_side
 
     def encodes(self, fn: str | Path):
-        with self.skipped.unreadable(fn): return PILPhoto.create(fn, self.min_side)
+        if (source := source_of(fn, self.skipped)) is None: return Unreadable()
+        with self.skipped.unreadable(fn): return PILPhoto.create(source, self.min_side)
         return Unreadable()
 
 

@@ -14,6 +14,9 @@ from ..data.holes import hole_rng
 from ..data.masks import mask_source, read_mask
 from ..data.named import named_data
 from ..data.photos import Skipped, central_square, find_images, open_photo, readable
+from ..data.shard_index import find_photos
+from ..data.shards import Shards, source_of
+from ..data.transforms import relative_name
 
 SETS = "thin", "medium", "thick"
 
@@ -38,7 +41,7 @@ def to_tensor(pixels):
 
 
 def judged_photos(name):
-    "The folder of photographs `name`, or a set's, to judge on: its valid/ where it has one"
+    "The folder or address of photographs `name`, or a set's, to judge on: its valid/ where it has one"
     photos = named_data(name)
     return photos/"valid" if (photos/"valid").is_dir() else photos
 
@@ -46,12 +49,18 @@ def judged_photos(name):
 def holes(photos, masks=SETS, size=256, seed=42, limit=None):
     "The protocol's items, drawn one at a time, mask set by mask set. Raises InputError for a size below 1"
     if size < 1: raise InputError(f"photographs of {size} pixels a side: expected 1 or more")
-    files = readable(find_images(photos), Skipped([]))[:limit]
+    files = find_photos(photos)
+    skipped = Skipped(files, files.urls)
+    # in the order of names, whatever holds them
+    if isinstance(files, Shards): files = files[sorted(range(len(files)), key=lambda i: files[i].name)]
+    else: files = readable(files, skipped)
+    files = files[:limit]
     for mask_set in [masks] if isinstance(masks, str) else masks:
         source = mask_source(mask_set)
         for file in files:
-            name = Path(file).relative_to(photos).as_posix()
-            image = np.asarray(central_square(open_photo(file), size, Image.Resampling.BICUBIC))
+            if (photo := source_of(file, skipped)) is None: continue  # its shard is named
+            name = relative_name(file, (photos,))
+            image = np.asarray(central_square(open_photo(photo), size, Image.Resampling.BICUBIC))
             hole = source.central(name, file, size, hole_rng(seed, f"{name} {mask_set}"))
             yield Item(str(mask_set), name, image, hole)
 

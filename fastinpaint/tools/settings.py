@@ -10,7 +10,7 @@ class EvaluateSettings:
     "Write a card (metrics by mask set and share of hole) of a model, a baseline, or another system's fills"
     model: str = flag("", "sample, a saved model, a LaMa checkpoint, or a baseline: mean_colour, telea …")
     texture: bool = flag(False, "Judge the model's fills with texture, as `fastinpaint fill` makes them")
-    data: str = flag("sample", "Photographs: a folder, or sample (its valid/), pets, imagenette")
+    data: str = flag("sample", "Photographs: a folder, shards, or sample (its valid/), pets, imagenette")
     masks: str = flag("thin,medium,thick", "By comma: presets, folders, pool:FOLDER; with --filled, a folder")
     size: int = flag(256, "Side of the square crops in pixels")
     seed: int = flag(42, "Of the holes")
@@ -115,6 +115,19 @@ class BenchSpeedSettings:
 
 
 @dataclass(kw_only=True)
+class BenchShardsSettings:
+    "Compare the supply of photographs from shards with that from their folder"
+    data: str = flag("sample", "Photographs: a folder, or a set")
+    count: int = flag(32, "Photographs in a shard")
+    size: int = flag(256, "Side of the images in pixels")
+    bs: int = flag(8, "Batch size")
+    steps: int = flag(41, "Batches in a turn, of which the first is not timed")
+    rounds: int = flag(5, "Turns of each, after one to warm up")
+    workers: int = flag(2, "Data loading processes")
+    device: str = flag("auto", "auto, cpu, cuda …")
+
+
+@dataclass(kw_only=True)
 class CampaignSettings:
     "Measure what waits for a GPU, in pieces; started again, it goes on. Pages go to docs/results"
     piece: str = flag("", "Only these pieces, by comma")
@@ -128,4 +141,5 @@ class CampaignSettings:
 
 TOOLS = dict(evaluate=EvaluateSettings, compare=CompareSettings, demo=DemoSettings, gallery=GallerySettings,
              bench=BenchSettings, bench_fill=BenchFillSettings, bench_speed=BenchSpeedSettings,
+             bench_shards=BenchShardsSettings,
              campaign=CampaignSettings)

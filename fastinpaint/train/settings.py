@@ -14,7 +14,7 @@ def thesis_setting(**more):
 class Settings:
     "Settings of a run; a recipe with flags or defaults of its own takes a subclass"
     thesis: bool = thesis_setting()
-    data: str = setting("sample", "Photographs: a folder, or a set such as sample, pets, imagenette, places2")
+    data: str = setting("sample", "Photographs: a folder, shards, their address, or a set such as sample")
     masks: str = setting("train", "Holes: train, thin, medium, thick, center, outpaint, folder, pool:FOLDER")
     invert: bool = flag(False, "In mask files, 0 or black is the hole")
     valid: str = setting("", "Validation: a folder or a fraction; else valid/ in the data, or 0.1")
