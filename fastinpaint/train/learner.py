@@ -87,6 +87,8 @@ class InpaintLearner(Learner):
         "What fastai's `distrib_ctx` calls: nothing is left to do for a Learner with `Distributed`"
         return self
 
+    def detach_distributed(self): return self
+
     def _split(self, b):
         super()._split(b)
         self.step = Step(*(y.as_subclass(torch.Tensor) for y in self.yb))

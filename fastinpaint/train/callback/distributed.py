@@ -18,7 +18,6 @@ from ...core.ranks import is_main, rank, world
 from ...data.loaders import InpaintDL
 from .fit import FitCallback
 
-
 # kernels of one pixel, which ChannelsLast has touched, have the same bytes in either layout
 warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
 
@@ -65,7 +64,7 @@ class Distributed(FitCallback):
         if self.learn.finding_lr:
             raise InputError(f"lr_find runs in one process, not in {world()}: find the learning rate first")
         if self.sync_bn and device.type != "cuda":
-            raise InputError(f"--sync-bn (sync_bn=True) on a {device}: torch has it for GPUs alone; leave it out")
+            raise InputError(f"--sync-bn (sync_bn=True) on a {device}: torch has it for GPUs alone")
 
     def _wrapped(self, module):
         "What runs a batch through `module`: its DDP, made anew when another set of parameters trains"
