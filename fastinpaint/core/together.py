@@ -1,7 +1,10 @@
 "What the processes of a run do together; without others every function gives back what it is given"
 import atexit
+import os
+import platform
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 
 import torch
 import torch.distributed as dist
@@ -17,8 +20,16 @@ def start(device):
     "Meet the other processes that the launcher started, if there are any: over nccl on GPUs, else gloo"
     if world() == 1 or dist.is_initialized(): return
     if device.type == "cuda": torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT, store=_store(),
+                            rank=rank(), world_size=world())
     atexit.register(dist.destroy_process_group)
+
+
+@cache
+def _store():
+    "Where the processes meet; that of torchrun still has the addresses of those that it starts again"
+    store, *_ = next(dist.rendezvous("env://", timeout=TIMEOUT))
+    return dist.PrefixStore(f"life {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
 def started(): return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
@@ -32,6 +43,7 @@ def others_answer():
     "Raises InputError where a process has ended, or does not answer for `TIMEOUT`"
     try: yield
     except RuntimeError as e:
+        if not (isinstance(e, dist.DistError) or "gloo" in str(e)): raise
         raise InputError(f"process {rank()} waits for the others in vain: one of them has ended, for the "
                          f"reason that it or the launcher names, or is silent for {TIMEOUT}") from e
 
@@ -87,12 +99,9 @@ def of_main(make):
 @contextmanager
 def first_of_machine_first():
     "One process of each machine goes through the block, and the others after it: they find its downloads"
-    if not started():
-        yield
-        return
-    group = dist.new_group(timeout=PATIENCE, backend="gloo")
-    with others_answer():
-        if local_rank(): dist.barrier(group)
+    if world() > 1 and local_rank(): _store().wait([_turn()], PATIENCE)
     yield
-    with others_answer():
-        if not local_rank(): dist.barrier(group)
+    if world() > 1 and not local_rank(): _store().set(_turn(), "over")
+
+
+def _turn(): return f"first process of {platform.node()}"

@@ -53,7 +53,7 @@ class Distributed(FitCallback):
         for dl in loaders: dl.share = rank(), world()
         self.learn.wrapped, self.stopping = self._wrapped, False
         try:
-            with self._ctrl_c(): yield
+            with self._ctrl_c(), together.others_answer(): yield
         finally:
             self.learn.wrapped = self.learn.plain
             for module in self.networks: set_batchnorm(module, nn.SyncBatchNorm, nn.BatchNorm2d)

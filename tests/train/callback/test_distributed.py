@@ -58,8 +58,8 @@ class Losses(Callback):
 
 def learner(photos, bs, cbs=(), steps=20, masks="train", valid=.5, metrics=None, loss=None, **kwargs):
     set_seed(0)
-    dls = InpaintDataLoaders.from_folder(photos, masks, 32, bs, valid=valid, seed=1, steps=steps, num_workers=0,
-                                         device="cpu")
+    dls = InpaintDataLoaders.from_folder(photos, masks, 32, bs, valid=valid, seed=1, steps=steps,
+                                         num_workers=0, device="cpu")
     net = lama(**(dict(width=2, blocks=1, autoencoder=None) | kwargs))
     return inpaint_learner(dls, net, loss, metrics or [HoleL1()], [*cbs, Losses()], lr=1e-3, wd=0.)
 
