@@ -59,7 +59,8 @@ def test_a_killed_process_ends_the_others_and_a_restart_ends_with_the_bits_of_a_
         photos, tmp_path, processes, same):
     processes(2, train, photos, tmp_path/"whole")
     script = tmp_path/"recipe.py"
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), photos=str(photos), out=str(tmp_path/"run")))
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), photos=str(photos),
+                                    out=str(tmp_path/"run")))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
                "--max-restarts", "1", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300,

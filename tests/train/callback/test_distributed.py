@@ -97,7 +97,7 @@ METHODS = {
 
 @pytest.mark.parametrize("method, world", [*((name, 2) for name in METHODS),
                                            *((name, 3) for name in [*METHODS][:2])])
-def test_processes_train_on_the_batches_of_one_and_end_with_equal_weights(photos, processes, same, method, world):
+def test_they_train_on_the_batches_of_one_and_end_with_equal_weights(photos, processes, same, method, world):
     cbs, kwargs = METHODS[method]
     def make(bs): return learner(photos, bs, [FrozenBatchNorm(), *cbs(bs)], **kwargs)
     losses, row, state = trained(make, BATCH)
@@ -126,7 +126,8 @@ def holes(pred, image, mask): return mask.mean()
 
 @pytest.mark.parametrize("valid", [.65, .15])  # five photographs, and one alone: a process has nothing to do
 def test_metrics_are_over_all_validation_photographs_once(photos, processes, valid):
-    def make(bs): return learner(photos, bs, [FrozenBatchNorm()], steps=1, valid=valid, metrics=[HoleL1(), holes])
+    def make(bs):
+        return learner(photos, bs, [FrozenBatchNorm()], steps=1, valid=valid, metrics=[HoleL1(), holes])
     (_, row, _), found = trained(make, 4), processes(2, trained, make, 2)
     for _, theirs, _ in found: assert theirs == pytest.approx(row, rel=1e-4)
 
@@ -212,7 +213,8 @@ def test_what_several_processes_cannot_do_is_said_in_one_line(photos, processes)
     def refusals():
         learn = learner(photos, 2)
         synchronised = learner(photos, 2, [Distributed(sync_bn=True)])
-        return refusal(learn.lr_find), refusal(lambda: synchronised.fit(1)), len(learn.cbs.filter(is_distributed))
+        added = len(learn.cbs.filter(is_distributed))
+        return refusal(learn.lr_find), refusal(lambda: synchronised.fit(1)), added
     for found in processes(2, refusals):
         assert "lr_find runs in one process, not in 2" in found[0]
         assert "--sync-bn (sync_bn=True) on a cpu" in found[1] and found[2] == 1
