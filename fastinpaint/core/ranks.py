@@ -2,7 +2,7 @@
 import os
 import sys
 import time
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 
 LAUNCHED = "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"
 
@@ -30,9 +30,10 @@ def restarted():
     return world() > 1 and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
+@contextmanager
 def main_speaks():
     "A context in which only the main process prints to stdout"
-    return redirect_stdout(sys.stdout if is_main() else open(os.devnull, "w"))
+    with open(os.devnull, "w") as silence, redirect_stdout(sys.stdout if is_main() else silence): yield
 
 
 def let_main_fail_first(seconds=5):

@@ -13,7 +13,7 @@ from fastai.torch_core import set_seed
 from ..core.device import choose_device
 from ..core.errors import Diverged, InputError
 from ..core.files import replacing
-from ..core.ranks import is_main, restarted, world
+from ..core.ranks import is_main, main_speaks, restarted, world
 from ..core.together import first_of_machine_first, of_main, start
 from ..data.loaders import InpaintDataLoaders
 from ..data.named import named_data
@@ -37,6 +37,7 @@ FILES = {"the model": "model.safetensors", "losses and metrics": "metrics.csv",
          "what it was made with": "settings.json"}
 
 
+@main_speaks()
 def train_recipe(name, settings, model, cbs=(), loss=None, chosen=None):
     """Train a recipe, write `FILES` to the folder `name` in `settings.out`, and return the Learner.
 

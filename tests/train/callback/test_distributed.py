@@ -182,7 +182,8 @@ def how_it_ended(photos, cb):
     learn = learner(photos, 2, [cb])
     try:
         with learn.no_bar(), learn.no_logging(): learn.fit(1)
-    except (KeyboardInterrupt, InputError) as e: return type(e).__name__, learn.train_iter, state_is_plain(learn)
+    except (KeyboardInterrupt, InputError) as e: error = type(e).__name__
+    return error, learn.train_iter, state_is_plain(learn)
 
 
 def state_is_plain(learn):
