@@ -36,7 +36,7 @@ def main_speaks():
     with open(os.devnull, "w") as silence, redirect_stdout(sys.stdout if is_main() else silence): yield
 
 
-def let_main_fail_first(seconds=5):
+def let_main_fail_first(seconds=10):
     """What fails in every process is told by the main one: with it the launcher ends the others, in here.
 
     Whoever comes out of it has failed alone and has something to say of its own."""

@@ -84,7 +84,7 @@ METHODS = {
     "thawing, clipped, averaged": (lambda bs: [FreezeSchedule((0, .3), (0, .6)), GradientClip(.1), EMA(.9)],
                                    dict(control="mask")),
     "a trained decoder that rests": (lambda bs: [LatentLoss(distance="huber")], dict(control="mask")),
-    "distance of a measured decoder": (lambda bs: [FreezeSchedule(), LatentLoss(distance="decoder", known=.1)],
+    "distance of a measured decoder": (lambda bs: [FreezeSchedule(), LatentLoss(distance="decoder")],
                                        dict(control="mask")),
     "gradients accumulated": (lambda bs: [GradientAccumulation(2*bs)], {}),
     "discriminator of images": (lambda bs: [AdversarialTraining(discriminator(), r1=.1)], {}),
