@@ -28,6 +28,7 @@ from .serve import hub as _hub  # gives InpaintNet from_pretrained and push_to_h
 from .train.callback.adversarial import AdversarialTraining, adversarial_callbacks
 from .train.callback.centre import Centre
 from .train.callback.checkpoint import Checkpoint
+from .train.callback.distributed import Distributed
 from .train.callback.ema import EMA
 from .train.callback.fit import FitCallback
 from .train.callback.freeze import FreezeSchedule

@@ -1,6 +1,7 @@
 "What many tests share: tiny photographs, and models and learners that train in a moment"
 import os
 import signal
+import socket
 
 import torch
 
@@ -11,6 +12,7 @@ if not torch.cuda.is_available(): os.environ.setdefault("TRITON_INTERPRET", "1")
 import matplotlib
 import numpy as np
 import pytest
+import torch.multiprocessing as mp
 from fastai.callback import schedule  # noqa: F401 - gives the Learner fit_one_cycle
 from fastai.callback.core import Callback
 from fastai.torch_core import params, set_seed
@@ -107,3 +109,20 @@ def same():
         if isinstance(a, list | tuple | L): return len(a) == len(b) and all(map(equal, a, b))
         return a == b
     return equal
+
+
+def run_as(rank, world, port, work, folder, args):
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
+                   "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.save(work(*args), folder/f"{rank}.pt")
+
+
+@pytest.fixture
+def processes(tmp_path_factory):
+    "What `work(*args)` gives in each of `world` processes, started as by torchrun; forked, to save imports"
+    def run(world, work, *args):
+        folder = tmp_path_factory.mktemp("processes")
+        with socket.create_server(("127.0.0.1", 0)) as server: port = server.getsockname()[1]
+        mp.start_processes(run_as, (world, port, work, folder, args), world, start_method="fork")
+        return [torch.load(folder/f"{rank}.pt", weights_only=False) for rank in range(world)]
+    return run

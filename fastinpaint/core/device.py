@@ -8,19 +8,31 @@ import torch
 from fastai.torch_core import default_device
 
 from .errors import InputError
+from .ranks import local_rank, local_world
 
 # where a container reads its limit: control groups of version 2, and of version 1
 CGROUP_LIMITS = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"
 
 
 def choose_device(name):
-    "The device called `name`; for \"auto\", the GPU if there is one. Raises InputError where there is none."
+    """The device called `name`; for "auto", the GPU if there is one. Raises InputError where there is none.
+
+    Of several processes on a machine each has a GPU of its own, by its `local_rank`."""
+    if local_world() > 1 and name in ("auto", "cuda") and torch.cuda.is_available(): return _own_gpu()
     if name == "auto": return default_device()
     try: device = torch.device(name)
     except RuntimeError as e: raise InputError(f"--device {name}: {e}") from e
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"--device {name}: this torch sees no GPU")
     return device
+
+
+def _own_gpu():
+    here, found = local_world(), torch.cuda.device_count()
+    if here > found:
+        raise InputError(f"{here} processes were started on this machine, which has {found} GPU(s): start "
+                         f"them with --nproc_per_node {found}, or with --device cpu")
+    return torch.device("cuda", local_rank())
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from .errors import InputError
+from .ranks import is_main, let_main_fail_first, main_speaks
 from .settings import default, read
 
 STYLE = dict(help_option_names=["-h", "--help"], max_content_width=110)
@@ -22,7 +23,8 @@ class Program:
         update_wrapper(self, run)
         self.__signature__ = signature(settings)  # what help() and notebooks show
 
-    def __call__(self, **given): return self.run(read(self.settings, **given))
+    def __call__(self, **given):
+        with main_speaks(): return self.run(read(self.settings, **given))
 
     def command(self, name=None):
         "The `click.Command` whose options are the settings' fields"
@@ -78,10 +80,11 @@ def exit_codes(ctx):
     "What the user can mend becomes one line and exit code 1, Ctrl-C exit code 130; bugs keep their traceback"
     try: yield
     except KeyboardInterrupt as e:
-        click.echo(f"\nInterrupted{''.join(f'; {o}' for o in e.args)}", err=True)
+        if is_main(): click.echo(f"\nInterrupted{''.join(f'; {o}' for o in e.args)}", err=True)
         ctx.exit(130)
     except (InputError, OSError) as e:
         if not mendable(e): raise
+        let_main_fail_first()
         raise click.ClickException(" ".join(str(e).split())) from e
 
 

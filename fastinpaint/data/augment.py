@@ -7,22 +7,38 @@ from fastai.torch_core import TensorImage, TensorMask
 from fastai.vision import augment
 from fasttransform import ItemTransform
 
+from ..core.ranks import rank, world
+
+
+def _rows(x: torch.Tensor, *ones: int) -> tuple[torch.Tensor, slice]:
+    "`[N·B, *ones]` to be drawn for the batches of all N processes, and which rows of it are for batch `x`"
+    b = len(x)
+    return torch.empty(world() * b, *ones, device=x.device), slice(rank() * b, (rank() + 1) * b)
+
 
 def _coin(x: torch.Tensor, *ones: int) -> torch.Tensor:
     "1 or 0 for each image of batch `x`, `[B, *ones]`: whether it is changed"
-    return torch.empty(len(x), *ones, device=x.device).bernoulli_(0.5)
+    drawn, rows = _rows(x, *ones)
+    return drawn.bernoulli_(0.5)[rows]
 
 
 def _uniform(x: torch.Tensor, most: float, *ones: int) -> torch.Tensor:
     "Draws `[B, *ones]` from [-most, most] for batch `x`"
-    return torch.empty(len(x), *ones, device=x.device).uniform_(-most, most)
+    drawn, rows = _rows(x, *ones)
+    return drawn.uniform_(-most, most)[rows]
+
+
+def _normal(x: torch.Tensor, *ones: int) -> torch.Tensor:
+    "Draws `[B, *ones]` from the standard normal distribution for batch `x`"
+    drawn, rows = _rows(x, *ones)
+    return drawn.normal_()[rows]
 
 
 def perspective_mat(x: torch.Tensor, most: float = 0.06) -> torch.Tensor:
     "Homographies `[B, 3, 3]`: corners go inwards by |N(0, s²)| sides, s of [0, `most`] drawn for each image"
     square = torch.tensor([[-1., -1], [-1, 1], [1, -1], [1, 1]], device=x.device)
-    spread = torch.empty(len(x), 1, 1, device=x.device).uniform_(0, most) * _coin(x, 1, 1)
-    inwards = 2 * spread * torch.randn(len(x), 4, 2, device=x.device).abs()
+    spread = _uniform(x, most, 1, 1).abs() * _coin(x, 1, 1)
+    inwards = 2 * spread * _normal(x, 4, 2).abs()
     corners = square.expand(len(x), 4, 2)
     coeffs = augment.find_coeffs(corners * (1 - inwards), corners).flatten(1)
     return F.pad(coeffs, (0, 1), value=1.).view(-1, 3, 3)
@@ -35,6 +51,12 @@ def affine_mat(x: torch.Tensor, max_deg: float = 40, zoom: float = 0.3) -> torch
     across, down = (1 / (1 + done * _uniform(x, zoom)) for _ in range(2))
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     return augment.affine_mat(across * cos, across * sin, zero, -down * sin, down * cos, zero)
+
+
+def flip_mat(x: torch.Tensor) -> torch.Tensor:
+    "Matrices `[B, 3, 3]`, half of which turn left into right"
+    zero, one = torch.zeros(len(x), device=x.device), torch.ones(len(x), device=x.device)
+    return augment.affine_mat(one - 2 * _coin(x), zero, zero, zero, one, zero)
 
 
 def warp_grid(mat: torch.Tensor, bend: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -62,8 +84,7 @@ class SpaceAugment(ItemTransform):
 
     def encodes(self, b):
         image, mask = (o.as_subclass(torch.Tensor) for o in b)
-        flip = augment.flip_mat(image, p=0.5).as_subclass(torch.Tensor)
-        mat = perspective_mat(image) @ affine_mat(image) @ flip
+        mat = perspective_mat(image) @ affine_mat(image) @ flip_mat(image)
         grid = warp_grid(mat, _coin(image) * _uniform(image, 0.05), *image.shape[-2:])
         kwargs = dict(padding_mode="reflection", align_corners=True)
         moved = F.grid_sample(image, grid, **kwargs)

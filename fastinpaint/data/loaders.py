@@ -1,5 +1,6 @@
 "Batches xb = (masked, mask), yb = (image, mask): workers crop and draw holes, the device augments"
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ from fastai.torch_core import TensorImage, TensorMask, batch_to_samples, default
 from fastcore.foundation import L
 
 from ..core.errors import InputError
+from ..core.ranks import local_world
 from .augment import lama_augment
 from .listing import Files, Joined, Names
 from .masks import MaskFolder, mask_source
-from .order import shuffled
+from .order import batch_draws, drawn, item_draws, shuffled
 from .photos import Skipped, readable
 from .remote import place
 from .shard_index import find_photos
@@ -21,17 +23,21 @@ from .shards import Shards
 from .transforms import CropToSize, MaskedPair, OpenHole, OpenPhoto, relative_name
 
 SCAN_LIMIT = 10_000  # of more photographs than this, none is opened before an epoch needs it
+TRIES = 100  # photographs that are tried for one place of a batch
 
 
 class InpaintDL(TfmdDL):
     """A fastai `TfmdDL` of masked pairs, which alone touches private names of fastai's loaders.
 
     Shuffled epochs are `steps` batches (default: one pass) cut from shuffled passes without end; set `drawn`,
-    the number drawn so far, to go on where another run stopped. An unreadable epoch raises InputError."""
+    the number drawn so far, to go on where another run stopped. Crop, hole and augmentation depend on `seed`
+    and the position in that order alone; in place of what cannot be read comes the next photograph. `share`,
+    (rank, number of processes), is that of a process in a batch of `bs` times their number, and in what is
+    not shuffled. An unreadable epoch raises InputError."""
     # fastai would read an item to learn these, but it may be unreadable
     n_inp, _n_inp, _types = 2, 2, {tuple: [TensorImage, TensorMask, TensorImage, TensorMask]}
     def __init__(self, dataset, bs: int = 16, *, steps: int | None = None, seed: int = 0, **kwargs):
-        self.steps, self.seed, self.drawn = steps, seed, 0
+        self.steps, self.seed, self.drawn, self.first, self.share = steps, seed, 0, 0, (0, 1)
         super().__init__(dataset, bs=bs, **kwargs)
 
     @property
@@ -39,23 +45,57 @@ class InpaintDL(TfmdDL):
         "(n, seed, i) → indices of pass i: as the dataset's items want it, else `shuffled`"
         return getattr(getattr(self.dataset, "items", None), "order", shuffled)
 
+    @property
+    def _draws(self) -> bool: return bool(self.shuffle and self.n)
+
+    @property
+    def _step(self) -> int: return self.bs * self.share[1]  # positions in a batch of all processes
+
+    def _part(self) -> slice:
+        rank, world = self.share
+        return slice(self.n * rank // world, self.n * (rank + 1) // world)
+
     def __len__(self):
-        if not (self.shuffle and self.n): return super().__len__()
-        return self.steps or max(1, self.n // self.bs)
+        if self._draws: return self.steps or max(1, self.n // self._step)
+        return super().__len__() if self.share == (0, 1) else -(-len(range(self.n)[self._part()]) // self.bs)
 
     def get_idxs(self):
-        if not (self.shuffle and self.n): return super().get_idxs()
-        start, count = self.drawn, len(self) * self.bs
-        self.drawn += count
-        passes = [self.order(self.n, self.seed, i)
-                  for i in range(start // self.n, (self.drawn - 1) // self.n + 1)]
-        return np.concatenate(passes)[start % self.n:][:count].tolist()
+        if not self._draws: return super().get_idxs()[self._part()] if self.n else super().get_idxs()
+        self.first, self.drawn = self.drawn, self.drawn + len(self) * self._step
+        order = drawn(self.n, self.seed, self.first, self.drawn, self.order).reshape(len(self), -1, self.bs)
+        return order[:, self.share[0]].ravel().tolist()
+
+    def sample(self):
+        if not self._draws: yield from super().sample()
+        else:
+            for i, index in enumerate(super().sample()): yield self._position(i), index
+
+    def _position(self, i: int) -> int:
+        "In the order, of item `i` of a worker, which has every `num_workers`-th batch"
+        batch, place = i // self.bs * self.num_workers + self.offs, i % self.bs
+        return self.first + batch * self._step + self.share[0] * self.bs + place
+
+    def do_item(self, s):
+        if not isinstance(s, tuple): return super().do_item(s)
+        position, index = s
+        with item_draws(self.seed, position):
+            # a process with fewer batches than the others would leave them waiting
+            for i in range(min(TRIES, self.n)):
+                item = super().do_item((index + i) % self.n)
+                if item is not None: return item
 
     def __iter__(self):
-        b = None
-        for b in super().__iter__(): yield b
-        if self.n and b is None:
+        batches, b = super().__iter__(), None
+        for b in self._drawn_batches(batches) if self._draws else batches: yield b
+        if b is None and self.n and len(self):  # a process may have no part of a small set
             raise InputError(f"none of the {self.n} photographs could be read in this epoch")
+
+    def _drawn_batches(self, batches):
+        first = self.drawn
+        for i in count():
+            with batch_draws(self.seed, first + i * self._step, self.device): b = next(batches, None)
+            if b is None: return
+            yield b
 
     def new(self, dataset=None, cls=None, **kwargs):
         return super().new(dataset, cls, **(dict(steps=self.steps, seed=self.seed) | kwargs))
@@ -135,7 +175,8 @@ class InpaintDataLoaders(DataLoaders):
         items = Joined(train, held)
         source.check(((relative_name(o, roots), o) for o in items), skipped, sizes=scan)
         if num_workers is None:  # starting workers takes longer than reading a few photographs
-            num_workers = min(defaults.cpus, 8) if (steps * bs if steps else len(train)) > 64 else 0
+            few = (steps * bs if steps else len(train)) <= 64
+            num_workers = 0 if few else min(max(defaults.cpus // local_world(), 1), 8)
         block = inpaint_block(source, size, seed, augment, roots=roots, skipped=skipped, native=native)
         # what `DataBlock.datasets` does, but for its lists of all paths and indices
         sets = Datasets(items, tfms=block.type_tfms, splits=items.halves, n_inp=2, dl_type=InpaintDL)

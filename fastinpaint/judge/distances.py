@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from ..core.together import started
 from ..models.pretrained import efflite0, inception_features
 from .metrics import NA, NetworkMetric
 
@@ -68,7 +69,7 @@ class FeatureDistance(NetworkMetric):
 
 def _of_all_processes(kept):
     "All features [n,d] of a list of batches; of a distributed run, of every process's"
-    if dist.is_available() and dist.is_initialized():
+    if started():
         lists = [None]*dist.get_world_size()
         dist.all_gather_object(lists, kept)
         kept = sum(lists, [])

@@ -5,12 +5,12 @@ processes of a distributed run and read by each. Without one it shows as "n/a", 
 from functools import cache, cached_property
 
 import torch
-import torch.distributed as dist
 from fastai.learner import Metric
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ..core.errors import InputError
+from ..core.together import total as sums
 from ..models.net import composite
 from ..models.pretrained import TRUNKS, WeightsMissing, lpips_net
 
@@ -31,7 +31,7 @@ class InpaintMetric(Metric):
     "Mean over images with a hole; a subclass's `measure(composite, image, mask)`: sum and number of a batch"
     min_size = 1  # shortest side that the metric can work with, in pixels
     def __init__(self): self.reset()
-    def reset(self): self.total, self.count, self.device = 0., 0, "cpu"
+    def reset(self): self.total, self.count = 0., 0
     def accumulate(self, learn): self.update(learn.pred, *learn.yb)
 
     def update(self, pred: Tensor, image: Tensor, mask: Tensor):
@@ -39,7 +39,6 @@ class InpaintMetric(Metric):
 
         Raises ValueError for other shapes, InputError for images too small for the metric."""
         self._check(pred, image, mask)
-        self.device = pred.device
         # in float32 also inside autocast: half precision moves the third digit of these metrics
         with torch.no_grad(), torch.autocast(pred.device.type, enabled=False):
             holed = mask.as_subclass(Tensor).flatten(1).any(1)
@@ -50,15 +49,8 @@ class InpaintMetric(Metric):
 
     @property
     def value(self) -> float:
-        total, count = self._sums()
+        total, count = sums([self.total, self.count])
         return total / count if count else NA
-
-    def _sums(self) -> list:
-        "Total and count over all processes"
-        if not (dist.is_available() and dist.is_initialized()): return [self.total, self.count]
-        sums = torch.tensor([self.total, self.count], dtype=torch.float64, device=self.device)
-        dist.all_reduce(sums)
-        return sums.tolist()
 
     def _check(self, pred, image, mask):
         b, _, h, w = image.shape if image.ndim == 4 else (0, 0, 0, 0)

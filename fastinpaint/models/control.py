@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core.errors import InputError
+from ..core.ranks import world
+from ..core.together import mean as mean_of_all
 from ..kernels import zero_conv_merge
 from .folded import FoldedAlphaChannel, FoldedMaskControl, copied, folded, frozen, widened
 
@@ -162,12 +164,13 @@ def two_levels(conv, bn, act, mask):
     values = torch.stack([conv.bias, conv.bias + conv.weight.flatten()])  # for a mask of 0 and of 1
     mean, var = bn.running_mean, bn.running_var
     if bn.training:
-        share = mask.mean(dtype=values.dtype)
+        share, n = mask.mean(dtype=values.dtype), mask.numel()
+        if isinstance(bn, nn.SyncBatchNorm): share, n = mean_of_all(share), n*world()
         mean, var = torch.lerp(*values, share), share*(1 - share)*(values[1] - values[0])**2
         with torch.no_grad():
             bn.num_batches_tracked += 1
             bn.running_mean.lerp_(mean, bn.momentum)
-            bn.running_var.lerp_(var*mask.numel()/max(mask.numel() - 1, 1), bn.momentum)
+            bn.running_var.lerp_(var*n/max(n - 1, 1), bn.momentum)
     known, hole = act((values - mean)*torch.rsqrt(var + bn.eps)*bn.weight + bn.bias)
     return known, hole - known
 

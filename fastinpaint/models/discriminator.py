@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ..core.errors import InputError
+from ..core.together import gathered
 from .published import read_public
 
 MOST_CHANNELS = 512
@@ -50,9 +51,9 @@ class LatentDiscriminator(nn.Module):
         for name in "mean", "std": self.register_buffer(name, torch.zeros(1, channels, 1, 1))
 
     def measure(self, latents):
-        "Take the statistics of `latents` `[B, C, h, w]`, unless there are some; weak channels count less"
+        "Take statistics of all processes' `latents` `[B, C, h, w]`, if there are none; weak ones count less"
         if self.std.any(): return
-        std, mean = torch.std_mean(latents, (0, 2, 3), correction=0, keepdim=True)
+        std, mean = torch.std_mean(gathered(latents), (0, 2, 3), correction=0, keepdim=True)
         self.mean.copy_(mean)
         self.std.copy_(std.maximum(std.max()/100).clamp_min(1e-6))
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
@@ -19,7 +20,7 @@ def folded(module, winograd=False):
     new = copied(module, lambda child: folded(child, winograd))
     if isinstance(module, nn.Sequential):
         for i, (conv, bn) in enumerate(pairwise(module)):
-            if isinstance(bn, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
+            if isinstance(bn, _BatchNorm) and isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
                 new[i], new[i + 1] = fused(conv, bn), nn.Identity()
     return new
 

@@ -40,6 +40,10 @@ class InpaintNet(nn.Module):
         if self.prefill: image = smooth_fill(image, mask)
         return self.conditioner(self.encoder, image, mask)
 
+    def resting(self):
+        "Parts that a forward pass of training leaves out"
+        return [] if self.decode_in_training else [self.decoder]
+
     def refine(self, latent): return self.refiner(latent)
     def decode(self, latent): return self.decoder(latent)
 

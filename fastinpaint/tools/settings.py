@@ -128,6 +128,20 @@ class BenchShardsSettings:
 
 
 @dataclass(kw_only=True)
+class BenchScaleSettings:
+    "Compare training in several processes with one on this CPU; compute what a step sends over links"
+    method: str = flag("latent_control", "latent_control or lama_l1")
+    processes: int = flag(2, "Processes of one thread each, against one")
+    reduced: int = flag(8, "Processes for which the time on links is computed")
+    width: int = flag(8, "Channels of the first stage")
+    size: int = flag(128, "Side of the images in pixels")
+    bs: int = flag(8, "Batch size of each process")
+    blocks: int = flag(9, "Residual blocks of the refiner")
+    rounds: int = flag(3, "Times that each number of processes has its turn")
+    steps: int = flag(6, "Training steps in a turn, after two to warm up")
+
+
+@dataclass(kw_only=True)
 class CampaignSettings:
     "Measure what waits for a GPU, in pieces; started again, it goes on. Pages go to docs/results"
     piece: str = flag("", "Only these pieces, by comma")
@@ -141,5 +155,5 @@ class CampaignSettings:
 
 TOOLS = dict(evaluate=EvaluateSettings, compare=CompareSettings, demo=DemoSettings, gallery=GallerySettings,
              bench=BenchSettings, bench_fill=BenchFillSettings, bench_speed=BenchSpeedSettings,
-             bench_shards=BenchShardsSettings,
+             bench_shards=BenchShardsSettings, bench_scale=BenchScaleSettings,
              campaign=CampaignSettings)

@@ -4,10 +4,12 @@ import torch.nn.functional as F
 
 from ..core.device import evaluating
 from ..core.errors import InputError
+from ..core.together import batch_mean, gathered, take_from_main
 from .decoder_distance import decoder_gram, decoder_response, matrix_root
 from .losses import MaskedL1
 
 EDGES = 2.
+MEASURED = 8  # photographs of the first batch, of all processes, that a decoder is measured on
 
 
 class LatentDistance(MaskedL1):
@@ -79,7 +81,9 @@ class LatentDecoder(LatentDistance):
 
     def prepare(self, model, target):
         if self.metric is not None: return
-        with evaluating(model.decoder): self.metric = self.measured(model, target)
+        first = gathered(target)[:MEASURED]
+        with evaluating(model.decoder): self.metric = self.measured(model, first)
+        take_from_main([self.metric])  # to the last bit
 
     def measured(self, model, target): return matrix_root(decoder_gram(model.decode, target))
 
@@ -109,8 +113,9 @@ def either(mask, dim):
 
 
 def deviation(target):
-    "Standard deviation `[1, C, 1, 1]` of each channel in this batch, at least a hundredth of the largest"
-    std = target.std((0, 2, 3), correction=0, keepdim=True)
+    "Standard deviation `[1, C, 1, 1]` of channels in the whole batch, a hundredth of the largest at least"
+    mean = batch_mean(target.mean((0, 2, 3), keepdim=True))
+    std = batch_mean((target - mean).square().mean((0, 2, 3), keepdim=True)).sqrt()
     return std.maximum(std.max()/100).clamp_min(1e-6)  # a channel that never changes would count without end
 
 

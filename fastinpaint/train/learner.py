@@ -7,13 +7,15 @@ import torch
 from fastai.callback.core import CancelEpochException
 from fastai.learner import Learner
 from fastai.optimizer import Adam
-from fastai.torch_core import params
+from fastai.torch_core import params, to_detach
 
 from ..core.errors import InputError
+from ..core.ranks import world
 from ..fill.inpainter import Inpainter
 from ..judge.metrics import default_metrics
 from ..judge.show import show_latent_damage
 from ..models.load import starting_model
+from .callback.distributed import Distributed
 from .callback.fit import FitCallback
 from .callback.terms import LossTerms
 from .losses import InpaintLoss, PixelL1
@@ -32,6 +34,7 @@ class InpaintLearner(Learner):
         self.first_epoch = 0          # of the present fit; a `Checkpoint` that resumes sets it
         self.objective = None         # the `InpaintLoss` of the present fit
         self.forward_context = nullcontext  # of forward pass and loss, such as autocast
+        self.wrapped = self.plain    # the callable that runs a batch through a network; see `Distributed`
         super().__init__(*args, **kwargs)
 
     def inpaint(self, image, mask, **options):
@@ -73,13 +76,26 @@ class InpaintLearner(Learner):
             self._with_events(self._do_epoch, "epoch", CancelEpochException)
             for cb in self.fit_callbacks: cb.after_trained_epoch()
 
+    @staticmethod
+    def plain(module): return module
+
+    def to_detach(self, b, cpu=True, gather=True):
+        # fastai gathers from all processes, which wait for each other where one has a batch more
+        return to_detach(b, cpu, gather=False)
+
+    def to_distributed(self, *args, **kwargs):
+        "What fastai's `distrib_ctx` calls: nothing is left to do for a Learner with `Distributed`"
+        return self
+
+    def detach_distributed(self): return self
+
     def _split(self, b):
         super()._split(b)
         self.step = Step(*(y.as_subclass(torch.Tensor) for y in self.yb))
 
     def _do_one_batch(self):
         with self.forward_context():
-            self.pred = self.model(*self.xb)
+            self.pred = self.wrapped(self.model)(*self.xb)
             self("after_pred")
             self.step.prediction = self.pred
             self.loss_grad = (self.objective or self.loss_func)(self.step)
@@ -93,7 +109,8 @@ def inpaint_learner(dls, model=None, loss=None, metrics=None, cbs=None, lr=2e-3,
 
     `dls` give xb = (masked, mask), yb = (image, mask); `loss`, a term or their sum, is L1 in pixels. With
     `init`, training goes on from the model of that file, or "sample", as `starting_model` takes it; `model`
-    then only says whether the mask is to reach it by mask control. Raises what `starting_model` raises."""
+    then only says whether the mask is to reach it by mask control. In one of several processes it has a
+    `Distributed` callback, if not in `cbs`. Raises what `starting_model` raises."""
     if init: model = starting_model(init, model)
     if model is None: raise InputError("a learner needs a model, or init, a file to go on from")
     if not isinstance(loss, InpaintLoss): loss = InpaintLoss(loss or PixelL1())
@@ -101,4 +118,5 @@ def inpaint_learner(dls, model=None, loss=None, metrics=None, cbs=None, lr=2e-3,
     kwargs = dict(opt_func=partial(Adam, sqr_mom=.99, eps=1e-8), splitter=params) | kwargs
     if metrics is None: metrics = default_metrics()
     cbs = [LossTerms(), *(cbs or [])]
+    if world() > 1 and not any(isinstance(cb, Distributed) for cb in cbs): cbs.append(Distributed())
     return InpaintLearner(dls, model, loss, metrics=metrics, cbs=cbs, lr=lr, wd=wd, **kwargs)

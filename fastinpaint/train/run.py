@@ -1,6 +1,6 @@
 "A run of a recipe: its data, its training, and the files that it leaves"
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from fastai.torch_core import set_seed
 from ..core.device import choose_device
 from ..core.errors import Diverged, InputError
 from ..core.files import replacing
+from ..core.ranks import is_main, main_speaks, restarted, world
+from ..core.together import first_of_machine_first, of_main, start
 from ..data.loaders import InpaintDataLoaders
 from ..data.named import named_data
 from ..judge.metrics import default_metrics
@@ -20,6 +22,7 @@ from ..judge.show import results_figure
 from ..models.load import save_model
 from .callback.adversarial import AdversarialTraining
 from .callback.checkpoint import Checkpoint
+from .callback.distributed import Distributed
 from .callback.ema import EMA
 from .callback.history import History
 from .callback.precision import BFloat16
@@ -27,13 +30,14 @@ from .callback.step_times import StepTimes
 from .learner import inpaint_learner
 
 # when a run is resumed; with anything else changed it would be another run
-MAY_CHANGE = {"out", "device", "workers", "wandb", "project", "resume"}
+MAY_CHANGE = {"out", "device", "workers", "wandb", "project", "resume", "processes"}
 SCHEDULES = dict(one_cycle="fit_one_cycle", constant="fit")  # names of methods of the Learner
 FILES = {"the model": "model.safetensors", "losses and metrics": "metrics.csv",
          "a step's time by part": "step.json", "filled holes": "results.png",
          "what it was made with": "settings.json"}
 
 
+@main_speaks()
 def train_recipe(name, settings, model, cbs=(), loss=None, chosen=None):
     """Train a recipe, write `FILES` to the folder `name` in `settings.out`, and return the Learner.
 
@@ -42,22 +46,42 @@ def train_recipe(name, settings, model, cbs=(), loss=None, chosen=None):
     InputError where settings do not fit, or not the run to resume."""
     _check_optimisation(settings)
     folder, device = Path(settings.out)/name, choose_device(settings.device)
+    start(device)
     about = dict(recipe=name) | asdict(settings) | (chosen or {})
+    if world() > 1: about["processes"] = world()
+    again = of_main(partial(_goes_on_by_itself, folder))
+    if again: settings = replace(settings, resume=True)
     if settings.resume: check_settings(folder/"settings.json", about)
     set_seed(settings.seed)
-    dls = _loaders(settings, device)
+    with first_of_machine_first(): dls = _loaders(settings, device)
     net, cbs = _network(settings, model), [*cbs, *_callbacks(settings, folder, about, cbs)]
     learn = inpaint_learner(dls, net, loss, default_metrics(settings.lpips), cbs, settings.lr,
                             init=settings.init, path=folder,
                             opt_func=partial(Adam, sqr_mom=settings.beta2, eps=1e-8))
-    with replacing(folder/"settings.json") as f: f.write(json.dumps(about, indent=1).encode())
+    if is_main() and not again:
+        with replacing(folder/"settings.json") as f: f.write(json.dumps(about, indent=1).encode())
     print(f"{name}: {len(dls.train_ds)} photographs to train on, {len(dls.valid_ds)} to validate, "
-          f"{settings.size} px, on {device}")
+          f"{settings.size} px, on {device}{_processes(settings)}")
     _fit(learn, settings, folder)
-    results_figure(learn, 6).savefig(folder/"results.png", dpi=110)
+    figure = results_figure(learn, 6)
+    if is_main(): figure.savefig(folder/"results.png", dpi=110)
     plt.close("all")
     print("\n".join(["", *(f"{what:24} {folder/file}" for what, file in FILES.items())]))
     return learn
+
+
+def _goes_on_by_itself(folder):
+    "Whether the launcher has started this run again and its checkpoint is younger than its beginning"
+    written = [folder/name for name in ("checkpoint.pt", "settings.json")]
+    if not (restarted() and all(o.is_file() for o in written)): return False
+    checkpoint, begun = (o.stat().st_mtime_ns for o in written)
+    return checkpoint >= begun
+
+
+def _processes(settings):
+    "What is printed of them: the batch of all"
+    if world() == 1: return ""
+    return f"; {world()} processes with batches of {settings.bs}: {world()*settings.bs} photographs a step"
 
 
 def _check_optimisation(s):
@@ -80,11 +104,16 @@ def check_settings(file, settings):
     "Raises InputError where the run that left `file` was made with others of these settings"
     if not file.is_file(): return
     before = json.loads(file.read_text())
+    # with another number of processes, batches of each may differ or those of all
+    may_change = MAY_CHANGE | ({"bs"} if _batch(before) == _batch(settings) else set())
     changed = [f"{k}={before.get(k)!r}, now {v!r}" for k, v in settings.items()
-               if k not in MAY_CHANGE and before.get(k) != v]
+               if k not in may_change and before.get(k) != v]
     if changed:
         raise InputError(f"{file.parent} was made with other settings: {'; '.join(changed)}. "
                          "Choose another --out")
+
+
+def _batch(settings): return settings.get("bs", 0)*settings.get("processes", 1)
 
 
 def _loaders(settings, device):
@@ -112,6 +141,7 @@ def _callbacks(settings, folder, about, method):
         cbs.append(GradientClip(settings.clip))
     if settings.bf16: cbs.append(BFloat16())
     if settings.ema: cbs.append(EMA(settings.ema))
+    if world() > 1: cbs.append(Distributed(settings.sync_bn))
     if settings.wandb != "disabled":
         from .callback.tracking import WandbTracking  # takes a second to import
         mode = None if settings.wandb == "auto" else settings.wandb
@@ -127,9 +157,9 @@ def _fit(learn, settings, folder):
         raise Diverged(f"{error}. {folder/'checkpoint.pt'} is as it was after the last whole epoch; "
                        "a smaller --lr may help.") from error
     except KeyboardInterrupt:
-        save_model(learn, weights)
+        if is_main(): save_model(learn, weights)
         epoch = getattr(learn, "epoch", 0)  # before the first one begins, there is none
         how = (f"--resume goes on after epoch {epoch - 1}" if epoch else
                "without a whole epoch nothing to resume")
         raise KeyboardInterrupt(f"the model as it stands in epoch {epoch} is in {weights}; {how}") from None
-    save_model(learn, weights)
+    if is_main(): save_model(learn, weights)

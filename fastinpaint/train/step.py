@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from ..core.together import total
+
 
 @dataclass
 class Step:
@@ -32,7 +34,10 @@ class Scalars:
         self._counts.update(values.keys())
         for k, v in values.items(): self._sums[k] = self._sums[k] + v
 
-    def means(self): return {k: float(v)/self._counts[k] for k, v in self._sums.items()}
+    def means(self):
+        "Over steps, and over processes, all of which ask for them"
+        sums = total([*self._sums.values(), *(self._counts[k] for k in self._sums)])
+        return {k: sums[i]/sums[i + len(self._sums)] for i, k in enumerate(self._sums)}
 
 
 class StepLog:

@@ -58,3 +58,17 @@ def test_a_container_takes_its_limit_less_what_the_process_uses(limited, texts):
 def test_no_memory_is_left_in_a_container_that_is_full(limited):
     limited(2**45, 1000)
     assert memory_at_hand(CPU) == 0
+
+
+@pytest.mark.parametrize("local, gpus, expected", [(1, 4, "cuda:1"), (0, 1, "2 processes .* has 1 GPU")])
+def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch, local, gpus, expected):
+    launched = dict(RANK=local, WORLD_SIZE=2, LOCAL_RANK=local, LOCAL_WORLD_SIZE=2, MASTER_ADDR="here",
+                    MASTER_PORT=1)
+    for k, v in launched.items(): monkeypatch.setenv(k, str(v))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    for name in "auto", "cuda":
+        if gpus > 1: assert str(choose_device(name)) == expected
+        else:
+            with pytest.raises(InputError, match=expected): choose_device(name)
+    assert choose_device("cpu").type == "cpu"

@@ -19,7 +19,7 @@ def plain(o): return o.as_subclass(torch.Tensor)
 
 def test_augmentation_moves_image_and_mask_alike_and_keeps_the_contract():
     torch.manual_seed(0)
-    mask = torch.zeros(16, 64, 64, dtype=torch.long)
+    mask = torch.zeros(64, 64, 64, dtype=torch.long)
     mask[:, 20:40, 20:40] = 1
     image = mask[:, None].float().repeat(1, 3, 1, 1) * 0.8 + 0.1
     space, light = lama_augment()

@@ -207,6 +207,51 @@ if __name__ == "__main__":
     assert done.stdout.strip() == "1 batch", done.stderr
 
 
+# several processes
+
+def part_of(dls, rank, world, monkeypatch):
+    "What the loaders give one of `world` processes"
+    values = dict(RANK=rank, WORLD_SIZE=world, MASTER_ADDR="", MASTER_PORT="")
+    for k, v in values.items(): monkeypatch.setenv(k, str(v))
+    for dl in dls.loaders: dl.share = rank, world
+    return [list(dl) for dl in dls.loaders]
+
+
+@pytest.mark.parametrize("world, num_workers", [(2, 0), (3, 0), (2, 2)])
+def test_the_rows_of_all_processes_are_the_batches_of_one(folder, monkeypatch, world, num_workers):
+    "Crops, holes and augmentation included"
+    whole, validation = map(list, small(folder, bs=6, steps=3, seed=1, valid=0.5).loaders)
+    kwargs = dict(bs=6 // world, steps=3, seed=1, valid=0.5, num_workers=num_workers)
+    parts = [part_of(small(folder, **kwargs), rank, world, monkeypatch) for rank in range(world)]
+    for i, batch in enumerate(whole):
+        rows = [torch.cat([part[0][i][k] for part in parts]) for k in range(4)]
+        assert all(torch.allclose(plain(a), plain(b), atol=1e-6) for a, b in zip(rows, batch, strict=True))
+    images = torch.cat([batch[2] for _, valid in parts for batch in valid])
+    assert torch.equal(plain(images), plain(torch.cat([b[2] for b in validation])))
+
+
+def test_an_epoch_of_several_processes_is_one_pass_together(folder):
+    dl = small(folder, bs=2, valid=0.1).train
+    assert len(dl.dataset) == 9 and len(dl) == 4
+    dl.share = 1, 2
+    assert len(dl) == 2 and len(dl.get_idxs()) == 4 and dl.drawn == 8
+
+
+def test_a_process_without_a_part_of_the_validation_set_has_no_batch(folder):
+    dl = small(folder, valid=0.2).valid
+    dl.share = 0, 3
+    assert len(dl.dataset) == 2 and len(dl) == 0 and list(dl) == []
+
+
+@workers
+def test_the_next_photograph_takes_the_place_of_an_unreadable_one(folder, num_workers, truncated):
+    "So that every process has as many batches as the others"
+    truncated(folder / "00.jpg")
+    dl = small(folder, bs=3, valid=0.2, num_workers=num_workers, seed=1).train
+    bad = [os.path.basename(o) for o in dl.dataset.items].index("00.jpg")
+    assert bad in dl.get_idxs() and [len(b[0]) for b in dl] == [3] * len(dl)
+
+
 # splits
 
 def test_validation_by_fraction_folder_or_subfolders(folder, tmp_path, photo):

@@ -1,7 +1,10 @@
+import random
+
 import numpy as np
 import pytest
+import torch
 
-from fastinpaint.data.order import shuffled, shuffled_shards
+from fastinpaint.data.order import batch_draws, drawn, item_draws, shuffled, shuffled_shards
 
 COUNTS = [5, 0, 7, 1, 6]*20
 
@@ -37,3 +40,23 @@ def test_with_fewer_shards_than_the_window_all_are_mixed():
 def test_shards_take_their_turns_in_another_order_each_pass():
     turns = [tuple(shuffled_shards(COUNTS, 0, i)[1]) for i in range(5)]
     assert len(set(turns)) == 5 and all(len(o) == 80 for o in turns)  # those without photographs have none
+
+
+def test_any_stretch_of_the_order_is_cut_from_passes_without_end():
+    whole = np.concatenate([shuffled(7, 3, i) for i in range(4)])
+    for start, stop in (0, 7), (0, 28), (3, 5), (5, 9), (6, 22), (14, 21), (27, 28):
+        assert np.array_equal(drawn(7, 3, start, stop), whole[start:stop])
+
+
+def test_draws_belong_to_seed_and_position_and_leave_the_generators_as_they_were():
+    def draw(seed, position):
+        with item_draws(seed, position): item = random.random()
+        with batch_draws(seed, position, None): return item, torch.rand(3).tolist()
+    random.seed(0)
+    torch.manual_seed(0)
+    expected = random.random(), torch.rand(1)
+    random.seed(0)
+    torch.manual_seed(0)
+    found = [draw(*o) for o in ((0, 0), (0, 1), (1, 0), (0, 0))]
+    assert (random.random(), torch.rand(1)) == expected
+    assert found[0] == found[3] and len({o[0] for o in found}) == len({tuple(o[1]) for o in found}) == 3

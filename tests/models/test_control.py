@@ -3,7 +3,9 @@ import torch
 from torch import nn
 
 from fastinpaint.core.errors import InputError
-from fastinpaint.models.control import add_control
+from fastinpaint.core.ranks import rank, world
+from fastinpaint.core.together import start
+from fastinpaint.models.control import add_control, two_levels
 from fastinpaint.models.lama import ConvBlock
 from fastinpaint.models.load import load_model, save_model
 
@@ -202,3 +204,25 @@ def test_a_model_with_added_control_is_saved_like_any_other(tiny_lama, tmp_path,
 def test_control_is_added_to_alpha_channels_alone(tiny_lama, kwargs):
     with pytest.raises(InputError, match="alpha channel, which this InpaintNet has not.*load_lama"):
         add_control(tiny_lama(**kwargs))
+
+
+# BatchNorm over several processes
+
+def levels(masks, bn=nn.BatchNorm2d):
+    "What `two_levels` of one convolution makes of this process's masks, and what that leaves"
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4)
+    if bn is nn.SyncBatchNorm:
+        start(torch.device("cpu"))
+        norm.__class__ = bn
+        masks = masks.chunk(world())[rank()]
+    known, step = two_levels(conv, norm, nn.ReLU(), masks)
+    (known.square() + 2*step).sum().backward()
+    return known, step, norm.running_mean, norm.running_var, conv.weight.grad, norm.weight.grad
+
+
+def test_synchronised_batchnorm_of_masks_sees_those_of_all_processes(processes):
+    masks = torch.zeros(4, 1, 8, 8)
+    for i, mask in enumerate(masks): mask[..., :2*i + 1] = 1
+    for found in processes(2, levels, masks, nn.SyncBatchNorm):
+        assert all(torch.allclose(*pair, atol=1e-6) for pair in zip(found, levels(masks), strict=True))

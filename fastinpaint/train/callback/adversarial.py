@@ -68,8 +68,9 @@ class AdversarialTraining(FitCallback):
         self.penalised = self.training and self.r1 > 0 and self.steps % self.r1_every == 0
         self.real = real.detach().requires_grad_(self.penalised)
         self.discriminator.train(self.training)
-        step.real_logits, step.real_features = self.discriminator(self.real)
-        step.fake_logits, step.fake_features = self.discriminator(fake)
+        discriminator = self.learn.wrapped(self.discriminator)
+        step.real_logits, step.real_features = discriminator(self.real)
+        step.fake_logits, step.fake_features = discriminator(fake)
 
     def before_backward(self):
         "Both backward passes through the graph they share, each for its own network's parameters"

@@ -9,6 +9,7 @@ from fastcore.foundation import L
 
 from ...core.errors import InputError, MissingFile
 from ...core.files import replacing
+from ...core.ranks import is_main
 from .fit import FitCallback
 
 
@@ -32,6 +33,7 @@ class Checkpoint(FitCallback):
         if bar is not None: bar.update(0)  # its clock starts with epoch 0, and it fails without
 
     def after_trained_epoch(self):
+        if not is_main(): return
         state = {
             "epoch": self.epoch + 1, "n_epoch": self.n_epoch, "train_iter": self.train_iter,
             "model": self.model.state_dict(), "optimizer": self.opt.state_dict(),
@@ -72,16 +74,22 @@ class Checkpoint(FitCallback):
         return {cb.name: cb for cb in self.learn.cbs if hasattr(type(cb), "state_dict")}
 
     def _random_state(self):
+        gpu = self._gpu()
         return {"python": random.getstate(), "numpy": np.random.get_state()[1:],
-                "torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all(),
+                "torch": torch.get_rng_state(), "cuda": gpu and torch.cuda.get_rng_state(gpu),
                 "loaders": [(o.rng.getstate(), getattr(o, "drawn", 0)) for o in self.dls.loaders]}
+
+    def _gpu(self):
+        "The model's GPU, None without one: another process may use the other GPUs"
+        device = next(self.model.parameters()).device
+        return device if device.type == "cuda" else None
 
     def _set_random_state(self, state):
         random.setstate(state["python"])
         np.random.set_state(("MT19937", *state["numpy"]))
         torch.set_rng_state(state["torch"].cpu())
-        if len(state["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+        if self._gpu() and torch.is_tensor(state["cuda"]):
+            torch.cuda.set_rng_state(state["cuda"].cpu(), self._gpu())
         for dl, (rng, drawn) in zip(self.dls.loaders, state["loaders"], strict=True):
             dl.rng.setstate(rng)
             dl.drawn = drawn

@@ -2,6 +2,7 @@
 from pathlib import Path
 
 from ...core.files import replacing
+from ...core.ranks import is_main
 from .fit import FitCallback
 
 
@@ -15,6 +16,7 @@ class History(FitCallback):
         values = [v if isinstance(v, int | float) else str(v) for v in self.recorder.log]
         row = dict(zip(self.recorder.metric_names, values, strict=True))
         self.rows.append(row | self.step_log.health.means())
+        if not is_main(): return
         names = list(self.rows[0])
         table = [names, *([str(row.get(k, "")) for k in names] for row in self.rows)]
         with replacing(self.path) as f: f.write("".join(",".join(o) + "\n" for o in table).encode())

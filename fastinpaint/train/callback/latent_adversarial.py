@@ -2,6 +2,7 @@
 import torch.nn.functional as F
 
 from ...core.errors import InputError
+from ...core.together import batch_mean
 from ...models.discriminator import LatentDiscriminator
 from ..losses import Adversarial, Term
 from .adversarial import AdversarialTraining
@@ -56,4 +57,6 @@ def latent_hole(step):
     return (F.adaptive_max_pool2d(step.latent_mask, step.target.shape[-2:]) > 0).to(step.target)
 
 
-def mean_in(hole, values): return (hole*values).sum()/hole.sum().clamp_min(1)
+def mean_in(hole, values):
+    "Mean of `values` where there is `hole`; its mean over processes is that over their holes as one"
+    return (hole*values).mean()/batch_mean(hole.mean()).clamp_min(1e-12)

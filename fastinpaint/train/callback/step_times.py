@@ -9,6 +9,7 @@ from statistics import median
 import torch
 
 from ...core.files import replacing
+from ...core.ranks import is_main
 from .fit import FitCallback
 
 PARTS = "data", "targets", "encode", "refine", "decode", "loss", "backward", "optimizer"
@@ -29,7 +30,7 @@ class StepTimes(FitCallback):
         with (self.model.register_forward_pre_hook(lambda *_: self._end("targets")),
               refiner.register_forward_pre_hook(lambda *_: self._end("encode")),
               refiner.register_forward_hook(lambda *_: self._end("refine"))): yield
-        if self.seconds:
+        if self.seconds and is_main():
             found = {part: median(s[part] for s in self.seconds) for part in PARTS}
             with replacing(self.path) as f: f.write(json.dumps(found, indent=1).encode())
 

@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 
 import torch
 import wandb
-from fastai.torch_core import get_model, rank_distrib
+from fastai.torch_core import get_model
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
 from ...core.errors import InputError
+from ...core.ranks import is_main, world
 from ...models.net import composite
 from ...models.weights import write_weights
 from .fit import FitCallback
@@ -44,7 +45,7 @@ class WandbTracking(FitCallback):
     @contextmanager
     def during_fit(self):
         self.broken = False
-        if not rank_distrib(): self._harmless(self._start)
+        if is_main(): self._harmless(self._start)
         try:
             yield
             # contexts of higher order have ended: EMA's average is the model by now
@@ -59,7 +60,7 @@ class WandbTracking(FitCallback):
     def after_batch(self):
         if self.tracked is None: return
         if not self.training: return self._keep_images()
-        self.images += len(self.xb[0])
+        self.images += len(self.xb[0])*world()
         if (self.train_iter - 1) % self.every: return
         values = {"train/loss": self.loss.item(), "epoch": self.epoch + (self.iter + 1)/self.n_iter}
         for group, scalars in ("train", self.step_log.terms), ("health", self.step_log.health):
