@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from fastinpaint.core.errors import InputError
-from fastinpaint.fill.folder import FolderResult, fill_folder, lossless_suffix
+from fastinpaint.fill.folder import FolderResult, fill_folder
 from fastinpaint.fill.inpainter import Inpainter
 
 
@@ -50,14 +50,6 @@ def test_photographs_of_one_name_have_results_of_their_own(folders):
     shutil.copy(folders["images"]/"0.png", folders["images"]/"0.bmp")
     assert fill_folder(**folders, format="webp").filled == 9
     assert {"0.png.webp", "0.bmp.webp", "2.webp"} <= files(folders["out"]).keys()
-
-
-def test_results_are_lossless_unless_said_otherwise(tmp_path):
-    for name, mode in {"a.jpg": "RGB", "b.jpg": "CMYK", "c.tif": "L"}.items():
-        Image.new(mode, (8, 8)).save(tmp_path/name)
-    (tmp_path/"d.jpg").write_text("text")
-    for name, suffix in {"a.jpg": ".png", "b.jpg": ".tif", "c.tif": ".tif", "d.jpg": ".png"}.items():
-        assert lossless_suffix(tmp_path/name) == suffix
 
 
 @pytest.mark.parametrize("wrong, error, message", [

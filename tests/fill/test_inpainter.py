@@ -88,7 +88,7 @@ def test_files_of_every_kind_come_back_as_they_were_but_for_the_hole(inpainter, 
 
 def test_a_wrong_name_or_photograph_is_found_before_filling_and_writes_nothing(inpainter, tmp_path,
                                                                                monkeypatch):
-    monkeypatch.delattr(Inpainter, "_predicted")
+    monkeypatch.delattr(Inpainter, "predict")
     Image.fromarray(photo()).save(tmp_path/"a.png")
     before = {*tmp_path.iterdir()}
     with pytest.raises(ValueError, match=r"'.gif' cannot hold.*8-bit RGB.*\.png"):
@@ -198,7 +198,7 @@ def test_refining_counts_gradients_and_is_not_done_in_tiles(inpainter, monkeypat
     asked = []
     def fill(predict, image, hole, strategy, pixels):
         asked.append((strategy, pixels))
-        return image
+        return image, strategy
     monkeypatch.setattr(strategies, "pixels_at_once",
                         lambda model, device, gradients=False: 1 if gradients else 8)
     monkeypatch.setattr(strategies, "fill", fill)
