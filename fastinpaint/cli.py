@@ -95,8 +95,8 @@ def train():
 def fill(image, mask, out, masks, **options):
     """Fill the hole in a photograph, in each of a folder, or in each row of a table.
 
-    IMAGE is a photograph and MASK its hole, white on black; or a folder, and --masks that of its masks; or a
-    manifest: a .csv or .parquet file with columns image, mask and out, paths from where it lies (out: from -o).
+    IMAGE is a photograph and MASK its hole, white on black; or a folder, and --masks that of its masks; or
+    a .csv or .parquet file with columns image, mask and out: paths from where it lies, of out from -o.
 
     \b
     fastinpaint fill photo.jpg mask.png -o filled.png
@@ -117,8 +117,8 @@ def fill(image, mask, out, masks, **options):
     if failed: sys.exit(1)
 
 
-def _fill_file(image, mask, masks, out, model, device, precision, format, n, workers, overwrite, shard, report,
-               engine, address, **options):
+def _fill_file(image, mask, masks, out, model, device, precision, format, n, workers, overwrite, shard,
+               report, engine, address, **options):
     if masks or not mask:
         raise click.UsageError(f"{image} is a file, so name its mask: fastinpaint fill IMAGE MASK")
     if shard or report or engine != "local":
@@ -144,11 +144,11 @@ def _fill_many(images, mask, masks, out, format, n, workers, engine, address, **
             raise click.UsageError(f"{images} is a folder, so name two more: "
                                    f"fastinpaint fill {images} --masks FOLDER -o FOLDER")
     elif mask or masks or format:
-        raise click.UsageError(f"{images} names masks and results itself: leave out MASK, --masks and --format")
+        raise click.UsageError(f"{images} names masks and results: leave out MASK, --masks and --format")
     options |= dict(progress=_progress, workers=workers or 1)
     if engine == "ray":
         from .serve.ray import filling
-        options |= dict(engine=filling(workers, address))
+        options |= dict(engine=filling(workers, address, options["device"]))
     from .fill.folder import fill_folder, fill_manifest
     try:
         if images.is_dir(): result = fill_folder(images, masks, out, format=format, **options)

@@ -8,7 +8,8 @@ from ..train.settings import Settings
 @dataclass(kw_only=True)
 class EvaluateSettings:
     "Write a card (metrics by mask set and share of hole) of a model, a baseline, or another system's fills"
-    model: str = flag("", "sample, a saved model, a LaMa checkpoint, or a baseline: mean_colour, telea …")
+    model: str = flag("", "sample, a saved model, a LaMa checkpoint, or a baseline: mean_colour, telea …; "
+                          "several by comma, each with a folder of its own in OUT")
     texture: bool = flag(False, "Judge the model's fills with texture, as `fastinpaint fill` makes them")
     data: str = flag("sample", "Photographs: a folder, or sample (its valid/), pets, imagenette")
     masks: str = flag("thin,medium,thick", "By comma: presets, folders, pool:FOLDER; with --filled, a folder")
@@ -23,6 +24,8 @@ class EvaluateSettings:
     lpips: str = flag("alex", "Networks of LPIPS, by comma: alex, vgg (twenty times as slow)")
     no_frechet: bool = flag(False, "Skip the distances between sets")
     device: str = flag("auto", "auto, cpu, cuda …")
+    engine: str = flag("local", "local, or ray: every model is a task")
+    address: str = flag("", "With --engine ray: address of the cluster; without: RAY_ADDRESS, else none")
 
 
 @dataclass(kw_only=True)
@@ -46,6 +49,8 @@ class CompareSettings:
     join: str = flag("", "Only set finished comparisons in these folders, by comma, side by side")
     out: str = flag("runs/compare", "Folder of the report and of all runs")
     device: str = flag("auto", "auto, cpu, cuda …")
+    engine: str = flag("local", "local, or ray: every run of a row and a seed is a task")
+    address: str = flag("", "With --engine ray: address of the cluster; without: RAY_ADDRESS, else none")
     wandb: str = flag("disabled", "W&B: disabled, offline, online, or auto; all runs in one group")
     project: str = setting("fastinpaint", "W&B project")
 
