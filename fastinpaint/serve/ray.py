@@ -16,17 +16,22 @@ from ..fill.processes import KILLED
 try:
     import ray
     import ray.data
-    from ray.exceptions import RayError, RaySystemError, RayTaskError
+    from ray.exceptions import (
+        NodeDiedError,
+        OutOfMemoryError,
+        RayActorError,
+        RayTaskError,
+        WorkerCrashedError,
+    )
 except ImportError as e:
     raise MissingPackage("--engine ray needs Ray: pip install 'fastinpaint[ray]'") from e
 
-BATCH = 16    # photographs that an actor is given at a time, at most: what a killed one does again
-BATCHES = 4   # for each actor, at least, so that none is idle for long at the end
-RETRIES = 1   # of a batch whose actor is killed
-ERRORS = 100  # batches that are killed again and again, or a bug's, after which a run ends
-LOST = RayError, RaySystemError
+BATCH = 16   # photographs that an actor is given at a time, at most: what a killed one does again
+BATCHES = 4  # for each actor, at least, so that none is idle for long at the end
+TRIES = 2    # of a batch, before each of its photographs gets a process of its own
+NOBODY = -1  # the number of no job
 SAID = "status", "seconds", "strategy", "error"  # of an `Outcome`, beside its paths
-QUIET = dict(enable_progress_bars=False, print_on_execution_start=False, max_errored_blocks=ERRORS)
+LOST = RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError
 
 
 def filling(workers=None, address=None, device="auto"):
@@ -42,40 +47,35 @@ def fill_by_actors(jobs, load, options, workers=None, address=None, device="auto
     loaded, and as `connected`."""
     with connected(address):
         left, found = dict(enumerate(jobs)), resources(device)
-        workers = workers or found.pop("count")
-        found.pop("count", None)
-        with closing(_answers(left, Filler, (_place(), load, options), workers, found)) as answers:
+        workers = workers or found["count"]
+        with closing(_answers(left, Filler, (_place(), load, options), workers, found["each"])) as answers:
             for row in answers:
                 number, stopped = row.pop("number"), row.pop("stopped")
                 if stopped: raise InputError(row["error"])
                 if job := left.pop(number, None): yield Outcome(job.image, job.out, **row)
         for job in left.values():
-            task = _alone.options(**found).remote(_place(), load, options, job)
+            task = _alone.options(**found["each"]).remote(_place(), load, options, job)
             try: yield _got(task)
             except LOST: yield Outcome(job.image, job.out).failed(KILLED)
 
 
-def _answers(jobs, actor, args, workers, found):
+def _answers(jobs, actor, args, workers, each):
     "Rows of what `actor`s say of `jobs`, number → `Job`, by Ray Data"
-    logging.getLogger("ray.data").setLevel("ERROR")
     context = ray.data.DataContext.get_current()
-    for name, value in QUIET.items(): setattr(context, name, value)
+    for name in "enable_progress_bars", "print_on_execution_start": setattr(context, name, False)
+    logging.getLogger("ray.data").setLevel("ERROR")
     size = min(math.ceil(len(jobs)/(BATCHES*workers)), BATCH)
     count = math.ceil(len(jobs)/size)
-    blocks = ray.data.from_items([dict(number=i, **job._asdict()) for i, job in jobs.items()],
-                                 override_num_blocks=count)
-    rows = blocks.map_batches(actor, fn_constructor_args=args, batch_size=size,
-                              compute=ray.data.ActorPoolStrategy(size=min(workers, count)), **found,
-                              ray_remote_args_fn=partial(dict, max_task_retries=RETRIES)).iter_rows()
-    try: yield from rows
-    except LOST as e:
-        raise InputError(f"more than {ERRORS} batches have lost their workers: is there memory for so many? "
-                         "The same command goes on") from e
+    rows = [dict(number=i, **job._asdict()) for i, job in jobs.items()]
+    pool = ray.data.ActorPoolStrategy(size=min(workers, count))
+    yield from ray.data.from_items(rows, override_num_blocks=count).map_batches(
+        actor, fn_constructor_args=(*args, _tries()), batch_size=size, compute=pool, **each).iter_rows()
 
 
 class Filler:
     "An actor with an `Inpainter`: batches of numbered jobs become batches of outcomes"
-    def __init__(self, place, load, options): self.place, self.load, self.options = place, load, options
+    def __init__(self, place, load, options, tries):
+        self.place, self.load, self.options, self.tries = place, load, options, tries
 
     @property
     def inpainter(self):  # not loaded by __init__, whose errors Ray would hide in a long one of its own
@@ -86,12 +86,27 @@ class Filler:
 
     def __call__(self, batch):
         numbers, *columns = (batch[name].tolist() for name in ("number", *Job._fields))
-        jobs = [*map(Job, *columns)]
-        try: outcomes, stopped = filled(self.inpainter, jobs, self.options), False
-        except FAILURES as e:  # of the model: those of photographs are in their outcomes
-            outcomes, stopped = [Outcome(*job[::2]).failed(str(e)) for job in jobs], True
+        jobs, stopped = [*map(Job, *columns)], False
+        outcomes = [Outcome(job.image, job.out) for job in jobs]
+        # Ray would give a batch that kills its actors to them for ever
+        if ray.get(self.tries.begin.remote(numbers[0])) > TRIES: numbers = [NOBODY]*len(jobs)
+        else:
+            try: outcomes = filled(self.inpainter, jobs, self.options)
+            except FAILURES as e:  # of the model: those of photographs are in their outcomes
+                stopped = bool([o.failed(str(e)) for o in outcomes])
         said = {name: [getattr(o, name) for o in outcomes] for name in SAID}
         return dict(number=numbers, stopped=[stopped]*len(jobs), **said)
+
+
+def _tries():
+    "An actor that counts how often each batch has been begun"
+    class Tries:  # sent whole, so that its process need not import torch
+        def __init__(self): self.counts = {}
+
+        def begin(self, number):
+            self.counts[number] = self.counts.get(number, 0) + 1
+            return self.counts[number]
+    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tries).remote()
 
 
 def spread(function, *each, address=None, device="auto"):
@@ -99,9 +114,8 @@ def spread(function, *each, address=None, device="auto"):
 
     A task whose worker is killed is started again, and so should go on where it was."""
     with connected(address):
-        found = resources(device)
-        found.pop("count")
-        tasks = [_task.options(**found).remote(_place(), function, args) for args in zip(*each, strict=True)]
+        task, place = _task.options(**resources(device)["each"]), _place()
+        tasks = [task.remote(place, function, args) for args in zip(*each, strict=True)]
         values, errors = [], []
         for task in tasks:
             try: values.append(_got(task))
@@ -147,10 +161,11 @@ def connected(address=None):
 
 
 def resources(device):
-    "What a worker takes of the cluster, a GPU where there are, and the `count` of those that it has room for"
+    "What `each` worker takes of the cluster, a GPU where there are, and the `count` that it has room for"
     found = ray.cluster_resources()
     gpus = int(found.get("GPU", 0)) if device != "cpu" else 0
-    return dict(count=gpus, num_gpus=1) if gpus else dict(count=max(int(found.get("CPU", 0)), 1), num_cpus=1)
+    if gpus: return dict(count=gpus, each=dict(num_gpus=1))
+    return dict(count=max(int(found.get("CPU", 0)), 1), each=dict(num_cpus=1))
 
 
 def _place():

@@ -99,7 +99,7 @@ def judging(s, size):
 
 
 def settled(s, folder, rates, name, flags):
-    "Flags of the runs of row `name`, steps and rate chosen by short runs, and what each rate came to in those"
+    "Flags of the runs of row `name`, steps and rate chosen by short runs, and what each rate came to in them"
     tried = {}
     if s.minutes: flags = flags | dict(steps=ladder.steps_in(s.minutes, name, folder, flags))
     if len(rates) > 1: tried = ladder.tried_rates(name, folder, rates, flags)

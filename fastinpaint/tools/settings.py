@@ -107,6 +107,19 @@ class BenchFillSettings:
 
 
 @dataclass(kw_only=True)
+class BenchManySettings:
+    "Fill many photographs of one size: together against one by one, and by Ray against this process"
+    size: int = flag(256, "Side of the photographs in pixels")
+    number: int = flag(8, "Photographs that are filled together, or one by one, in a round")
+    rounds: int = flag(5, "Rounds of each, in turn, after one to warm up")
+    texture: bool = flag(True, "Time fills with texture as well as without")
+    files: int = flag(160, "Files that Ray fills without texture, and this process does; 0: none")
+    model: str = flag("sample", "As for `Inpainter`")
+    threads: str = flag("1,2", "CPU threads, by comma")
+    device: str = flag("auto", "auto, cpu, cuda …")
+
+
+@dataclass(kw_only=True)
 class BenchSpeedSettings:
     "Compare a network run naively with its folded form: one image, batch 1"
     width: int = flag(8, "8: the sample model; else a LaMa of that width with random weights")
@@ -133,4 +146,4 @@ class CampaignSettings:
 
 TOOLS = dict(evaluate=EvaluateSettings, compare=CompareSettings, demo=DemoSettings, gallery=GallerySettings,
              bench=BenchSettings, bench_fill=BenchFillSettings, bench_speed=BenchSpeedSettings,
-             campaign=CampaignSettings)
+             bench_many=BenchManySettings, campaign=CampaignSettings)

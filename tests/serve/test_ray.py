@@ -100,14 +100,21 @@ def test_ctrl_c_leaves_a_report_and_ends_actors(engine, folders, tmp_path):
 
 
 def test_a_model_that_is_none_ends_the_run(engine, folders, monkeypatch):
-    def in_this_process(jobs, actor, args, workers, found):
+    def in_this_process(jobs, actor, args, workers, each):
         batch = {name: np.array([getattr(job, name) for job in jobs.values()]) for name in Job._fields}
-        said = actor(*args)(batch | dict(number=np.array([*jobs])))
+        said = actor(*args, engine._tries())(batch | dict(number=np.array([*jobs])))
         for values in zip(*said.values(), strict=True): yield dict(zip(said, values, strict=True))
 
     monkeypatch.setattr(engine, "_answers", in_this_process)
     with pytest.raises(InputError, match="none.safetensors"):
         fill_folder(**folders | dict(model="none.safetensors"), engine=engine.filling(1))
+    assert fill_folder(**folders, engine=engine.filling(1)).filled == 8
+
+
+def test_a_bug_is_no_failure_of_one_photograph(engine, folders, monkeypatch):
+    monkeypatch.setattr(engine, "_answers", lambda *_: (row for row in ()))  # all actors killed
+    with pytest.raises(TypeError, match="blend"):
+        fill_folder(**folders, engine=engine.filling(1), blend=True)
     assert fill_folder(**folders, engine=engine.filling(1)).filled == 8
 
 
