@@ -114,12 +114,13 @@ def spread(function, *each, address=None, device="auto"):
 
     A task whose worker is killed is started again, and so should go on where it was."""
     with connected(address):
-        task, place = _task.options(**resources(device)["each"]), _place()
-        tasks = [task.remote(place, function, args) for args in zip(*each, strict=True)]
+        run, place = _task.options(**resources(device)["each"]), _place()
+        tasks = [run.remote(place, function, args) for args in zip(*each, strict=True)]
         values, errors = [], []
         for task in tasks:
             try: values.append(_got(task))
             except (InputError, RayTaskError) as e: errors.append(e)
+            except LOST as e: errors.append(InputError(f"a task has lost its worker again and again: {e}"))
         if errors: raise errors[0]
         return values
 
