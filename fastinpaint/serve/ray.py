@@ -156,7 +156,9 @@ def connected(address=None):
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a new cluster would report home
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     try: ray.init(address, logging_level="warning", include_dashboard=None if address != "local" else False)
-    except ConnectionError as e: raise InputError(f"no Ray cluster answers at {address}: {e}") from e
+    except ConnectionError as e:
+        raise InputError(f"no Ray cluster at {address} lets this machine in: {e}. Where it asks for a token, "
+                         "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token") from e
     try: yield
     finally: ray.shutdown()
 
