@@ -16,6 +16,8 @@ from .tools.settings import TOOLS
 
 STRATEGIES = "auto", "whole", "crop", "tiles", "resize"
 PICTURES = "png", "tif", "webp", "jpg"
+MANIFESTS = ".csv", ".parquet"
+ENGINES = "local", "ray"
 RUNTIMES = "onnx", "torch"
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -39,6 +41,7 @@ def main():
     \b
     fastinpaint fill photo.jpg mask.png               to photo-filled.png; white is the hole
     fastinpaint fill photos --masks masks -o filled   a folder; started again, it goes on
+    fastinpaint fill manifest.csv -o filled           a table of photographs, masks and results
     fastinpaint train latent_control --data photos    a model of your own, in runs/latent_control
     fastinpaint app                                   a page in the browser, with a brush
 
@@ -80,37 +83,49 @@ def train():
 @click.option("--feather", default=0, metavar="PIXELS", help="Of these, blend the outer so many.")
 @click.option("--format", type=click.Choice(PICTURES),
               help="Where -o names no file.  [default: png; for TIFF and CMYK tif]")
-@click.option("--workers", default=1, type=click.IntRange(1),
-              help="For a folder: processes, each with one thread and a model of its own.")
-@click.option("--overwrite", is_flag=True, help="For a folder: fill again what has been filled.")
+@click.option("--workers", type=click.IntRange(1),
+              help="For many: processes, each with one thread and a model of its own.  "
+                   "[default: 1; with ray as many as there are GPUs, else CPUs]")
+@click.option("--overwrite", is_flag=True, help="For many: fill again what has been filled.")
+@click.option("--shard", metavar="I/N", help="For many: only the Ith of N shares, by the hash of names.")
+@click.option("--report", type=OUT, help="For many: a .parquet or .csv file with a row for each.")
+@click.option("--engine", default="local", type=click.Choice(ENGINES),
+              help="For many: this machine, or Ray, here or on a cluster.")
+@click.option("--address", metavar="ADDRESS", help="Of a Ray cluster.  [default: RAY_ADDRESS, else none]")
 def fill(image, mask, out, masks, **options):
-    """Fill the hole in a photograph, or in each of a folder.
+    """Fill the hole in a photograph, in each of a folder, or in each row of a table.
 
-    IMAGE is a photograph and MASK its hole, white on black; or a folder, and --masks that of its masks.
+    IMAGE is a photograph and MASK its hole, white on black; or a folder, and --masks that of its masks; or
+    a .csv or .parquet file with columns image, mask and out: paths from where it lies, of out from -o.
 
     \b
     fastinpaint fill photo.jpg mask.png -o filled.png
     fastinpaint fill photos --masks masks -o filled --workers 4
+    fastinpaint fill manifest.csv -o filled --shard 3/16 --report filled/report-3.parquet
 
     All other pixels stay as they are, and results are lossless unless a JPEG is asked for. In a
-    folder, masks belong to the photographs of the same name; results that exist are kept, and one
-    bad file does not stop the rest.
+    folder, masks belong to the photographs of the same name. Of many, results that exist are kept, and
+    one bad file does not stop the rest.
     """
     # stdout has the result's name alone, so what libraries print goes to stderr
     with redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
-        if image.is_dir(): outs, failed = [out], _fill_folder(image, mask, masks, out, options)
+        many = image.is_dir() or image.suffix.lower() in MANIFESTS
+        if many: outs, failed = _fill_many(image, mask, masks, out, **options)
         else: outs, failed = _fill_file(image, mask, masks, out, **options), False
     for out in outs: click.echo(out)
     if failed: sys.exit(1)
 
 
-def _fill_file(image, mask, masks, out, model, device, precision, format, workers, overwrite, n, **options):
+def _fill_file(image, mask, masks, out, model, device, precision, format, n, workers, overwrite, shard,
+               report, engine, address, **options):
     if masks or not mask:
         raise click.UsageError(f"{image} is a file, so name its mask: fastinpaint fill IMAGE MASK")
+    if shard or report or engine != "local":
+        raise click.UsageError("--shard, --report and --engine are for many photographs")
     if out and format: raise click.UsageError("the name given with -o says the format: leave out --format")
-    from .fill.folder import lossless_suffix
     from .fill.inpainter import Inpainter, numbered
+    from .fill.jobs import lossless_suffix
     if not out:
         suffix = f".{format}" if format else lossless_suffix(image)
         out = image.with_name(f"{image.stem}-filled{suffix}")
@@ -120,16 +135,27 @@ def _fill_file(image, mask, masks, out, model, device, precision, format, worker
     return Inpainter(model, device, precision).fill_file(image, mask, out, n, **options)
 
 
-def _fill_folder(images, mask, masks, out, options):
-    if mask or not masks or not out:
-        raise click.UsageError(f"{images} is a folder, so name two more: "
-                               f"fastinpaint fill {images} --masks FOLDER -o FOLDER")
-    if options.pop("n") > 1: raise click.UsageError("--fills is for one photograph")
-    from .fill.folder import fill_folder
-    try: result = fill_folder(images, masks, out, progress=_progress, **options)
+def _fill_many(images, mask, masks, out, format, n, workers, engine, address, **options):
+    "The folder of the results in a list, and what failed"
+    if n > 1: raise click.UsageError("--fills is for one photograph")
+    if address and engine != "ray": raise click.UsageError("--address is for --engine ray")
+    if images.is_dir():
+        if mask or not masks or not out:
+            raise click.UsageError(f"{images} is a folder, so name two more: "
+                                   f"fastinpaint fill {images} --masks FOLDER -o FOLDER")
+    elif mask or masks or format:
+        raise click.UsageError(f"{images} names masks and results: leave out MASK, --masks and --format")
+    options |= dict(progress=_progress, workers=workers or 1)
+    if engine == "ray":
+        from .serve.ray import filling
+        options |= dict(engine=filling(workers, address, options["device"]))
+    from .fill.folder import fill_folder, fill_manifest
+    try:
+        if images.is_dir(): result = fill_folder(images, masks, out, format=format, **options)
+        else: result = fill_manifest(images, out, **options)
     except KeyboardInterrupt: raise KeyboardInterrupt("the same command goes on where it stopped") from None
     click.echo(result, err=True)
-    return result.failed
+    return [out or images.parent], result.failed
 
 
 def _progress(results, total):
@@ -138,9 +164,9 @@ def _progress(results, total):
         bar = click.progressbar(results, total, "Filling", show_pos=True, file=sys.stderr)
         with bar: yield from bar
         return
-    for i, (fn, reason) in enumerate(results, 1):
-        click.echo(f"{i}/{total} {fn}{'' if reason is None else ' failed: ' + reason}", err=True)
-        yield fn, reason
+    for i, outcome in enumerate(results, 1):
+        click.echo(f"{i}/{total} {outcome.image}{' failed: '*bool(outcome.error)}{outcome.error}", err=True)
+        yield outcome
 
 
 @main.command()

@@ -1,5 +1,6 @@
 "What many tests share: tiny photographs, and models and learners that train in a moment"
 import os
+import shutil
 import signal
 import socket
 
@@ -22,6 +23,7 @@ from PIL import Image
 from fastinpaint.data.loaders import InpaintDataLoaders
 from fastinpaint.judge.metrics import HoleL1
 from fastinpaint.models.lama import lama
+from fastinpaint.models.load import save_model
 from fastinpaint.train.learner import inpaint_learner
 
 torch.set_num_threads(1)
@@ -70,6 +72,21 @@ def tiny_learner(photos, tmp_path, tiny_lama):
         return inpaint_learner(dls, tiny_lama(**kwargs), loss, [HoleL1()], cbs, lr=1e-2, wd=wd,
                                path=tmp_path, splitter=splitter)
     return make
+
+
+@pytest.fixture
+def folders(photos, tmp_path, tiny_lama):
+    "Photographs in two folders and their masks; a model"
+    def paths(name): return tmp_path/"photos"/f"{'deep/' if int(name) % 2 else ''}{name}.png"
+    mask = np.zeros((40, 48), bool)
+    mask[10:20, 10:30] = True
+    (tmp_path/"masks").mkdir()
+    for fn in photos.iterdir():
+        paths(fn.stem).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(fn, paths(fn.stem))
+        Image.fromarray(mask).save(tmp_path/"masks"/f"{fn.stem}.gif")
+    return dict(images=tmp_path/"photos", masks=tmp_path/"masks", out=tmp_path/"filled", device="cpu",
+                model=str(save_model(tiny_lama(), tmp_path/"model.safetensors")))
 
 
 class InterruptAt(Callback):

@@ -42,6 +42,7 @@ def here(photos, tmp_path, tiny_lama, monkeypatch):
     shutil.copy(photos/"0.png", tmp_path/"photo.png")
     Image.fromarray(mask).save(tmp_path/"mask.png")
     save_model(tiny_lama(), tmp_path/"tiny.safetensors")
+    (tmp_path/"table.csv").write_text("image\nphoto.png\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -97,6 +98,10 @@ def test_a_folder_is_written_as_shards_and_trained_on(cli, here):
     ("fill photo.png mask.png -o mask.png", "would replace"),
     ("fill nowhere.png mask.png", "nowhere.png"),
     ("fill photo.png mask.png -o a.png --format png", "leave out --format"),
+    ("fill photo.png mask.png --shard 1/2", "for many"), ("fill photo.png mask.png --engine ray", "for many"),
+    ("fill table.csv --masks masks", "names masks and results"),
+    ("fill table.csv mask.png", "names masks and results"),
+    ("fill photos --masks masks -o out --address a:1", "--address is for --engine ray"),
     ("train latnt", "latent_control"), ("train", "mask_control"),
     ("fil photo.png", "There are app, bench"), ("train latent --size wide", "--size"),
     ("bench --size wide", "--size")])
@@ -115,7 +120,10 @@ def test_a_wrong_command_has_exit_code_2(cli, here, command, message):
     ("fill photo.png mask.png --precision fp8", "fp8"),
     ("info text.png", "text.png"),
     ("train latent --data nowhere", "'nowhere' is neither a folder"),
-    ("fill photos --masks there -o filled", "one called 0.png")])
+    ("fill photos --masks there -o filled", "one called 0.png"),
+    ("fill photos --masks masks -o filled --shard 3/2", "expected i/n"),
+    ("fill photos --masks masks -o filled --report report.txt", "report.txt is no table"),
+    ("fill table.csv", "table.csv has no column mask, out")])
 def test_what_the_user_can_mend_is_one_line(cli, here, command, message):
     Image.new("1", (60, 40)).save("wide.png")
     (here/"text.png").write_text("text")
@@ -144,6 +152,31 @@ def test_several_fills_and_none_with_texture(cli, here):
     result = cli("fill", "out-2.png", "mask.png", "-o", "out.png", "--fills", 2)
     assert result.exit_code == 2 and "would replace out-2.png" in result.stderr
     assert cli("fill", "photos", "--masks", "masks", "-o", "filled", "--fills", 2).exit_code == 2
+
+
+def test_a_manifest_in_shares_with_a_report(cli, here):
+    rows = [f"photos/{i}.png,masks/{i}.png,{i}.png" for i in range(3)]
+    (here/"manifest.csv").write_text("\n".join(["image,mask,out", *rows]))
+    command = "fill manifest.csv -o filled --model tiny.safetensors --device cpu --no-texture".split()
+    counts = 0
+    for i in (1, 2):
+        result = cli(*command, "--shard", f"{i}/2", "--report", f"filled/{i}.csv")
+        assert (result.exit_code, result.stdout) == (0, "filled\n"), result.stderr
+        counts += len((here/f"filled/{i}.csv").read_text().splitlines()) - 1
+    assert counts == 3 and len([*(here/"filled").glob("*.png")]) == 3
+    assert cli(*command).stderr.endswith("filled 0, kept 3, failed 0\n")
+
+
+def test_ray_is_given_what_was_asked_for(cli, here, monkeypatch):
+    asked = []
+    def filling(*args):
+        asked.append(args)
+        from fastinpaint.fill.processes import in_turn
+        return in_turn
+    monkeypatch.setitem(sys.modules, "fastinpaint.serve.ray", SimpleNamespace(filling=filling))
+    command = "fill photos --masks masks -o filled --model tiny.safetensors --device cpu --no-texture "
+    result = cli(*f"{command} --engine ray --workers 3 --address a:1".split())
+    assert result.exit_code == 0 and "filled 3" in result.stderr and asked == [(3, "a:1", "cpu")]
 
 
 def test_input_errors_are_one_line(cli, here, monkeypatch):

@@ -16,6 +16,9 @@ from ..models.load import read_model
 from . import strategies
 from .hole import dilated, feathered, read_hole
 from .texture.several import textured
+from .work import Options, Work, of_one_size
+
+CPU_AT_ONCE, GPU_AT_ONCE = 4, 16  # photographs of one size in the network; on a CPU more leave its caches
 
 
 class Inpainter:
@@ -45,64 +48,109 @@ class Inpainter:
         `dilate` added; `refine` improves large fills (see `refined`); `texture` gives the network's fill the
         photograph's own (see `textured`). Raises InputError where sizes, types or options do not fit and
         where all is hole; warns where nothing is."""
-        options = invert, dilate, feather, refine, strategy, texture
-        return self._fills(open_picture(image), mask, 1, *options)[0].image
+        options = Options(invert, dilate, feather, refine, strategy, texture)
+        return self._fills(opened(image, mask, options), 1)[0].image
 
     def several(self, image, mask, n=4, **options):
         """`n` different results of `__call__`, which takes the same `options`; the most coherent comes first.
 
         Raises InputError without texture, in which they differ, too."""
-        return [picture.image for picture in self._fills(open_picture(image), mask, n, **options)]
+        return [picture.image for picture in self._fills(opened(image, mask, Options(**options)), n)]
 
     def fill_file(self, image, mask, out, n=1, **options):
         """As `__call__`, to the file `out`, with EXIF and colour profile; returns the paths of the results.
 
         `n` beyond 1: as `several`, to the paths of `numbered`. Raises what `Picture.save` does."""
-        picture, outs = open_picture(image), numbered(out, n)
-        picture.check_fits(outs[0].suffix.lower())
-        fills = self._fills(picture, mask, n, **options)
-        for fill, path in zip(fills, outs, strict=True): fill.save(path)
+        outs = numbered(out, n)
+        work = opened(image, mask, Options(**options), outs[0].suffix.lower())
+        for fill, path in zip(self._fills(work, n), outs, strict=True): fill.save(path)
         return outs
 
-    def _fills(self, picture, mask, n, invert=False, dilate=0, feather=0, refine=False, strategy=None,
-               texture=True):
-        "The `Picture`, filled, `n` times"
-        if not 0 <= feather <= dilate:
-            raise InputError(f"cannot feather {feather} of {dilate} dilated pixels: 0 to what dilate adds")
-        if n < 1 or n > 1 and not texture:
-            raise InputError(f"no {n} fills: expected 1 or more; as they differ in texture, 1 without")
-        rgb, hole = picture.rgb, read_hole(mask, invert)
-        if rgb.shape[:2] != hole.shape:
-            (h, w), (mh, mw) = rgb.shape[:2], hole.shape
-            raise InputError(f"the image is {w}x{h} pixels, its mask {mw}x{mh}; they must be equal")
-        tip = f"White is hole; if black is, pass invert={not invert}"
-        if not hole.any():
-            warnings.warn(f"nothing to fill: the mask has no hole. {tip}", stacklevel=3)
-            return [picture]*n
-        grown = dilated(hole, dilate)
-        if grown.all():
-            raise InputError(f"the hole is the whole image, so nothing is known to continue. {tip}")
-        filled = [self._predicted(rgb, grown, refine, strategy or self.strategy)]
-        where = self.device if self.device.type == "cuda" else "cpu"  # Apple's lacks what it takes
-        if texture: filled = textured(rgb, grown, *filled, n, device=where)
-        if feather: filled = [feathered(rgb, fill, hole, grown, feather) for fill in filled]
-        return [picture.with_colours(fill, grown) for fill in filled]
+    def many(self, pairs, at_once=None, **options):
+        """Yields what `__call__` gives for each (image, mask) of `pairs`, which may be endless, in order.
 
-    def _predicted(self, rgb, hole, refine, strategy):
-        "`rgb` `[H, W, 3]` with its hole filled by the network"
-        def predict(image, hole):
-            x = np.divide(image, np.iinfo(image.dtype).max, dtype=np.float32)
-            x = torch.from_numpy(x).permute(2, 0, 1)[None].to(self.device)
-            mask = torch.from_numpy(hole)[None, None].float().to(self.device)
-            return net(x*(1 - mask), mask)[0].permute(1, 2, 0).float().cpu().numpy()
+        Neighbours of one size pass through the network together, `at_once` of them at most (on a CPU 4, on
+        a GPU 16), where it sees them whole. Its sums then go in another order: colours differ by 1e-6 of
+        the range, so a pixel by one level now and then, and texture may copy another patch. Texture is
+        made for each alone. `options` and errors are those of `__call__`; an error also takes the results of
+        those that it was to be filled with."""
+        options = Options(**options)
+        works = (opened(image, mask, options) for image, mask in pairs)
+        for together in of_one_size(works, at_once or self.at_once):
+            self.predict(together)
+            for work in together: yield self.finished(work)[0].image
 
-        net, pixels = self.net, strategies.pixels_at_once(self.model, self.device, refine)
-        if refine:
-            from .refine import refined  # seconds to import
-            net = partial(refined, net, pixels=pixels, progress=IN_NOTEBOOK or sys.stdout.isatty())
-            if strategy == "auto": strategy = "crop"  # tiles, each refined alone, would lose structure
+    @property
+    def at_once(self):
+        "How many photographs of one size go through the network together in `many`"
+        return GPU_AT_ONCE if self.device.type == "cuda" else CPU_AT_ONCE
+
+    def _fills(self, work, n):
+        work.options.check_number(n)
+        self.predict([work])
+        return self.finished(work, n)
+
+    def predict(self, works):
+        "Let the network fill `works`, which are of one size and have the same options"
+        works = [work for work in works if work.hole.any()]
+        if not works: return
+        refine, strategy = works[0].options.refine, works[0].options.strategy or self.strategy
+        pixels = strategies.pixels_at_once(self.model, self.device, refine)
+        if refine and strategy == "auto": strategy = "crop"  # tiles, each refined alone, would lose structure
+        whole = strategy == "whole" or strategy == "auto" and works[0].hole.size <= strategies.WHOLE
         cast = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
-        with torch.no_grad(), cast: return strategies.fill(predict, rgb, hole, strategy, pixels)
+        with torch.no_grad(), cast:
+            if len(works) > 1 and whole and not refine and len(works)*works[0].hole.size <= pixels:
+                return self._predict_together(works)
+            net = self.net
+            if refine:
+                from .refine import refined  # seconds to import
+                net = partial(refined, net, pixels=pixels, progress=IN_NOTEBOOK or sys.stdout.isatty())
+            def predict(image, hole): return self._seen(net, [image], [hole])[0]
+            for work in works:
+                work.filled, work.strategy = strategies.fill(predict, work.rgb, work.grown, strategy, pixels)
+
+    def _predict_together(self, works):
+        seen = self._seen(self.net, [work.rgb for work in works], [work.grown for work in works])
+        for work, colours in zip(works, seen, strict=True):
+            work.filled, work.strategy = work.rgb.copy(), "whole"
+            strategies.write(work.filled, work.grown, colours)
+
+    def _seen(self, net, images, holes):
+        "What `net` makes of parts of photographs, `[h, w, 3]` each and of one size: float32 in [0, 1]"
+        x = np.stack([np.divide(o, np.iinfo(o.dtype).max, dtype=np.float32) for o in images])
+        x = torch.from_numpy(x).permute(0, 3, 1, 2).to(self.device)
+        mask = torch.from_numpy(np.stack(holes))[:, None].float().to(self.device)
+        return net(x*(1 - mask), mask).permute(0, 2, 3, 1).float().cpu().numpy()
+
+    def finished(self, work, n=1):
+        "The `Picture`s of `work`, filled by `predict`: with texture in `n` ways, and feathered"
+        picture, options = work.picture, work.options
+        if work.filled is None: return [picture]*n
+        filled = [work.filled]
+        where = self.device if self.device.type == "cuda" else "cpu"  # Apple's lacks what it takes
+        if options.texture: filled = textured(work.rgb, work.grown, *filled, n, device=where)
+        if options.feather:
+            filled = [feathered(work.rgb, fill, work.hole, work.grown, options.feather) for fill in filled]
+        return [picture.with_colours(fill, work.grown) for fill in filled]
+
+
+def opened(image, mask, options, suffix=None):
+    """The `Work` of a photograph and its mask; raises and warns as `Inpainter.__call__` does.
+
+    With `suffix`, also InputError where a file of that kind cannot hold the result."""
+    picture = open_picture(image)
+    if suffix is not None: picture.check_fits(suffix)
+    rgb, hole = picture.rgb, read_hole(mask, options.invert)
+    if rgb.shape[:2] != hole.shape:
+        (h, w), (mh, mw) = rgb.shape[:2], hole.shape
+        raise InputError(f"the image is {w}x{h} pixels, its mask {mw}x{mh}; they must be equal")
+    tip = f"White is hole; if black is, pass invert={not options.invert}"
+    if not hole.any(): warnings.warn(f"nothing to fill: the mask has no hole. {tip}", stacklevel=3)
+    grown = dilated(hole, options.dilate) if hole.any() else hole
+    if grown.any() and grown.all():
+        raise InputError(f"the hole is the whole image, so nothing is known to continue. {tip}")
+    return Work(picture, rgb, hole, grown, options)
 
 
 def numbered(out, n):

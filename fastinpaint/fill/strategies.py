@@ -36,12 +36,12 @@ def pixels_at_once(model, device, gradients=False):
 
 
 def fill(predict, image, hole, strategy, pixels):
-    "`image` with its hole filled by `strategy` or, out of memory, by the next; 'auto' asks `choose`"
+    "`image` filled by `strategy`, or by the next out of memory, and by which; 'auto' asks `choose`"
     side = int(np.clip(math.isqrt(int(pixels))//CELL*CELL, *SIDES))
     if strategy == "auto": strategy = choose(hole, pixels, side)
     if strategy not in STRATEGIES:
         raise InputError(f"no strategy {strategy!r}: expected auto, {', '.join(STRATEGIES)}")
-    try: return fill_by(strategy, predict, image, hole, side)
+    try: return fill_by(strategy, predict, image, hole, side), strategy
     except (RuntimeError, MemoryError) as e:  # on a CPU torch raises a plain RuntimeError
         no_memory = isinstance(e, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(e)
         if not no_memory or strategy == STRATEGIES[-1]: raise
@@ -57,11 +57,14 @@ def fill_by(strategy, predict, image, hole, side):
     parts = [np.s_[:, :]] if strategy == "whole" else boxes(hole)
     if strategy == "tiles": predict = partial(tiled, predict, side=side)
     if strategy == "resize": predict = partial(shrunk, predict, side=side)
-    filled, full = image.copy(), np.iinfo(image.dtype).max
-    for part in parts:
-        inside = hole[part]
-        filled[part][inside] = np.rint(predict(image[part], inside)[inside].clip(0, 1)*full)
+    filled = image.copy()
+    for part in parts: write(filled[part], hole[part], predict(image[part], hole[part]))
     return filled
+
+
+def write(image, hole, colours):
+    "Into the `hole` of `image` `[h, w, 3]`, in place, `colours` float `[h, w, 3]`, meant in [0, 1]"
+    image[hole] = np.rint(colours[hole].clip(0, 1)*np.iinfo(image.dtype).max)
 
 
 def choose(hole, pixels, side):

@@ -1,19 +1,20 @@
 "Train the rows of the ladder alike, judge them by one protocol, and report"
 import os
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from fastinpaint import all as fi
-from fastinpaint.core.device import choose_device
 from fastinpaint.core.errors import InputError
 from fastinpaint.judge.baselines import BASELINES
 from fastinpaint.judge.protocol import holes, judged_photos
 from fastinpaint.train.callback.tracking import log_table
 
 from . import figures, ladder, report, tables
+from .engine import mapping
 from .ladder import FULL, LADDER, ROWS
-from .rows import finished_rows
+from .rows import finished_rows, read_row
 from .settings import CompareSettings
 
 PRESETS = {"smoke": dict(size=64, bs=4, steps=6, epochs=2, blocks=1),
@@ -93,8 +94,17 @@ def judging(s, size):
     "By what all rows are judged: arguments of `evaluate`, and what a card has to say to be kept"
     photos, lpips = judged_photos(s.data), s.lpips or ("alex,vgg" if s.thesis else "alex")
     protocol = dict(photos=photos, masks=s.masks.split(","), size=size, limit=s.limit or None,
-                    device=choose_device(s.device), lpips=lpips.split(","))
+                    device=s.device, lpips=lpips.split(","))
     return protocol, dict(photos=str(photos), masks=s.masks, size=size, limit=s.limit, lpips=lpips)
+
+
+def settled(s, folder, rates, name, flags):
+    "Flags of the runs of row `name`, steps and rate chosen by short runs, and what each rate came to in them"
+    tried = {}
+    if s.minutes: flags = flags | dict(steps=ladder.steps_in(s.minutes, name, folder, flags))
+    if len(rates) > 1: tried = ladder.tried_rates(name, folder, rates, flags)
+    if rates: flags = flags | dict(lr=min(tried or rates[:1], key=tried.get))
+    return flags, tried
 
 
 def joined(s):
@@ -119,25 +129,24 @@ def main(settings: CompareSettings):
     flags = recipe_flags(s) | more["autoencoder"]
     flags = ladder.with_autoencoder(folder, flags, AUTOENCODER_STEPS[s.preset])
     protocol, about = judging(s, flags["size"])
-    rows, tried, taken = [*ladder.untrained_rows(folder/"baselines", about, protocol)], {}, {}
-    fills = {row.name: BASELINES[row.name] for row in rows}
+    rows = [*ladder.untrained_rows(folder/"baselines", about, protocol)]
+    fills, spread = {row.name: BASELINES[row.name] for row in rows}, mapping(s)
+    found = spread(partial(settled, s, folder, rates), names, [flags | more[name] for name in names])
+    owns, tried = ({name: o[i] for name, o in zip(names, found, strict=True)} for i in (0, 1))
+    runs = [(name, folder/f"seed{seed}", seed, owns[name]) for name in names for seed in range(s.seeds)]
+    spread(partial(ladder.trained_run, about=about, protocol=protocol), *zip(*runs, strict=True))
     for name in names:
-        own = flags | more[name]
-        if s.minutes: own["steps"] = ladder.steps_in(s.minutes, name, folder, own)
-        taken[name] = own["steps"]
-        if len(rates) > 1: tried[name] = ladder.tried_rates(name, folder, rates, own)
-        if name in tried: own["lr"] = min(tried[name], key=tried[name].get)
-        elif rates: own["lr"] = rates[0]
-        runs = [folder/f"seed{seed}" for seed in range(s.seeds)]
-        rows.append(ladder.trained_row(name, runs, own, about, protocol))
+        rows.append(read_row(name, [folder/f"seed{seed}"/name for seed in range(s.seeds)]))
         fills[name] = fi.load_model(folder/"seed0"/name/"model.safetensors")
     title = (f"The ladder, {s.preset}{SETTING*s.thesis}, {s.seeds} seed{'s'*(s.seeds > 1)}"
              + f", {s.set}"*bool(s.set))
-    if s.minutes: flags |= dict(minutes=s.minutes, steps=", ".join(f"{k} {n}" for k, n in taken.items()))
+    if s.minutes:
+        flags |= dict(minutes=s.minutes, steps=", ".join(f"{k} {own['steps']}" for k, own in owns.items()))
     if s.set: flags["set"] = s.set
     group = tables.whole(rows)
     results, between = tables.results_table(rows, group), tables.distances_table(rows, group)
-    paths = report.write(folder, title, report_parts(rows, fills, results, between, protocol, flags, tried))
+    paths = report.write(folder, title, report_parts(rows, fills, results, between, protocol, flags,
+                                                     {k: v for k, v in tried.items() if v}))
     table = results.merge(between, on="method")
     log_table(title, [*table.columns], table.to_numpy().tolist(), s.project, s.wandb, folder)
     print(*paths, sep="\n")

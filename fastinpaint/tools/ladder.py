@@ -5,11 +5,12 @@ from dataclasses import fields
 from importlib import import_module
 
 from fastinpaint import all as fi
+from fastinpaint.core.device import choose_device
 from fastinpaint.core.errors import Diverged, InputError, MissingPackage
 from fastinpaint.core.settings import read
 from fastinpaint.train.run import check_settings
 
-from .rows import Row, lpips_in, read_history, read_row
+from .rows import Row, lpips_in, read_history
 
 LADDER = "lama_l1", "mask_control", "latent", "latent_control", "delta", "context_encoder"
 FULL = "lama", "latent_control_gan"  # Table 5.2
@@ -96,13 +97,11 @@ def tried_rates(name, folder, rates, flags):
     return found
 
 
-def trained_row(name, runs, flags, about, protocol):
-    "Row `name`: a run for each folder of `runs`, the seed its number"
-    for seed, run in enumerate(runs): train(name, run, seed=seed, **flags)
+def trained_run(name, run, seed, flags, about, protocol):
+    "Row `name` trained in the folder `run` and judged, where it has not been"
+    train(name, run, seed=seed, **flags)
     kept = {k: v for k, v in flags.items() if k not in ("device", "wandb", "project")}
-    about, folders = about | {"flags": str(kept)}, [run/name for run in runs]
-    for f in folders: judged(f/"model.safetensors", f/"card.json", about, **protocol)
-    return read_row(name, folders)
+    judged(run/name/"model.safetensors", run/name/"card.json", about | {"flags": str(kept)}, **protocol)
 
 
 def untrained_rows(folder, about, protocol):
@@ -117,6 +116,6 @@ def judged(model, path, about, **protocol):
     if path.is_file():
         card = json.loads(path.read_text())
         if card["model"].get("protocol") == about: return card
-    card = fi.evaluate(model, **protocol)
+    card = fi.evaluate(model, **protocol | dict(device=choose_device(protocol["device"])))
     card.model["protocol"] = about
     return json.loads(card.save(path.parent)[0].read_text())

@@ -8,7 +8,8 @@ from ..train.settings import Settings
 @dataclass(kw_only=True)
 class EvaluateSettings:
     "Write a card (metrics by mask set and share of hole) of a model, a baseline, or another system's fills"
-    model: str = flag("", "sample, a saved model, a LaMa checkpoint, or a baseline: mean_colour, telea …")
+    model: str = flag("", "sample, a saved model, a LaMa checkpoint, or a baseline: mean_colour, telea …; "
+                          "several by comma, each with a folder of its own in OUT")
     texture: bool = flag(False, "Judge the model's fills with texture, as `fastinpaint fill` makes them")
     data: str = flag("sample", "Photographs: a folder, shards, or sample (its valid/), pets, imagenette")
     masks: str = flag("thin,medium,thick", "By comma: presets, folders, pool:FOLDER; with --filled, a folder")
@@ -23,6 +24,8 @@ class EvaluateSettings:
     lpips: str = flag("alex", "Networks of LPIPS, by comma: alex, vgg (twenty times as slow)")
     no_frechet: bool = flag(False, "Skip the distances between sets")
     device: str = flag("auto", "auto, cpu, cuda …")
+    engine: str = flag("local", "local, or ray: every model is a task")
+    address: str = flag("", "With --engine ray: address of the cluster; without: RAY_ADDRESS, else none")
 
 
 @dataclass(kw_only=True)
@@ -46,6 +49,8 @@ class CompareSettings:
     join: str = flag("", "Only set finished comparisons in these folders, by comma, side by side")
     out: str = flag("runs/compare", "Folder of the report and of all runs")
     device: str = flag("auto", "auto, cpu, cuda …")
+    engine: str = flag("local", "local, or ray: every run of a row and a seed is a task")
+    address: str = flag("", "With --engine ray: address of the cluster; without: RAY_ADDRESS, else none")
     wandb: str = flag("disabled", "W&B: disabled, offline, online, or auto; all runs in one group")
     project: str = setting("fastinpaint", "W&B project")
 
@@ -102,6 +107,19 @@ class BenchFillSettings:
 
 
 @dataclass(kw_only=True)
+class BenchManySettings:
+    "Fill many photographs of one size: together against one by one, and by Ray against this process"
+    size: int = flag(256, "Side of the photographs in pixels")
+    number: int = flag(8, "Photographs that are filled together, or one by one, in a round")
+    rounds: int = flag(5, "Rounds of each, in turn, after one to warm up")
+    texture: bool = flag(True, "Time fills with texture as well as without")
+    files: int = flag(160, "Files that Ray fills without texture, and this process does; 0: none")
+    model: str = flag("sample", "As for `Inpainter`")
+    threads: str = flag("1,2", "CPU threads, by comma")
+    device: str = flag("auto", "auto, cpu, cuda …")
+
+
+@dataclass(kw_only=True)
 class BenchSpeedSettings:
     "Compare a network run naively with its folded form: one image, batch 1"
     width: int = flag(8, "8: the sample model; else a LaMa of that width with random weights")
@@ -155,5 +173,5 @@ class CampaignSettings:
 
 TOOLS = dict(evaluate=EvaluateSettings, compare=CompareSettings, demo=DemoSettings, gallery=GallerySettings,
              bench=BenchSettings, bench_fill=BenchFillSettings, bench_speed=BenchSpeedSettings,
-             bench_shards=BenchShardsSettings, bench_scale=BenchScaleSettings,
+             bench_shards=BenchShardsSettings, bench_scale=BenchScaleSettings, bench_many=BenchManySettings,
              campaign=CampaignSettings)

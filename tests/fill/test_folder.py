@@ -2,11 +2,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from fastinpaint.core.errors import InputError
-from fastinpaint.fill.folder import FolderResult, fill_folder, lossless_suffix
+from fastinpaint.fill.folder import FolderResult, fill_folder, fill_manifest
 from fastinpaint.fill.inpainter import Inpainter
 
 
@@ -52,14 +53,6 @@ def test_photographs_of_one_name_have_results_of_their_own(folders):
     assert {"0.png.webp", "0.bmp.webp", "2.webp"} <= files(folders["out"]).keys()
 
 
-def test_results_are_lossless_unless_said_otherwise(tmp_path):
-    for name, mode in {"a.jpg": "RGB", "b.jpg": "CMYK", "c.tif": "L"}.items():
-        Image.new(mode, (8, 8)).save(tmp_path/name)
-    (tmp_path/"d.jpg").write_text("text")
-    for name, suffix in {"a.jpg": ".png", "b.jpg": ".tif", "c.tif": ".tif", "d.jpg": ".png"}.items():
-        assert lossless_suffix(tmp_path/name) == suffix
-
-
 @pytest.mark.parametrize("wrong, error, message", [
     (dict(out="photos"), InputError, "a folder of their own"),
     (dict(masks="others"), InputError, "one called 0.png"),
@@ -71,3 +64,58 @@ def test_what_does_not_fit_is_said_before_anything_is_filled(folders, tmp_path, 
     with pytest.raises(error, match=message):
         fill_folder(**(folders | {k: v if k == "workers" else tmp_path/v for k, v in wrong.items()}))
     assert not (tmp_path/"filled").exists()
+
+
+# manifests and reports
+
+@pytest.fixture
+def manifest(folders, tmp_path):
+    "A table of two holes in one photograph, one in another, and a photograph that is none"
+    (tmp_path/"photos/text.png").write_text("text")
+    rows = [("photos/0.png", "masks/0.gif", "a.png"), ("photos/0.png", "masks/1.gif", "deep/b.png"),
+            ("photos/deep/1.png", "masks/1.gif", "c.tif"), ("photos/text.png", "masks/1.gif", "d.png"),
+            ("photos/text.png", "masks/1.gif", "e.png")]
+    pd.DataFrame(rows, columns=["image", "mask", "out"]).to_csv(tmp_path/"manifest.csv", index=False)
+    return dict(manifest=tmp_path/"manifest.csv", model=folders["model"], device="cpu", out=folders["out"])
+
+
+def test_every_row_of_a_manifest_is_filled_once(manifest):
+    result = fill_manifest(**manifest)
+    assert (result.filled, result.kept, len(result.failed)) == (3, 0, 2), result
+    assert {name: reason.endswith("image file") for name, reason in result.failed.items()}
+    assert files(manifest["out"]).keys() == {"a.png", "deep/b.png", "c.tif"}
+    result = fill_manifest(**manifest)
+    assert (result.filled, result.kept, len(result.failed)) == (0, 3, 2)
+
+
+def test_a_report_of_a_resumed_run_has_every_photograph(manifest, tmp_path):
+    def interrupting(outcomes, total):
+        yield next(outcomes)
+        raise KeyboardInterrupt
+
+    report = tmp_path/"report.parquet"
+    with pytest.raises(KeyboardInterrupt):
+        fill_manifest(**manifest, report=report, workers=2, progress=interrupting)
+    first = pd.read_parquet(report)
+    assert len(first) == 1
+    fill_manifest(**manifest, report=report)
+    rows = pd.read_parquet(report)
+    assert sorted(rows["out"]) == [str(manifest["out"]/o) for o in ("a.png", "c.tif", "d.png", "deep/b.png",
+                                                                    "e.png")]
+    kept = rows[rows["status"] == "kept"]
+    assert {*first["out"]} <= {*kept["out"]} and (rows["status"] == "failed").sum() == 2
+    again = kept.set_index("out").loc[first["out"]]
+    assert [*again["seconds"]] == [*first["seconds"]] and [*again["strategy"]] == ["whole"]
+
+
+def test_a_report_that_cannot_be_written_hides_nothing(manifest, tmp_path):
+    (tmp_path/"file").write_text("no folder")
+    with pytest.raises(OSError, match="the report was not written, the results were: filled 3, kept 0"):
+        fill_manifest(**manifest, report=tmp_path/"file/report.csv")
+    assert len(files(manifest["out"])) == 3
+
+
+def test_shards_share_a_folder(folders):
+    parts = [fill_folder(**folders, shard=f"{i}/2") for i in (1, 2)]
+    assert sum(part.filled for part in parts) == 8 and all(part.filled and not part.kept for part in parts)
+    assert fill_folder(**folders) == FolderResult(kept=8)

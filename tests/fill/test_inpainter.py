@@ -88,7 +88,7 @@ def test_files_of_every_kind_come_back_as_they_were_but_for_the_hole(inpainter, 
 
 def test_a_wrong_name_or_photograph_is_found_before_filling_and_writes_nothing(inpainter, tmp_path,
                                                                                monkeypatch):
-    monkeypatch.delattr(Inpainter, "_predicted")
+    monkeypatch.delattr(Inpainter, "predict")
     Image.fromarray(photo()).save(tmp_path/"a.png")
     before = {*tmp_path.iterdir()}
     with pytest.raises(ValueError, match=r"'.gif' cannot hold.*8-bit RGB.*\.png"):
@@ -198,7 +198,7 @@ def test_refining_counts_gradients_and_is_not_done_in_tiles(inpainter, monkeypat
     asked = []
     def fill(predict, image, hole, strategy, pixels):
         asked.append((strategy, pixels))
-        return image
+        return image, strategy
     monkeypatch.setattr(strategies, "pixels_at_once",
                         lambda model, device, gradients=False: 1 if gradients else 8)
     monkeypatch.setattr(strategies, "fill", fill)
@@ -217,6 +217,40 @@ def test_texture_is_added_unless_said_otherwise_and_in_several_ways(inpainter):
     assert len({fill.tobytes() for fill in several}) == 3
     for options in dict(n=0), dict(n=2, texture=False):
         with pytest.raises(ValueError, match="1 or more"): inpainter.several(image, mask, **options)
+
+
+def test_many_are_filled_as_each_alone_in_their_order(inpainter):
+    pairs = [(np.roll(photo(*size, dtype=dtype), i, 1), hole(*size)) for i, (size, dtype) in enumerate(
+        [((40, 48), np.uint8)]*5 + [((40, 56), np.uint8)] + [((40, 48), np.uint16), ((40, 48), np.uint8)])]
+    pairs.insert(3, (photo(), np.zeros((40, 48), bool)))
+    seen = []
+    handle = inpainter.net.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    with pytest.warns(UserWarning, match="no hole"):
+        results = [np.asarray(o) for o in inpainter.many(iter(pairs), texture=False)]
+    handle.remove()
+    assert seen == [3, 2, 1, 2] and len(results) == len(pairs)
+    for result, (image, mask) in zip(results, pairs, strict=True):
+        if not mask.any(): alone = image
+        else: alone = np.asarray(inpainter(image, mask, texture=False))
+        assert result.shape == alone.shape and result.dtype == alone.dtype
+        full = np.iinfo(image.dtype).max  # sums in another order
+        assert np.abs(result.astype(int) - alone).max() <= max(1, 1e-5*full)
+    assert np.array_equal([*inpainter.many(pairs[:1])][0], inpainter(*pairs[0]))
+    with pytest.raises(ValueError, match="48x40"): [*inpainter.many([pairs[0], (photo(), hole(40, 40))])]
+
+
+def test_many_go_together_only_where_the_network_sees_them_whole(inpainter, monkeypatch):
+    pairs = [(photo(300, 420), hole(300, 420))]*2
+    def seen(**options):
+        sizes = []
+        handle = inpainter.net.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+        results = [*inpainter.many(pairs, texture=False, **options)]
+        handle.remove()
+        assert np.array_equal(*results)
+        return sizes
+    assert seen() == seen(strategy="whole") == [2] and seen(at_once=1) == seen(strategy="crop") == [1, 1]
+    monkeypatch.setattr(strategies, "pixels_at_once", lambda *_: 300*420)  # memory for one
+    assert seen() == [1, 1]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -117,9 +117,10 @@ def test_out_of_memory_falls_to_the_next_strategy_and_says_so(limit, used, error
     def predict(image, hole):
         if hole.size > limit: raise error
         return constant(image, hole)
-    filled = fill(predict, photo(), hole, "whole", SIDE**2)
+    filled, by = fill(predict, photo(), hole, "whole", SIDE**2)
     said = capsys.readouterr().err.splitlines()
     assert np.array_equal(filled[~hole], photo()[~hole]) and [line.split("'")[-2] for line in said] == used
+    assert by == ["whole", *used][-1]
 
 
 def test_other_errors_and_the_last_strategys_are_not_hidden():

@@ -2,7 +2,8 @@
 import pytest
 
 from fastinpaint.core.errors import InputError
-from fastinpaint.tools.evaluate import main
+from fastinpaint.models.load import save_model
+from fastinpaint.tools.evaluate import as_folder, main
 from fastinpaint.tools.settings import EvaluateSettings
 
 
@@ -25,3 +26,15 @@ def test_texture_is_judged_only_when_asked_for(photos, tmp_path):
     assert [card.model["name"] for card in cards] == ["smooth_fill", "smooth_fill with texture"]
     plain, textured = (card.metrics["medium"]["hole_l1"]["value"] for card in cards)
     assert plain != textured
+
+
+def test_several_models_have_cards_of_their_own(photos, tmp_path, tiny_lama):
+    model = save_model(tiny_lama(), tmp_path/"runs/tiny/model.safetensors")
+    flags = dict(masks="medium", data=str(photos), size=32, device="cpu", no_frechet=True)
+    cards = main(EvaluateSettings(model=f"smooth_fill,{model}", out=str(tmp_path/"cards"), **flags))
+    assert [card.model["name"] for card in cards] == ["smooth_fill", str(model)]
+    alone = main(EvaluateSettings(model="smooth_fill", out=str(tmp_path/"alone"), **flags))
+    assert alone.metrics == cards[0].metrics
+    folders = sorted(o.parent.name for o in (tmp_path/"cards").rglob("card.json"))
+    assert folders == sorted(["smooth_fill", as_folder(str(model))])
+    assert as_folder("runs/latent/model.safetensors") == "runs-latent-model"

@@ -1,0 +1,62 @@
+"A photograph and its hole on the way to the result, and which of them a network sees together"
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from ..core.errors import InputError
+from ..data.pictures import Picture
+
+
+@dataclass(frozen=True)
+class Options:
+    "How holes are filled; what each means says `Inpainter.__call__`. Raises InputError where they do not fit"
+    invert: bool = False
+    dilate: int = 0
+    feather: int = 0
+    refine: bool = False
+    strategy: str | None = None
+    texture: bool = True
+
+    def __post_init__(self):
+        if not 0 <= self.feather <= self.dilate:
+            raise InputError(f"cannot feather {self.feather} of {self.dilate} dilated pixels: "
+                             "0 to what dilate adds")
+
+    def check_number(self, n):
+        "Raises InputError where there are no `n` different fills"
+        if n < 1 or n > 1 and not self.texture:
+            raise InputError(f"no {n} fills: expected 1 or more; as they differ in texture, 1 without")
+
+
+@dataclass
+class Work:
+    "A photograph that is being filled"
+    picture: Picture
+    rgb: np.ndarray    # its colours, uint8 or uint16 `[H, W, 3]`
+    hole: np.ndarray   # bool `[H, W]`, as the mask has it
+    grown: np.ndarray  # the same, dilated: what is filled
+    options: Options
+    filled: np.ndarray | None = None  # by the network, like `rgb`
+    strategy: str = ""  # by which it was filled, "" without a hole
+
+    @property
+    def size(self): return self.hole.shape
+
+
+def of_one_size(works: Iterable[Work], most: int) -> Iterator[list[Work]]:
+    "Neighbours among `works` that are of one size, `most` at a time; no more than these are held at once"
+    together = []
+    for work in works:
+        if together and (len(together) == most or work.size != together[0].size):
+            yield together
+            together = []
+        together.append(work)
+    if together: yield together
+
+
+def batched(items: Iterable, most: int) -> Iterator[list]:
+    "`items` in lists of `most`, the last one of what is left"
+    items = iter(items)
+    while some := list(islice(items, most)): yield some
