@@ -35,6 +35,20 @@ class Level:
         for dy in range(-REACH, REACH + 1):
             for dx in range(-REACH, REACH + 1): yield dy*self.width + dx, dy, dx
 
+    def everywhere(self, match):
+        "Sources `match` `[targets]` by rows of `colours`, -1 for what is no target"
+        found = self.targets.new_full((len(self.colours),), -1)
+        found[self.targets] = match
+        return found
+
+    def continued(self, found, at):
+        """Sources for the patches `at` `[n]` that go on where those `found` (`everywhere`) of their neighbours
+        end, those found for themselves first; -1 where these lead to no source."""
+        for step in 0, -1, 1, -self.width, self.width:
+            of = found[at + step]
+            source = torch.where(of >= 0, of - step, 0).clamp(0, len(self.colours) - 1)
+            yield torch.where((of >= 0) & self.is_source[source], source, -1)
+
     def enlarged(self, to):
         "Colours of the hole's pixels of the level `to`, twice the size"
         image = self.colours.T.reshape(1, 3, self.height, self.width)
@@ -44,8 +58,7 @@ class Level:
         """Sources of the targets of the level `to`, twice the size, as far as `match` `[targets]` says them.
 
         -1 where what it leads to is no source."""
-        found = self.targets.new_full((len(self.colours),), -1)
-        found[self.targets] = match
+        found = self.everywhere(match)
         y, x = to.targets//to.width, to.targets % to.width
         up = (y//2).clamp(REACH, self.height - 1 - REACH), (x//2).clamp(REACH, self.width - 1 - REACH)
         of = found[up[0]*self.width + up[1]]

@@ -17,6 +17,7 @@ LEAST = 50              # sources below which there is no texture to take
 AT_ONCE = 2**15         # patches that look for their sources at a time
 SPREAD, SHARP = .7, .3  # pixels within which patches vote: close, so that texture is not averaged away
 LARGE = 4.              # σ in pixels, where a network sees into the hole, beyond which its colours stand
+COHERENCE = 2.          # times as far as the nearest source may be one that goes on with a neighbour's
 SLIGHT = .05            # differences of colour that are nothing but a patch of another tone
 FLAT = .004, .012       # contrasts of a patch: up to the first it has no texture, from the second on it has
 OPACITY = .55           # of texture that is likely but unknown, above the fill of a network that sees a hole
@@ -62,23 +63,28 @@ class Synthesis:
         features = Features(level, sources, self.guide)
         known = features(sources)
         for turn in range(turns):
-            before = zip(level.targets.tensor_split(count), found.tensor_split(count), strict=True)
-            pairs = [self.nearest(sources, known, features, *part) for part in before]
+            before = level.everywhere(found)
+            pairs = [self.nearest(sources, known, features, part, before)
+                     for part in level.targets.tensor_split(count)]
             distance, found = map(torch.cat, zip(*pairs, strict=True))
             weight = torch.exp(-distance/(2*distance.kthvalue(math.ceil(.75*len(distance))).values + 1e-8))
             last = i == 0 and turn == turns - 1
             vote(level, found, weight.clamp_min(1e-6), SHARP if last else SPREAD)
         return found
 
-    def nearest(self, sources, known, features, targets, found):
-        "Squared distances and sources of `targets`: the best of `sources`, of features `known`, and `found`"
+    def nearest(self, sources, known, features, targets, before):
+        """Squared distances and sources of `targets`: the nearest of `sources`, of features `known`.
+
+        Or what goes on with the sources `before` of a patch and of its neighbours, if that is nearly as near."""
         wanted = features(targets)
         distance, index = nearest(wanted, known)
         self.tick()
-        there = found >= 0
-        before = (features(torch.where(there, found, targets)) - wanted).square().sum(1)
-        closer = there & (before <= distance)
-        return torch.where(closer, before, distance), torch.where(closer, found, sources[index])
+        best, match = torch.full_like(distance, math.inf), sources[index]
+        for source in features.level.continued(before, targets):
+            apart = (features(torch.where(source >= 0, source, targets)) - wanted).square().sum(1)
+            closer = (source >= 0) & (apart < best) & (apart <= COHERENCE*distance)
+            best, match = torch.where(closer, apart, best), torch.where(closer, source, match)
+        return torch.where(best.isinf(), distance, best), match
 
     def some(self, sources):
         "A random `share` of `sources`, and `SOURCES` at most, in their order"
