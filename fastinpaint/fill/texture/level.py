@@ -42,8 +42,8 @@ class Level:
         return found
 
     def continued(self, found, at):
-        """Sources for the patches `at` `[n]` that go on where those `found` (`everywhere`) of their neighbours
-        end, those found for themselves first; -1 where these lead to no source."""
+        """Sources for the patches `at` `[n]`: those `found` (`everywhere`) for them and what goes on with those
+        of their four neighbours; -1 where there is none."""
         for step in 0, -1, 1, -self.width, self.width:
             of = found[at + step]
             source = torch.where(of >= 0, of - step, 0).clamp(0, len(self.colours) - 1)

@@ -8,6 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from ...kernels import nearest
+from ...models.prefill import smooth_fill
 from .level import SIDE, Level, blindness, depth, pyramid
 from .patches import Features, vote
 
@@ -20,8 +21,7 @@ LARGE = 4.              # σ in pixels, where a network sees into the hole, beyo
 COHERENCE = 2.          # times as far as the nearest source may be one that goes on with a neighbour's
 SLIGHT = .05            # differences of colour that are nothing but a patch of another tone
 FLAT = .004, .012       # contrasts of a patch: up to the first it has no texture, from the second on it has
-OPACITY = .55           # of texture that is likely but unknown, above the fill of a network that sees a hole
-EXACT = .1              # misfit, in variances of a source, up to which a patch is what its source is
+OPACITY = .4            # of texture that fits badly at the edge, above the fill of a network that sees a hole
 
 
 class Synthesis:
@@ -50,8 +50,7 @@ class Synthesis:
         if match is None: return None, None
         image = toned(level.colours.view(start.shape).cpu().numpy(), start, LARGE*2**blind)
         image = without_borders(image, roughness(level, match))
-        known = certainty(level, match)
-        opaque = known + (1 - known)*(1 - (1 - OPACITY)/2**blind)
+        opaque = 1 - (1 - OPACITY)/2**blind*(1 - certainty(level, match))
         return start + opaque[..., None]*(image - start), incoherence(level, match)
 
     def improved(self, level, found, i, count):
@@ -75,7 +74,7 @@ class Synthesis:
     def nearest(self, sources, known, features, targets, before):
         """Squared distances and sources of `targets`: the nearest of `sources`, of features `known`.
 
-        Or what goes on with the sources `before` of a patch and of its neighbours, if that is nearly as near."""
+        Or what goes on with the sources `before` of a patch or of its neighbours, if nearly as near."""
         wanted = features(targets)
         distance, index = nearest(wanted, known)
         self.tick()
@@ -126,13 +125,22 @@ def toned(image, fill, sigma):
 
 def roughness(level, match):
     "`[h, w]` from 0 to 1: how much texture the sources `match` have that the hole's pixels are copied from"
-    return _smooth(level, ((variance(level, match).sqrt() - FLAT[0])/(FLAT[1] - FLAT[0])).clamp(0, 1))
+    rough = level.colours.new_ones(len(level.colours))
+    rough[level.targets] = ((variance(level, match).sqrt() - FLAT[0])/(FLAT[1] - FLAT[0])).clamp(0, 1)
+    return gaussian_filter(rough.view(level.height, level.width).cpu().numpy(), LARGE/2)
 
 
 def certainty(level, match):
-    "`[h, w]` from 0 to 1: how nearly the hole is what its sources `match` are, as in regular patterns"
+    """`[h, w]` from 0 to 1: how nearly patches at the hole's edge are what their sources `match` are.
+
+    Inside, where sources go on, all fit; so the edge speaks for what lies behind it."""
+    at_edge = ~torch.isin(level.targets, level.pixels)
     misfit = colour_distance(level, match)/(3*SIDE**2*variance(level, match) + 1e-6)
-    return _smooth(level, torch.exp(-misfit/EXACT))
+    fits, known = level.colours.new_zeros(2, 1, 1, len(level.colours))
+    fits[..., level.targets[at_edge]] = torch.exp(-misfit[at_edge])
+    known[..., level.targets[at_edge]] = 1
+    size = 1, 1, level.height, level.width
+    return smooth_fill(fits.view(size), 1 - known.view(size))[0, 0].cpu().numpy()
 
 
 def variance(level, at):
@@ -148,13 +156,6 @@ def colour_distance(level, match):
     "Squared distance of the patches that touch the hole from their sources `match` `[targets]`"
     return sum((level.colours[level.targets + o] - level.colours[match + o]).square().sum(1)
                for o, *_ in level.offsets())
-
-
-def _smooth(level, values):
-    "`values` of the patches that touch the hole as a map `[h, w]`, 1 elsewhere, without steps"
-    pixels = level.colours.new_ones(len(level.colours))
-    pixels[level.targets] = values
-    return gaussian_filter(pixels.view(level.height, level.width).cpu().numpy(), LARGE/2)
 
 
 def without_borders(image, rough):
