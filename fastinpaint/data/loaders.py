@@ -31,7 +31,7 @@ class InpaintDL(TfmdDL):
 
     Shuffled epochs are `steps` batches (default: one pass) cut from shuffled passes without end; set `drawn`,
     the number drawn so far, to go on where another run stopped. Crop, hole and augmentation depend on `seed`
-    and the position in that order alone; in place of what cannot be read comes the next photograph. `share`,
+    and the position in that order alone; what cannot be read is replaced by what follows there. `share`,
     (rank, number of processes), is that of a process in a batch of `bs` times their number, and in what is
     not shuffled. An unreadable epoch raises InputError."""
     # fastai would read an item to learn these, but it may be unreadable
@@ -62,13 +62,13 @@ class InpaintDL(TfmdDL):
     def get_idxs(self):
         if not self._draws: return super().get_idxs()[self._part()] if self.n else super().get_idxs()
         self.first, self.drawn = self.drawn, self.drawn + len(self) * self._step
-        order = drawn(self.n, self.seed, self.first, self.drawn, self.order).reshape(len(self), -1, self.bs)
-        return order[:, self.share[0]].ravel().tolist()
+        self._all = drawn(self.n, self.seed, self.first, self.drawn, self.order)  # what all processes draw
+        return self._all.reshape(len(self), -1, self.bs)[:, self.share[0]].ravel().tolist()
 
     def sample(self):
         if not self._draws: yield from super().sample()
         else:
-            for i, index in enumerate(super().sample()): yield self._position(i), index
+            for i, _ in enumerate(super().sample()): yield self._position(i),
 
     def _position(self, i: int) -> int:
         "In the order, of item `i` of a worker, which has every `num_workers`-th batch"
@@ -77,11 +77,11 @@ class InpaintDL(TfmdDL):
 
     def do_item(self, s):
         if not isinstance(s, tuple): return super().do_item(s)
-        position, index = s
+        position, = s
         with item_draws(self.seed, position):
             # a process with fewer batches than the others would leave them waiting
-            for i in range(min(TRIES, self.n)):
-                item = super().do_item((index + i) % self.n)
+            for i in range(position, position + min(TRIES, len(self._all))):
+                item = super().do_item(int(self._all[(i - self.first) % len(self._all)]))
                 if item is not None: return item
 
     def __iter__(self):

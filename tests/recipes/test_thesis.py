@@ -154,4 +154,7 @@ def test_the_first_step_is_that_of_the_thesis(run, tmp_path, monkeypatch):
     after, _ = read_weights(tmp_path/"latent_control/model.safetensors")
     for i in range(4):
         wanted = tensors[f"zero_conv{i + 2}.weight"]
-        assert torch.allclose(after[f"conditioner.zero_convs.{i}.weight"], wanted, atol=1e-5)
+        # Adam's first step is the rate in the direction of a gradient, of which one near 0 is only rounding
+        felt = wanted.grad.abs() > wanted.grad.abs().median()/1000
+        found = after[f"conditioner.zero_convs.{i}.weight"]
+        assert felt.float().mean() > .99 and torch.allclose(found[felt], wanted[felt], atol=1e-5)

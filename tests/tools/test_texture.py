@@ -13,4 +13,4 @@ def test_each_fill_of_a_batch_gets_texture_and_those_without_a_hole_stay():
     assert result.shape == image.shape and result[1].equal(image[1])
     hole = mask[0, 0] > 0
     assert torch.allclose(result[0, :, ~hole], image[0, :, ~hole])
-    assert result[0, :, hole].std() > .5*image[0].std()
+    assert result[0, :, hole].std() > .2*image[0].std()

@@ -42,8 +42,8 @@ class Level:
         return found
 
     def continued(self, found, at):
-        """Sources for the patches `at` `[n]`: those `found` (`everywhere`) for them and what goes on with those
-        of their four neighbours; -1 where there is none."""
+        """Sources for the patches `at` `[n]`: those `found` for them, see `everywhere`, and what goes on with
+        those of their four neighbours; -1 where there is none."""
         for step in 0, -1, 1, -self.width, self.width:
             of = found[at + step]
             source = torch.where(of >= 0, of - step, 0).clamp(0, len(self.colours) - 1)

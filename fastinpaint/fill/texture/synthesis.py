@@ -21,7 +21,7 @@ LARGE = 4.              # σ in pixels, where a network sees into the hole, beyo
 COHERENCE = 2.          # times as far as the nearest source may be one that goes on with a neighbour's
 SLIGHT = .05            # differences of colour that are nothing but a patch of another tone
 FLAT = .004, .012       # contrasts of a patch: up to the first it has no texture, from the second on it has
-OPACITY = .4            # of texture that fits badly at the edge, above the fill of a network that sees a hole
+OPACITY = .25           # of texture that fits badly at the edge, above the fill of a network that sees a hole
 
 
 class Synthesis:

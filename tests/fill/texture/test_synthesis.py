@@ -77,7 +77,7 @@ def test_unknown_texture_is_fainter_where_the_network_sees_the_hole():
         hole[30:30 + side, 30:30 + side] = True
         result, _ = Synthesis()(np.where(hole[..., None], np.float32(.5), noise), hole)
         spread[side] = result[35:25 + side, 35:25 + side].std()/noise.std()
-    assert spread[20] < .65 < spread[140] < 1
+    assert .1 < spread[20] < .45 < spread[140] < .9
 
 
 @pytest.mark.parametrize("step, left", [(.04, 0.), (.3, .2)])
