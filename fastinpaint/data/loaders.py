@@ -38,6 +38,7 @@ class InpaintDL(TfmdDL):
     n_inp, _n_inp, _types = 2, 2, {tuple: [TensorImage, TensorMask, TensorImage, TensorMask]}
     def __init__(self, dataset, bs: int = 16, *, steps: int | None = None, seed: int = 0, **kwargs):
         self.steps, self.seed, self.drawn, self.first, self.share = steps, seed, 0, 0, (0, 1)
+        self._epoch = ()  # what all processes draw in it
         super().__init__(dataset, bs=bs, **kwargs)
 
     @property
@@ -62,13 +63,13 @@ class InpaintDL(TfmdDL):
     def get_idxs(self):
         if not self._draws: return super().get_idxs()[self._part()] if self.n else super().get_idxs()
         self.first, self.drawn = self.drawn, self.drawn + len(self) * self._step
-        self._all = drawn(self.n, self.seed, self.first, self.drawn, self.order)  # what all processes draw
-        return self._all.reshape(len(self), -1, self.bs)[:, self.share[0]].ravel().tolist()
+        self._epoch = drawn(self.n, self.seed, self.first, self.drawn, self.order)
+        return self._epoch.reshape(len(self), -1, self.bs)[:, self.share[0]].ravel().tolist()
 
     def sample(self):
         if not self._draws: yield from super().sample()
         else:
-            for i, _ in enumerate(super().sample()): yield self._position(i),
+            for i, index in enumerate(super().sample()): yield self._position(i), index
 
     def _position(self, i: int) -> int:
         "In the order, of item `i` of a worker, which has every `num_workers`-th batch"
@@ -77,12 +78,15 @@ class InpaintDL(TfmdDL):
 
     def do_item(self, s):
         if not isinstance(s, tuple): return super().do_item(s)
-        position, = s
+        position, index = s
         with item_draws(self.seed, position):
+            item = super().do_item(index)
             # a process with fewer batches than the others would leave them waiting
-            for i in range(position, position + min(TRIES, len(self._all))):
-                item = super().do_item(int(self._all[(i - self.first) % len(self._all)]))
-                if item is not None: return item
+            for i in range(1, min(TRIES, len(self._epoch))):
+                if item is not None: break
+                following = (position - self.first + i) % len(self._epoch)
+                item = super().do_item(int(self._epoch[following]))
+            return item
 
     def __iter__(self):
         batches, b = super().__iter__(), None

@@ -167,6 +167,7 @@ def test_fastai_learner_trains_validates_predicts_and_decodes(folder):
     assert preds.shape == image.shape == (3, 3, 32, 32) and mask.shape == (3, 1, 32, 32)
     # every training photograph once, whatever `steps`
     assert len(learn.get_preds(ds_idx=0)[0]) == 7
+    assert len(learn.get_preds(dl=learn.dls.train)[0]) == len(learn.dls.train)*learn.dls.train.bs
     preds, _ = learn.get_preds(dl=learn.dls.test_dl(sorted(folder.glob("*.png"))[:2]))
     assert len(preds) == 2
     for dl in learn.dls:
