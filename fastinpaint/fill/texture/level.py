@@ -19,7 +19,8 @@ class Level:
     """`image` `[1, 3, h, w]` in [0, 1], `hole` `[1, 1, h, w]` and `guide` `[1, 4, h, w]`, see `pyramid`.
 
     A pixel, or the patch around it, is known by its row in `colours`, `y·w + x`: `pixels` are those
-    of the hole, `targets` are patches that touch it, `sources` those that do not; all within the image."""
+    of the hole, `targets` are patches that touch it, `at_edge` says which have a known pixel in the middle,
+    `sources` are patches that do not touch it; all within the image."""
     def __init__(self, image, hole, guide):
         self.height, self.width = image.shape[-2:]
         self.colours, self.guide = _rows(image), _rows(guide)
@@ -29,6 +30,7 @@ class Level:
         self.is_source = (within & ~touching).flatten()
         self.sources, self.targets, self.pixels = (
             chosen.flatten().nonzero()[:, 0] for chosen in (self.is_source, within & touching, hole))
+        self.at_edge = hole.flatten()[self.targets] == 0
 
     def offsets(self):
         "What leads from the row of a patch's centre to those of its pixels, and their (dy, dx)"

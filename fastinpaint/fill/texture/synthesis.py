@@ -97,9 +97,8 @@ def incoherence(level, match):
 
     Those around known pixels count again: there, seams show."""
     distance = SIDE**2*(level.guide[level.targets] - level.guide[match]).square().sum(1)
-    distance = distance + colour_distance(level, match)
-    outside = ~torch.isin(level.targets, level.pixels)
-    return (distance.mean() + distance[outside].mean()).item()
+    distance += colour_distance(level, level.targets, match)
+    return (distance.mean() + distance[level.at_edge].mean()).item()
 
 
 def ticks(hole):
@@ -119,7 +118,9 @@ def toned(image, fill, sigma):
     """`image` `[h, w, 3]` with the colours of `fill` beyond `sigma` pixels.
 
     And beyond `LARGE` as far as they differ slightly: smooth gradients then show no borders of patches."""
-    large, small = (gaussian_filter(fill - image, (s, s, 0), mode="nearest") for s in (sigma, LARGE))
+    large = gaussian_filter(fill - image, (sigma, sigma, 0), mode="nearest")
+    if sigma == LARGE: return image + large
+    small = gaussian_filter(fill - image, (LARGE, LARGE, 0), mode="nearest")
     return image + large + (small - large).clip(-SLIGHT, SLIGHT)
 
 
@@ -134,11 +135,10 @@ def certainty(level, match):
     """`[h, w]` from 0 to 1: how nearly patches at the hole's edge are what their sources `match` are.
 
     Inside, where sources go on, all fit; so the edge speaks for what lies behind it."""
-    at_edge = ~torch.isin(level.targets, level.pixels)
-    misfit = colour_distance(level, match)/(3*SIDE**2*variance(level, match) + 1e-6)
+    edge, match = level.targets[level.at_edge], match[level.at_edge]
+    misfit = colour_distance(level, edge, match)/(3*SIDE**2*variance(level, match) + 1e-6)
     fits, known = level.colours.new_zeros(2, 1, 1, len(level.colours))
-    fits[..., level.targets[at_edge]] = torch.exp(-misfit[at_edge])
-    known[..., level.targets[at_edge]] = 1
+    fits[..., edge], known[..., edge] = torch.exp(-misfit), 1
     size = 1, 1, level.height, level.width
     return smooth_fill(fits.view(size), 1 - known.view(size))[0, 0].cpu().numpy()
 
@@ -152,9 +152,9 @@ def variance(level, at):
     return (squares/SIDE**2 - (total/SIDE**2).square()).mean(1).clamp_min(0)
 
 
-def colour_distance(level, match):
-    "Squared distance of the patches that touch the hole from their sources `match` `[targets]`"
-    return sum((level.colours[level.targets + o] - level.colours[match + o]).square().sum(1)
+def colour_distance(level, at, match):
+    "Squared distances `[n]` of the patches around the pixels `at` `[n]` from those around `match` `[n]`"
+    return sum((level.colours[at + o] - level.colours[match + o]).square().sum(1)
                for o, *_ in level.offsets())
 
 
