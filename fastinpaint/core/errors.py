@@ -1,4 +1,4 @@
-"Errors that the user can mend"
+"Errors that the user can mend, and reasons told line by line"
 
 
 class InputError(ValueError):
@@ -21,3 +21,8 @@ class MissingPackage(InputError, ImportError):
 
 class Diverged(InputError, FloatingPointError):
     "A loss is NaN or infinite, most often because the learning rate is too high"
+
+
+def with_reasons(head, reasons):
+    "`head`, and a line for each of `reasons`, path → why"
+    return "\n  ".join([head + ":"*bool(reasons), *(f"{path}: {why}" for path, why in reasons.items())])

@@ -20,3 +20,8 @@ def replacing(path):
             os.fsync(f.fileno())
         os.replace(unfinished, path)
     finally: unfinished.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder, name):
+    "Remove what kills have left of `replacing` files called `name`, a pattern, that nobody else writes now"
+    for o in Path(folder).glob(f".{name}.*"): o.unlink()

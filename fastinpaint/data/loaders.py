@@ -17,7 +17,7 @@ from .listing import Files, Joined, Names
 from .masks import MaskFolder, mask_source
 from .order import batch_draws, drawn, item_draws, shuffled
 from .photos import Skipped, readable
-from .remote import place
+from .remote import held_out, place
 from .shard_index import find_photos
 from .shards import Shards
 from .transforms import CropToSize, MaskedPair, OpenHole, OpenPhoto, relative_name
@@ -124,8 +124,7 @@ def inpaint_block(masks="train", size: int = 256, seed: int = 0, augment: bool =
 
 def _find(path, valid: float | str | Path | None, exclude: tuple[str | Path, ...]):
     "Training photographs, validation ones (None yet for a fraction), the folders both are named relative to"
-    train = path / "train"
-    held = next((o for o in (path / "valid", path / "val") if o.is_dir() and train.is_dir()), None)
+    train, held = path / "train", held_out(path)
     if valid is None and held: return find_photos(train, exclude), find_photos(held, exclude), (train, held)
     if isinstance(valid, str | Path):
         folder = path / valid if "://" not in str(valid) and (path / valid).is_dir() else place(valid)

@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from ..core.cache import cache_folder, cache_limit
 from ..core.errors import InputError, MissingPackage, Unreachable
-from ..core.files import replacing
+from ..core.files import remove_unfinished, replacing
 
 INDEX = "index.jsonl"  # makes a folder one of shards
 PIECE = 8 << 20  # bytes that are asked for at a time
@@ -38,6 +38,11 @@ class Remote(str):
 def place(name: str | Path) -> Path | Remote:
     "Where `name` is: an address, or a folder on this machine"
     return Remote(str(name).rstrip("/")) if "://" in str(name) else Path(name)
+
+
+def held_out(folder: Path | Remote) -> Path | Remote | None:
+    "Where its validation photographs are: valid/ or val/, if there is train/ beside it"
+    return next((o for o in (folder/"valid", folder/"val") if o.is_dir() and (folder/"train").is_dir()), None)
 
 
 def filesystem(url: str):
@@ -102,7 +107,7 @@ def keep(url: str, size: int, sha256: str) -> Path:
     "Download the shard at `url` into the cache; raises OSError. The caller holds its lock"
     fs, path = filesystem(url)
     target, digest = _path(sha256), hashlib.sha256()
-    for o in target.parent.glob(f".{target.name}.*"): o.unlink()  # of a process that was killed
+    remove_unfinished(target.parent, target.name)
     make_room(size)
     with replacing(target) as f:
         while (start := f.tell()) < size:

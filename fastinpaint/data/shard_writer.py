@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..core.errors import InputError
-from ..core.files import replacing
+from ..core.errors import InputError, with_reasons
+from ..core.files import remove_unfinished, replacing
 from .listing import Files
 from .photos import UNREADABLE, find_images, open_photo, unreadable_because
-from .remote import INDEX
+from .remote import INDEX, held_out
 from .shard_index import FORMAT
 from .shards import Shard
 
@@ -36,9 +36,8 @@ class ShardResult:
     skipped: dict[str, str] = field(default_factory=dict)  # path → reason
 
     def __str__(self):
-        head = (f"{self.photographs:,} photographs in {self.shards:,} shards, {self.bytes/1e9:.2f} GB, "
-                f"{len(self.skipped)} files left out{':'*bool(self.skipped)}")
-        return "\n  ".join([head, *(f"{path}: {reason}" for path, reason in self.skipped.items())])
+        return with_reasons(f"{self.photographs:,} photographs in {self.shards:,} shards, "
+                            f"{self.bytes/1e9:.2f} GB, {len(self.skipped)} files left out", self.skipped)
 
 
 def write_shards(
@@ -56,8 +55,8 @@ def write_shards(
     folder, out, result = Path(folder), Path(out), ShardResult()
     if out.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"{out} is in {folder}: give the shards a folder of their own")
-    held = next((o for o in ("valid", "val") if (folder/o).is_dir() and (folder/"train").is_dir()), None)
-    parts = {"train": folder/"train", "valid": folder/held} if held else {".": folder}
+    held = held_out(folder)
+    parts = {"train": folder/"train", "valid": held} if held else {".": folder}
     found = {part: find_images(o) for part, o in parts.items()}
     shards = (o for part, files in found.items() for o in _write(files, parts[part], out/part, side, count))
     for o in progress(shards, sum(map(len, found.values()))):
@@ -85,7 +84,7 @@ def _write(files: Files, folder: Path, out: Path, side: int, count: int) -> Iter
                          "remove them, or choose another -o")
     for line in lines[1:]: yield Shard(**json.loads(line))
     if index == out/INDEX: return
-    for o in out.glob(".*.tar.*"): o.unlink()  # what a kill has left of a shard
+    remove_unfinished(out, "*.tar")
     with open(unfinished, "ab") as f:
         f.truncate(sum(map(len, lines)))
         if not lines: f.write(_line(head))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ..core.errors import InputError
+from ..core.errors import InputError, with_reasons
 from .inpainter import Inpainter
 from .jobs import folder_jobs, manifest_jobs
 from .outcomes import Outcome, read_report, write_report
@@ -27,8 +27,8 @@ class FolderResult:
             self.failed[outcome.image + again] = outcome.error
 
     def __str__(self):
-        head = f"filled {self.filled}, kept {self.kept}, failed {len(self.failed)}{':'*bool(self.failed)}"
-        return "\n  ".join([head, *(f"{photo}: {reason}" for photo, reason in self.failed.items())])
+        head = f"filled {self.filled}, kept {self.kept}, failed {len(self.failed)}"
+        return with_reasons(head, self.failed)
 
 
 def fill_folder(

@@ -97,7 +97,7 @@ class Inpainter:
         refine, strategy = works[0].options.refine, works[0].options.strategy or self.strategy
         pixels = strategies.pixels_at_once(self.model, self.device, refine)
         if refine and strategy == "auto": strategy = "crop"  # tiles, each refined alone, would lose structure
-        whole = strategy == "whole" or strategy == "auto" and works[0].hole.size <= strategies.WHOLE
+        whole = strategy == "whole" or strategy == "auto" and strategies.fits_whole(works[0].hole, pixels)
         cast = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
         with torch.no_grad(), cast:
             if len(works) > 1 and whole and not refine and len(works)*works[0].hole.size <= pixels:

@@ -67,9 +67,14 @@ def write(image, hole, colours):
     image[hole] = np.rint(colours[hole].clip(0, 1)*np.iinfo(image.dtype).max)
 
 
+def fits_whole(hole, pixels):
+    "Whether a network that may see `pixels` at once is shown all of a photograph with `hole`"
+    return hole.size <= min(pixels, WHOLE)
+
+
 def choose(hole, pixels, side):
     "The strategy for `hole` where the network may see `pixels` at once, or tiles of `side`"
-    if hole.size <= min(pixels, WHOLE): return "whole"
+    if fits_whole(hole, pixels): return "whole"
     groups = [hole[box] for box in boxes(hole)]
     if max(group.size for group in groups) <= pixels: return "crop"
     shares = [group[tile].mean() for group in groups for tile in tile_boxes(group, side)]

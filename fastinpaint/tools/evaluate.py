@@ -38,16 +38,18 @@ def main(settings: EvaluateSettings):
 
 def judged(s, name):
     "The `Card` of the model or baseline `name`"
-    device, measured = choose_device(s.device), dict(frechet=not s.no_frechet, lpips=s.lpips.split(","))
+    device = choose_device(s.device)
     model = textured_model(name, device) if s.texture else name
     photos, sets, limit = judged_photos(s.data), s.masks.split(","), s.limit or None
-    return fi.evaluate(model, photos, sets, s.size, s.seed, device, limit, **measured)
+    return fi.evaluate(model, photos, sets, s.size, s.seed, device, limit, **measured(s))
 
 
 def judged_files(s):
     "The `Card` of what another system has filled"
-    measured = dict(frechet=not s.no_frechet, lpips=s.lpips.split(","))
-    return fi.evaluate_files(s.images, s.masks, s.filled, s.invert, **measured)
+    return fi.evaluate_files(s.images, s.masks, s.filled, s.invert, **measured(s))
+
+
+def measured(s): return dict(frechet=not s.no_frechet, lpips=s.lpips.split(","))
 
 
 def as_folder(model):
