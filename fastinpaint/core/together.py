@@ -64,6 +64,15 @@ def batch_mean(x):
     return mean(x) if torch.is_grad_enabled() else x.detach()
 
 
+def channel_statistics(x):
+    """Mean and standard deviation `[1, C, 1, 1]` of the channels of the whole training batch `[B, C, h, w]`.
+
+    No deviation is below a hundredth of the largest: a channel that never changes would count without end."""
+    mean = batch_mean(x.mean((0, 2, 3), keepdim=True))
+    std = batch_mean((x - mean).square().mean((0, 2, 3), keepdim=True)).sqrt()
+    return mean, std.maximum(std.max()/100).clamp_min(1e-6)
+
+
 def total(values):
     "Sums over all processes of a list of numbers, as floats"
     values = [float(v) for v in values]

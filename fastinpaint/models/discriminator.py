@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..core.errors import InputError
-from ..core.together import gathered
+from ..core.together import channel_statistics
 from .published import read_public
 
 MOST_CHANNELS = 512
@@ -53,9 +53,9 @@ class LatentDiscriminator(nn.Module):
     def measure(self, latents):
         "Take statistics of all processes' `latents` `[B, C, h, w]`, if there are none; weak ones count less"
         if self.std.any(): return
-        std, mean = torch.std_mean(gathered(latents), (0, 2, 3), correction=0, keepdim=True)
+        mean, std = channel_statistics(latents)
         self.mean.copy_(mean)
-        self.std.copy_(std.maximum(std.max()/100).clamp_min(1e-6))
+        self.std.copy_(std)
 
     def whiten(self, latents): return (latents - self.mean)/self.std
 

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from ..core.device import evaluating
 from ..core.errors import InputError
-from ..core.together import batch_mean, gathered, take_from_main
+from ..core.together import channel_statistics, gathered, take_from_main
 from .decoder_distance import decoder_gram, decoder_response, matrix_root
 from .losses import MaskedL1
 
@@ -54,7 +54,7 @@ class LatentHuber(LatentDistance):
     "Smooth L1: squares below one standard deviation of the target's channel, else absolute differences"
     name = "latent_huber"
     def errors(self, latent, target):
-        scale = deviation(target)
+        _, scale = channel_statistics(target)
         return scale*F.smooth_l1_loss(latent/scale, target/scale, reduction="none")
 
 
@@ -67,7 +67,7 @@ class LatentCosine(LatentDistance):
 class LatentNormalised(LatentDistance):
     "Absolute differences in standard deviations of the target's channel: weak channels count as strong ones"
     name = "latent_normalised"
-    def errors(self, latent, target): return (latent - target).abs()/deviation(target)
+    def errors(self, latent, target): return (latent - target).abs()/channel_statistics(target)[1]
 
 
 class LatentDecoder(LatentDistance):
@@ -110,13 +110,6 @@ def either(mask, dim):
     "Where a pixel of `mask` or the next one along `dim` is 1"
     n = mask.shape[dim] - 1
     return torch.maximum(mask.narrow(dim, 0, n), mask.narrow(dim, 1, n))
-
-
-def deviation(target):
-    "Standard deviation `[1, C, 1, 1]` of channels in the whole batch, a hundredth of the largest at least"
-    mean = batch_mean(target.mean((0, 2, 3), keepdim=True))
-    std = batch_mean((target - mean).square().mean((0, 2, 3), keepdim=True)).sqrt()
-    return std.maximum(std.max()/100).clamp_min(1e-6)  # a channel that never changes would count without end
 
 
 DISTANCES = {term.name.removeprefix("latent_"): term for term in (

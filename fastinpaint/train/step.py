@@ -19,6 +19,7 @@ class Step:
     latent_mask: Tensor | None = None   # `mask` padded as the encoder pads
     real_logits: Tensor | None = None   # The discriminator's, `[B, 1, h, w]`, of the image
     fake_logits: Tensor | None = None   # The same of the prediction
+    fake_hole: Tensor | None = None     # 1 where it shall find a fake, `[B, 1, …]`
     real_features: list = field(default_factory=list)  # Its features of the image, layer by layer
     fake_features: list = field(default_factory=list)  # The same of the prediction
 

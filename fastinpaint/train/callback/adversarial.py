@@ -64,7 +64,7 @@ class AdversarialTraining(FitCallback):
     def after_pred(self):
         if not self.in_fit: return
         step = self.learn.step
-        real, fake, self.hole = self.pair(step)
+        real, fake, step.fake_hole = self.pair(step)
         self.penalised = self.training and self.r1 > 0 and self.steps % self.r1_every == 0
         self.real = real.detach().requires_grad_(self.penalised)
         self.discriminator.train(self.training)
@@ -85,7 +85,7 @@ class AdversarialTraining(FitCallback):
     def _discriminator_loss(self):
         step = self.learn.step
         real, fake = step.real_logits.float(), step.fake_logits.float()
-        hole = F.interpolate(self.hole, fake.shape[-2:], mode="nearest")
+        hole = F.interpolate(step.fake_hole, fake.shape[-2:], mode="nearest")
         losses = self.losses(real, fake, hole)
         if self.penalised: losses["r1"] = self.r1*self.r1_every*self._r1_penalty(step.real_logits)
         for name, value in losses.items():
@@ -113,7 +113,7 @@ class AdversarialTraining(FitCallback):
 
     def after_batch(self):
         if self.training: self.step_log.health.write(self.health)
-        self.real = self.hole = None
+        self.real = None
 
     def state_dict(self):
         return {"discriminator": self.discriminator.state_dict(), "optimizer": self.opt_d.state_dict(),

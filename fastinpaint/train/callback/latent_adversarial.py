@@ -41,7 +41,7 @@ class LatentAdversarial(AdversarialTraining):
 
 class InHole(Adversarial):
     "`Adversarial` on the logits of latent pixels with a hole behind them"
-    def forward(self, step): return mean_in(latent_hole(step), F.softplus(-step.fake_logits))
+    def forward(self, step): return mean_in(step.fake_hole, F.softplus(-step.fake_logits))
 
 
 class FeatureL1(Term):
