@@ -137,6 +137,12 @@ def test_images_are_grouped_by_share_of_hole_and_drift_is_that_of_known_pixels(t
     assert card.drift == pytest.approx(.15)
 
 
+def test_a_fill_that_overshoots_is_judged_as_it_is_saved(photos):
+    over, saved = (evaluate(fill, photos, "thick", **QUICK) for fill in (
+        lambda i, m: 4*i - 1.5, lambda i, m: (4*i - 1.5).clamp(0, 1)))
+    assert over.metrics == saved.metrics
+
+
 # what cannot be judged
 
 @pytest.mark.parametrize("fill, message", [
