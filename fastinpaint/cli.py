@@ -11,7 +11,7 @@ from pkgutil import iter_modules
 import click
 
 from . import recipes
-from .core.program import STYLE, Commands, Program
+from .core.program import STYLE, Commands, PathOrAddress, Program
 from .tools.settings import TOOLS
 
 STRATEGIES = "auto", "whole", "crop", "tiles", "resize"
@@ -66,10 +66,11 @@ def train():
 
 
 @main.command()
-@click.argument("image", type=click.Path(exists=True, path_type=Path))
+@click.argument("image", type=PathOrAddress(exists=True, path_type=Path))
 @click.argument("mask", required=False, type=FILE)
 @click.option("-o", "--out", type=OUT, help="Result: a file, whose name says its format, or a folder.")
-@click.option("--masks", type=FOLDER, help="For a folder: that of its masks, of the same names.")
+@click.option("--masks", type=PathOrAddress(exists=True, file_okay=False, path_type=Path),
+              help="For a folder or shards: those of the masks, of the same names.")
 @click.option("--model", default="sample", help="sample, a saved model, or a LaMa checkpoint.")
 @DEVICE
 @click.option("--precision", default="fp32", help="fp32, or bf16: faster on a GPU, less exact.")
@@ -95,8 +96,9 @@ def train():
 def fill(image, mask, out, masks, **options):
     """Fill the hole in a photograph, in each of a folder, or in each row of a table.
 
-    IMAGE is a photograph and MASK its hole, white on black; or a folder, and --masks that of its masks; or
-    a .csv or .parquet file with columns image, mask and out: paths from where it lies, of out from -o.
+    IMAGE is a photograph and MASK its hole, white on black; or a folder or shards, also at an address, and
+    --masks those of its masks; or a .csv or .parquet file with columns image, mask and out: paths from where
+    it lies, of out from -o.
 
     \b
     fastinpaint fill photo.jpg mask.png -o filled.png
@@ -110,7 +112,7 @@ def fill(image, mask, out, masks, **options):
     # stdout has the result's name alone, so what libraries print goes to stderr
     with redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
-        many = image.is_dir() or image.suffix.lower() in MANIFESTS
+        many = isinstance(image, str) or image.is_dir() or image.suffix.lower() in MANIFESTS
         if many: outs, failed = _fill_many(image, mask, masks, out, **options)
         else: outs, failed = _fill_file(image, mask, masks, out, **options), False
     for out in outs: click.echo(out)
@@ -139,20 +141,20 @@ def _fill_many(images, mask, masks, out, format, n, workers, engine, address, **
     "The folder of the results in a list, and what failed"
     if n > 1: raise click.UsageError("--fills is for one photograph")
     if address and engine != "ray": raise click.UsageError("--address is for --engine ray")
-    if images.is_dir():
-        if mask or not masks or not out:
-            raise click.UsageError(f"{images} is a folder, so name two more: "
-                                   f"fastinpaint fill {images} --masks FOLDER -o FOLDER")
-    elif mask or masks or format:
-        raise click.UsageError(f"{images} names masks and results: leave out MASK, --masks and --format")
+    if table := isinstance(images, Path) and images.is_file():
+        if mask or masks or format:
+            raise click.UsageError(f"{images} names masks and results: leave out MASK, --masks and --format")
+    elif mask or not masks or not out:
+        raise click.UsageError(f"{images} is a folder, so name two more: "
+                               f"fastinpaint fill {images} --masks FOLDER -o FOLDER")
     options |= dict(progress=_progress, workers=workers or 1)
     if engine == "ray":
         from .serve.ray import filling
         options |= dict(engine=filling(workers, address, options["device"]))
     from .fill.folder import fill_folder, fill_manifest
     try:
-        if images.is_dir(): result = fill_folder(images, masks, out, format=format, **options)
-        else: result = fill_manifest(images, out, **options)
+        if table: result = fill_manifest(images, out, **options)
+        else: result = fill_folder(images, masks, out, format=format, **options)
     except KeyboardInterrupt: raise KeyboardInterrupt("the same command goes on where it stopped") from None
     click.echo(result, err=True)
     return [out or images.parent], result.failed

@@ -55,6 +55,12 @@ class Command(click.Command):
         with exit_codes(ctx): return super().invoke(ctx)
 
 
+class PathOrAddress(click.Path):
+    "A path, or text with `://` in it, which click does not check"
+    def convert(self, value, param, ctx):
+        return value if "://" in str(value) else super().convert(value, param, ctx)
+
+
 class Commands(click.Group):
     "Commands, of which `programs` (name → function that gives a `Program`) are made when needed"
     command_class = Command

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from ..core.errors import InputError
 from .holes import PRESETS
 from .photos import Skipped, central_square, find_images, image_size, to_rgb
+from .shard_index import file_at, find_photos, name_in
 from .shards import source_of
 
 
@@ -20,10 +21,10 @@ class HoleName(str):
 
 
 def read_mask(source, invert: bool = False) -> np.ndarray:
-    """A mask file as bool `[H, W]`, upright, True = hole; raises what Pillow raises.
+    """A mask file (of a shard, too) as bool `[H, W]`, upright, True = hole; raises what Pillow raises.
 
     Grey of 128 and more is hole, in a file of 0 and 1 alone 1; `invert` swaps hole and known."""
-    with Image.open(source) as im: return hole_of(ImageOps.exif_transpose(im), invert)
+    with Image.open(file_at(source)) as im: return hole_of(ImageOps.exif_transpose(im), invert)
 
 
 def hole_of(im: Image.Image, invert: bool = False) -> np.ndarray:
@@ -93,10 +94,10 @@ class MaskPool(DrawnHoles):
 class MaskFolder:
     "A mask for each photograph: same path within the folder or same file stem, any format"
     def __init__(self, folder: str | Path, invert: bool = False):
-        self.folders, self.invert, self.files = (folder,), invert, find_images(folder)
+        self.folders, self.invert, self.files = (folder,), invert, find_photos(folder)
         stems = Counter(Path(o).stem for o in self.files)  # of two with one stem, either is a guess
         self.by_name = {Path(o).stem: o for o in self.files if stems[Path(o).stem] == 1}
-        self.by_name |= {os.path.splitext(os.path.relpath(o, folder))[0]: o for o in self.files}
+        self.by_name |= {os.path.splitext(name_in(folder, o))[0]: o for o in self.files}
 
     def mask_of(self, name: str) -> str | None:
         "The mask file for the photograph `name`, None without one"

@@ -11,6 +11,7 @@ from ..core.errors import InputError, MissingFile
 from ..core.files import replacing
 from .deep_colour import deep_pixels, png_bytes, tiff_bytes
 from .photos import UNREADABLE
+from .shard_index import file_at
 
 MODES = "L", "LA", "RGB", "RGBA", "CMYK"
 # extension → modes with 8 bits, with 16, how Pillow writes it; all but JPEG (4:4:4) are lossless
@@ -93,13 +94,13 @@ def open_picture(source):
     """The `Picture` of a path, PIL image, or array uint8 or uint16 `[H, W]`, `[H, W, 1|3|4]`.
 
     `MODES` stay as they are, with 8 or (not CMYK) 16 bits; 1 bit becomes L, all else RGB or RGBA. The EXIF
-    turn is applied and dropped. Raises MissingFile; InputError for no image, a damaged, animated or huge one.
-    """
+    turn is applied and dropped. A path may lead into a shard (`file_at`). Raises MissingFile; InputError for
+    no image, a damaged, animated or huge one."""
     if isinstance(source, np.ndarray): return _of_array(source)
     if isinstance(source, Image.Image): return _of_image(ImageOps.exif_transpose(source), source.format)
-    with reading(source), Image.open(source) as im:
+    with reading(source), Image.open(file := file_at(source)) as im:
         frames = getattr(im, "n_frames", 1) if im.format != "MPO" else 1  # a phone's has a preview
-        if frames == 1: return _of_image(im, im.format, deep_pixels(im, source))
+        if frames == 1: return _of_image(im, im.format, deep_pixels(im, file))
     raise InputError(f"{source} has {frames} frames; a photograph has one: "
                      "save the one to fill as a file of its own")
 

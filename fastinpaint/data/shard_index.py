@@ -1,14 +1,16 @@
-"What a folder or an address holds: files, or shards with their index"
+"What a folder or an address holds: files, or shards with their index; and what a path is of"
 import json
+import os
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 from ..core.errors import InputError, MissingFile, Unreachable
 from .listing import Names
-from .photos import find_images
+from .photos import Skipped, find_images
 from .remote import INDEX, Remote, filesystem, patient, place
-from .shards import Shard, Shards
+from .shards import Member, Shard, Shards
 
 FORMAT = "fastinpaint shards 1"
 INDEX_TIMEOUT = 600  # seconds; the index of 10 million photographs is half a gigabyte
@@ -42,3 +44,34 @@ def find_photos(folder: str | Path, exclude: tuple[str | Path, ...] = ()) -> Nam
     root = place(folder)
     if isinstance(root, Remote) or (root/INDEX).is_file(): return read_shards(root)
     return find_images(root, exclude)
+
+
+def name_in(folder: str | Path, photo: str) -> str:
+    "The name of a photograph of `find_photos(folder)`: its path there, or where it was before it was sharded"
+    return photo.name if isinstance(photo, Member) else os.path.relpath(photo, folder)
+
+
+def file_at(path: str | Path) -> str | Path | BytesIO:
+    """What Pillow opens for `path`: itself, or the bytes of what it names in a shard.
+
+    Such a path is a `Member` as text, `shards/000012.tar/a/b.jpg`. Raises OSError where its shard cannot be
+    had, FileNotFoundError where that has no such photograph, and what `read_shards` raises."""
+    shard, tar, name = str(path).partition(".tar/")
+    if not tar or os.path.isdir(shard + ".tar"): return path
+    shards, said = _shards(os.path.dirname(shard)), _Said()
+    try: member = shards[shards.index(str(path))]
+    except ValueError: raise FileNotFoundError(f"{shard}.tar has no {name}") from None
+    if data := member.open(said): return data
+    raise OSError(said.reason)
+
+
+_shards = cache(lambda root: read_shards(place(root)))
+
+
+class _Said(Skipped):
+    "Prints why a shard cannot be had, which it is asked once, and keeps it"
+    reason = "its shard could not be had"
+
+    def log(self, fn, reason):
+        super().log(fn, reason)
+        self.reason = f"{fn}: {reason}"

@@ -68,6 +68,7 @@ class Shards(Names):
         self.failed = torch.zeros(len(counts), dtype=torch.float64).share_memory_()
         self.worked = torch.zeros(1).share_memory_()
         self.after, self.begun = {}, set()  # shard → the next one's; those that this process has read of
+        self.listed = None  # a shard and its photographs' rows
 
     @property
     def urls(self) -> list[str]: return [f"{self.root}/{name}" for name, *_ in self.shards]
@@ -89,11 +90,17 @@ class Shards(Names):
     def index(self, name: str) -> int:
         for k, url in enumerate(self.urls):
             if not name.startswith(f"{url}/"): continue
-            rows = range(self.firsts[k], self.firsts[k + 1])
-            row = next((i for i in rows if self.at(i) == name), -1)
+            row = self._rows(k).get(name.removeprefix(f"{url}/"), -1)
             places = np.arange(row, row + 1) if self.rows is None else np.flatnonzero(self.rows == row)
             if row >= 0 and len(places): return int(places[0])
         raise ValueError(name)
+
+    def _rows(self, k: int) -> dict[str, int]:
+        "Name → row of the photographs in shard `k`, which is kept until another one is asked for"
+        if self.listed is None or self.listed[0] != k:
+            rows = range(self.firsts[k], self.firsts[k + 1])
+            self.listed = k, {Names.at(self, row): row for row in rows}
+        return self.listed[1]
 
     def order(self, n: int, seed: int, i: int) -> np.ndarray:
         "Indices of pass `i`, as `shuffled_shards` has them"

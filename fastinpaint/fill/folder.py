@@ -32,8 +32,8 @@ class FolderResult:
 
 
 def fill_folder(
-    images,           # Folder of photographs, searched at any depth
-    masks,            # Folder of masks: same path within the folder, or same file stem, any format
+    images,           # Folder of photographs, searched at any depth; or shards, a folder or an address
+    masks,            # The same of masks: same path within the folder, or same file stem, any format
     out,              # Folder of results, at the paths that the photographs have in theirs
     model="sample",   # As for `Inpainter`
     workers=1,        # Processes of one thread and a model each; 1: only this one, all threads

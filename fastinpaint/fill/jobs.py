@@ -9,7 +9,10 @@ from PIL import Image
 
 from ..core.errors import InputError, MissingFile, MissingPackage
 from ..data.masks import MaskFolder
-from ..data.photos import UNREADABLE, find_images
+from ..data.photos import UNREADABLE
+from ..data.remote import place
+from ..data.shard_index import find_photos, name_in
+from ..data.shards import Member
 
 Job = namedtuple("Job", "image mask out")  # paths as text; a mask of None is missing
 TABLES = ".csv", ".parquet"  # suffixes of manifests and reports
@@ -17,45 +20,58 @@ PYARROW = "Parquet needs pyarrow: pip install 'fastinpaint[parquet]'; or take CS
 
 
 def folder_jobs(images, masks, out, format=None, shard=None):
-    "The `Job` of every photograph under `images`, or of a `shard`. Raises InputError if none has a mask."
-    if Path(out).resolve() in (Path(images).resolve(), Path(masks).resolve()):
+    """The `Job` of every photograph of `images`, or of a `shard` of them; `images` and `masks` may be shards.
+
+    Raises InputError if none has a mask, MissingFile without photographs, Unreachable."""
+    images, masks = place(images), place(masks)
+    if Path(out).resolve() in (Path(o).resolve() for o in (images, masks)):
         raise InputError(f"{out} holds the originals: give the results a folder of their own")
     found, chosen, jobs = MaskFolder(masks), share(shard), []
-    names = [os.path.relpath(o, images) for o in find_images(images, exclude=(masks, out))]
+    photos = find_photos(images, exclude=(masks, out))
+    names = [name_in(images, o) for o in photos]
     stems = Counter(os.path.splitext(o)[0] for o in names)
     if not any(map(found.mask_of, names)):
         first = Path(names[0])
         raise InputError(f"none of the {len(names)} photographs in {images} has a mask of the same name "
                          f"in {masks}: {first.name} needs one called {first.stem}.png, of any format")
-    for name in filter(chosen, names):
-        image, stem = os.path.join(images, name), os.path.splitext(name)[0]
+    for name, image in zip(names, photos, strict=True):
+        if not chosen(name): continue
+        if os.path.isabs(name) or ".." in Path(name).parts:  # an index from afar may say anything
+            raise InputError(f"the fill of {image} would lie outside of {out}: do not trust these shards")
+        stem, mask = os.path.splitext(name)[0], found.mask_of(name)
         if stems[stem] > 1: stem = name  # a.jpg and a.png become a.jpg.png and a.png.png
         suffix = f".{format}" if format else lossless_suffix(image)
-        jobs.append(Job(image, found.mask_of(name), os.path.join(out, stem + suffix)))
+        jobs.append(Job(str(image), mask and str(mask), os.path.join(out, stem + suffix)))
     return jobs
 
 
 def manifest_jobs(manifest, out=None, shard=None):
     """The `Job` of every row of a CSV or Parquet file with columns image, mask and out, or of a `shard`.
 
-    Paths start where the manifest lies, those of results at `out`, if given. Raises MissingFile, and
-    InputError for what is no such table, an empty cell, and a result that would replace another file."""
+    Paths start where the manifest lies, those of results at `out`, if given; photographs and masks may be in
+    shards, also at an address: `s3://bucket/photos/000012.tar/a.jpg`. Raises MissingFile, and InputError for
+    what is no such table, an empty cell, and a result that would replace another file."""
     rows, base = read_table(manifest, Job._fields), os.path.dirname(manifest)
     for name in Job._fields:
         empty = rows.index[rows[name].str.strip() == ""]
         if len(empty): raise InputError(f"{manifest}: row {empty[0] + 1} has no {name}")
     bases = base, base, base if out is None else out
-    columns = [[os.path.normpath(os.path.join(start, text)) for text in rows[name]]
+    columns = [[_path(start, text) for text in rows[name]]
                for name, start in zip(Job._fields, bases, strict=True)]
     jobs, chosen = [*map(Job, *columns)], share(shard)
     _check_results(manifest, jobs)
     return [job for job, name in zip(jobs, rows["out"], strict=True) if chosen(name)]
 
 
+def _path(start, text): return text if "://" in text else os.path.normpath(os.path.join(start, text))
+
+
 def _check_results(manifest, jobs):
     "Raises InputError where two rows have one result, or a result is a photograph or a mask"
     rows = {}
     for i, job in enumerate(jobs, 1):
+        if "://" in job.out:
+            raise InputError(f"{manifest}: the result of row {i} is {job.out}; expected a path here")
         if (first := rows.setdefault(job.out, i)) != i:
             raise InputError(f"{manifest}: rows {first} and {i} have one result, {job.out}; "
                              "each needs an out of its own")
@@ -104,7 +120,10 @@ def share(shard):
 
 
 def lossless_suffix(image):
-    "Of the result for `image`: .tif for TIFF, and for CMYK, which PNG cannot hold; else .png"
+    """Of the result for `image`: .tif for TIFF, and for CMYK, which PNG cannot hold; else .png.
+
+    In a shard by its name alone: to open it here would fetch the shard."""
+    if isinstance(image, Member): return ".tif" if image.lower().endswith((".tif", ".tiff")) else ".png"
     try:
         with Image.open(image) as im: return ".tif" if im.format == "TIFF" or im.mode == "CMYK" else ".png"
     except UNREADABLE: return ".png"  # filling it will give the reason

@@ -7,6 +7,9 @@ import pytest
 from PIL import Image
 
 from fastinpaint.core.errors import InputError
+from fastinpaint.data import remote
+from fastinpaint.data.shard_index import read_shards
+from fastinpaint.data.shard_writer import write_shards
 from fastinpaint.fill.folder import FolderResult, fill_folder, fill_manifest
 from fastinpaint.fill.inpainter import Inpainter
 
@@ -119,3 +122,46 @@ def test_shards_share_a_folder(folders):
     parts = [fill_folder(**folders, shard=f"{i}/2") for i in (1, 2)]
     assert sum(part.filled for part in parts) == 8 and all(part.filled and not part.kept for part in parts)
     assert fill_folder(**folders) == FolderResult(kept=8)
+
+
+# shards
+
+@pytest.fixture
+def sharded(folders, tmp_path):
+    "The same as `folders`, photographs and masks in shards of three"
+    for name in "images", "masks": write_shards(folders[name], tmp_path/f"{name}-shards", count=3)
+    return folders | {name: tmp_path/f"{name}-shards" for name in ("images", "masks")}
+
+
+def test_photographs_and_masks_in_shards_are_filled_like_their_files(folders, sharded, tmp_path):
+    fill_folder(**folders)
+    assert fill_folder(**sharded | dict(out=tmp_path/"again"), workers=2) == FolderResult(filled=8)
+    assert files(tmp_path/"again") == files(folders["out"])
+    assert fill_folder(**sharded) == FolderResult(kept=8)
+
+
+def test_a_missing_shard_fails_its_photographs_and_no_others(sharded, monkeypatch, capsys):
+    monkeypatch.setattr(remote, "WAITS", (.01,))
+    (sharded["images"]/"000001.tar").unlink()
+    result = fill_folder(**sharded)
+    assert result.filled == 5 and len(result.failed) == 3, result
+    assert all("000001.tar" in name for name in result.failed)
+    assert any("000001.tar: " in reason and "it is not there" in reason for reason in result.failed.values())
+    assert capsys.readouterr().out.count("skipped") == 1
+
+
+def test_a_manifest_names_photographs_in_shards(sharded, tmp_path):
+    shard = read_shards(sharded["images"])[0]
+    rows = [(str(shard), f"masks/{Path(shard.name).stem}.gif", "a.png"),
+            (f"{shard}x", "masks/0.gif", "b.png")]
+    pd.DataFrame(rows, columns=["image", "mask", "out"]).to_csv(tmp_path/"manifest.csv", index=False)
+    result = fill_manifest(tmp_path/"manifest.csv", sharded["out"], sharded["model"], device="cpu")
+    assert result.filled == 1 and list(files(sharded["out"])) == ["a.png"]
+    assert [*result.failed] == [f"{shard}x"] and "no such file" in result.failed[f"{shard}x"]
+
+
+def test_no_name_in_an_index_leads_out_of_the_results(sharded):
+    index = sharded["images"]/"index.jsonl"
+    index.write_text(index.read_text().replace('"0.png"', '"../0.png"'))
+    with pytest.raises(InputError, match="outside of"): fill_folder(**sharded)
+    assert not sharded["out"].exists()
