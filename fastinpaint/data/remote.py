@@ -2,9 +2,11 @@
 import hashlib
 import os
 import shutil
-import threading
+import sys
 import time
 from collections.abc import Callable
+from multiprocessing import TimeoutError as TooLate
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from filelock import FileLock
@@ -18,6 +20,8 @@ PIECE = 8 << 20  # bytes that are asked for at a time
 ANSWER = 5  # seconds until a server that is only asked whether there are shards counts as silent
 TIMEOUT = 30  # seconds until a piece counts as lost
 WAITS = 1, 4, 16  # seconds before it is asked for again
+CLIENTS = {"aiohttp": "ClientError", "botocore.exceptions": "BotoCoreError", "httpx": "HTTPError",
+           "httpx2": "HTTPError"}  # modules, and their errors that are no OSError
 
 
 class Remote(str):
@@ -64,20 +68,17 @@ def patient(f: Callable, timeout: float | None = None):
 
 
 def within(seconds: float, f: Callable):
-    "What `f` returns within `seconds`; raises OSError for whatever it raises, and where it takes longer"
-    done = []
+    "What `f` returns within `seconds`; raises OSError where it cannot be had, or takes longer"
+    with ThreadPool(1) as pool:  # whose threads are daemons: one that is stuck keeps no program from its end
+        try: return pool.apply_async(f).get(seconds)
+        except TooLate: raise OSError(f"no answer in {seconds:g} s") from None
+        except FileNotFoundError as e: raise OSError("it is not there") from e
+        except (OSError, *_errors_of_clients()) as e: raise OSError(str(e) or type(e).__name__) from e
 
-    def run():
-        try: done.append((f(), None))
-        except FileNotFoundError: done.append((None, "it is not there"))
-        except Exception as e: done.append((None, str(e) or type(e).__name__))  # each client has its own
-    # a daemon: one that is stuck must keep no program from its end
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    result, why = done[0] if done else (None, f"no answer in {seconds:g} s")
-    if why: raise OSError(why)
-    return result
+
+def _errors_of_clients() -> list[type]:
+    "What those raise, beside OSError, that file systems have imported"
+    return [getattr(sys.modules[name], error) for name, error in CLIENTS.items() if name in sys.modules]
 
 
 def piece(fs, path: str, start: int, end: int) -> bytes:

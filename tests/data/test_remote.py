@@ -2,7 +2,9 @@ import os
 from multiprocessing import get_context
 from pathlib import Path
 
+import aiohttp
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from fastinpaint.core.errors import InputError, MissingPackage, Unreachable
 from fastinpaint.data import remote
@@ -63,11 +65,19 @@ def test_files_come_in_pieces_from_servers_with_and_without_ranges(shards, monke
     assert piece(fs, path, 100, 300) == (shards.root/name).read_bytes()[100:300]
 
 
-def test_patience_ends_with_the_last_reason(monkeypatch):
+@pytest.mark.parametrize("error, raised, times", [
+    (OSError("broken"), OSError, 3), (aiohttp.ServerDisconnectedError("broken"), OSError, 3),
+    (EndpointConnectionError(endpoint_url="broken"), OSError, 3),
+    (ArithmeticError("broken"), ArithmeticError, 1)])
+def test_patience_ends_with_the_last_reason_and_is_not_for_bugs(monkeypatch, error, raised, times):
     monkeypatch.setattr(remote, "WAITS", (0, 0))
     tried = []
-    with pytest.raises(OSError, match="broken"): patient(lambda: tried.append(0) or int("broken"), 1)
-    assert len(tried) == 3
+
+    def fail():
+        tried.append(0)
+        raise error
+    with pytest.raises(raised, match="broken"): patient(fail, 1)
+    assert len(tried) == times
 
 
 def test_the_shards_used_longest_ago_make_room(tmp_path, monkeypatch):
