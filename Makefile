@@ -27,7 +27,7 @@ $(OLDEST): $(INSTALLED)
 	@touch $@
 
 demo: $(WEIGHTS)
-	@.venv/bin/fastinpaint demo
+	@.venv/bin/fastinpaint demo --overwrite
 
 test: $(WEIGHTS) $(OLDEST)
 	@$(PY) -m ruff check .

@@ -20,10 +20,14 @@ def choose_device(name):
     Of several processes on a machine each has a GPU of its own, by its `local_rank`."""
     if local_world() > 1 and name in ("auto", "cuda") and torch.cuda.is_available(): return _own_gpu()
     if name == "auto": return default_device()
-    try: device = torch.device(name)
-    except RuntimeError as e: raise InputError(f"--device {name}: {e}") from e
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if str(name).startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"--device {name}: this torch sees no GPU")
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as e:  # each backend refuses in its own way
+        raise InputError(f"--device {name}: there is none on this machine; devices are called auto, cpu, "
+                         "cuda (an NVIDIA or AMD GPU), cuda:1, mps") from e
     return device
 
 

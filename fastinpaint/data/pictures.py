@@ -65,11 +65,7 @@ class Picture:
     def save(self, path):
         "Write to `path`, whole or not at all; InputError where its format, OSError where the disk cannot"
         data = self.encode(Path(path).suffix.lower())
-        try:
-            with replacing(path) as f: f.write(data)
-        except OSError as e:
-            why = f"{e.strerror or e}; nothing was written. Make room, or name another folder"
-            raise OSError(e.errno, why, str(path)) from e
+        with replacing(path) as f: f.write(data)
 
     def check_fits(self, suffix):
         "Raises InputError where files with `suffix` cannot hold the picture"

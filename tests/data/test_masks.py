@@ -127,3 +127,18 @@ def test_masks_over_60_per_cent_hole_look_inverted(tmp_path, rows, warned):
         warnings.simplefilter("always")
         mask_source(f"pool:{tmp_path}").check([], Skipped([]), sizes=False)
     assert bool(caught) == warned and all("over 60 %" in str(o.message) for o in caught)
+
+
+@pytest.mark.parametrize("value, invert, message", [
+    (0, False, r"2 masks looked at has a hole, such as .*a.png.*--invert"),
+    (255, True, "has a hole.*leave out"),
+    (255, False, "leaves anything of its photograph"), (0, True, "leaves anything")])
+def test_masks_that_are_all_of_one_colour_stop_a_training(tmp_path, value, invert, message):
+    for name in "ab": Image.new("L", (8, 10), value).save(tmp_path / f"{name}.png")
+    for source in mask_source(f"pool:{tmp_path}", invert), mask_source(tmp_path, invert):
+        with pytest.raises(InputError, match=message):
+            source.check([(name, name) for name in ("a.jpg", "b.jpg")], Skipped([]), sizes=False)
+    Image.fromarray(np.eye(8, dtype=bool)).save(tmp_path / "b.png")  # one that is as it should be
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mask_source(tmp_path, invert).check([("a.jpg", "a"), ("b.jpg", "b")], Skipped([]), sizes=False)

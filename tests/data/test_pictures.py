@@ -215,7 +215,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch)
     picture.save(path)
     before = path.read_bytes()
     monkeypatch.setattr(os, "fsync", full)
-    message = "No space left on device; nothing was written.*a.png"
+    message = "No space left on device; what was there before is as it was.*a.png"
     with pytest.raises(OSError, match=message) as caught: picture.save(path)
     assert caught.value.errno == errno.ENOSPC
     assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]
