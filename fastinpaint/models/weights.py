@@ -19,9 +19,17 @@ def write_weights(path, state, config):
     path = Path(path)
     state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     meta = {"format": FORMAT, "config": json.dumps(config)}
-    with replacing(path) as f: f.write(save(state, meta))
+    with replacing(path) as f: f.write(in_one_order(save(state, meta)))
     with replacing(path.with_suffix(".json")) as f: f.write(json.dumps(config, indent=1).encode())
     return path
+
+
+def in_one_order(file):
+    "The bytes of a safetensors `file` with its metadata sorted: the library draws their order anew each time"
+    length = int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8:8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" "*(-len(header) % 8)  # tensors begin at a multiple of eight
+    return len(header).to_bytes(8, "little") + header + file[8 + length:]
 
 
 def read_weights(path):

@@ -91,7 +91,7 @@ def _begin(folder, settings, about):
     "What a run does to its folder before it trains: an earlier one's files would be taken for its own"
     _check_folder(folder, settings, about)  # another process may have had it since
     if not settings.resume:
-        for name in ("checkpoint.pt", *FILES.values()): (folder/name).unlink(missing_ok=True)
+        for name in ("checkpoint.pt", "wandb-run.txt", *FILES.values()): (folder/name).unlink(missing_ok=True)
     with replacing(folder/"settings.json") as f: f.write(json.dumps(about, indent=1).encode())
 
 
@@ -114,7 +114,7 @@ def _check_optimisation(s):
     if s.schedule not in SCHEDULES:
         raise InputError(f"--schedule {s.schedule}: it is one of {', '.join(SCHEDULES)}")
     if s.epochs < 1: raise InputError(f"--epochs {s.epochs}: a run has at least one")
-    if not 0 < s.lr < math.inf: raise InputError(f"--lr {s.lr:g}: a learning rate is above 0, such as 1e-3")
+    if not 0 <= s.lr < math.inf: raise InputError(f"--lr {s.lr:g}: a learning rate is 0 or more: 1e-3")
     if not 0 <= s.beta2 < 1: raise InputError(f"--beta2 {s.beta2}: a decay is in [0, 1)")
     if s.clip < 0: raise InputError(f"--clip {s.clip}: a norm is not negative; 0 clips nothing")
 
@@ -173,7 +173,8 @@ def _callbacks(settings, folder, about, method):
     if settings.wandb != "disabled":
         from .callback.tracking import WandbTracking  # takes a second to import
         mode = None if settings.wandb == "auto" else settings.wandb
-        cbs.append(WandbTracking(settings.project, mode, about, about["recipe"], folder, settings.log_model))
+        cbs.append(WandbTracking(settings.project, mode, about, about["recipe"], folder, settings.log_model,
+                                 resume=settings.resume))
     return cbs
 
 

@@ -138,8 +138,8 @@ def test_the_model_is_made_as_the_settings_say(train, settings, expected):
 
 @pytest.mark.parametrize("settings, why", [
     (dict(schedule="cosine"), "cosine: it is one of one_cycle, constant"), (dict(beta2=1.), "beta2 1.0"),
-    (dict(lr=-1.), "lr -1: .* above 0"), (dict(lr=0.), "lr 0"), (dict(lr=float("inf")), "lr inf"),
-    (dict(device="gpu"), "device gpu"), (dict(clip=-1.), "clip -1.0"),
+    (dict(lr=-1.), "lr -1: .* 0 or more"), (dict(lr=float("inf")), "lr inf"),
+    (dict(lr=float("nan")), "lr nan"), (dict(device="gpu"), "device gpu"), (dict(clip=-1.), "clip -1.0"),
     (dict(lpips="squeeze"), "alex, vgg, not 'squeeze'")])
 def test_impossible_settings_are_told_before_anything_is_trained(train, tmp_path, settings, why):
     with pytest.raises(InputError, match=why): train(**settings)
@@ -180,7 +180,7 @@ def test_the_loss_is_l1_unless_another_is_given(train, tmp_path, loss, name):
 def test_weights_and_biases_are_given_the_run(train, tmp_path, monkeypatch, mode, modes):
     given = []
     class Tracking(Callback):
-        def __init__(self, *args): given.append(args)
+        def __init__(self, *args, resume): given.append(args)
     monkeypatch.setattr(tracking, "WandbTracking", Tracking)
     train(wandb=mode, log_model=True)
     settings = json.loads((tmp_path/"mine/settings.json").read_text())

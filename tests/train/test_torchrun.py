@@ -44,7 +44,7 @@ def train(photos, out, cbs=(), **kwargs):
 def table(folder):
     "What a run's table says, except how long it took"
     rows = csv.DictReader((folder/"mine/metrics.csv").open())
-    return [{k: v for k, v in row.items() if k != "time"} for row in rows]
+    return [{k: v for k, v in row.items() if k not in ("time", "seconds")} for row in rows]
 
 
 SCRIPT = """
