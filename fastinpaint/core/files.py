@@ -1,6 +1,7 @@
 "Files that are replaced whole or not at all, and folders that one process holds"
 import errno
 import fcntl
+import json
 import os
 import platform
 from contextlib import contextmanager
@@ -53,6 +54,14 @@ def held(folder):
         f.write(f"process {os.getpid()} on {platform.node()}")
         f.flush()
         yield
+
+
+def json_object(text, where):
+    "The dict that the JSON `text` is. Raises InputError, naming `where` it stands, for any other"
+    try: found = json.loads(text)
+    except (ValueError, RecursionError) as e: raise InputError(f"{where} is no JSON: {e}") from e
+    if not isinstance(found, dict): raise InputError(f"{where} is no JSON object")
+    return found
 
 
 def remove_unfinished(folder, name):

@@ -121,7 +121,11 @@ class Inpainter:
         x = np.stack([np.divide(o, np.iinfo(o.dtype).max, dtype=np.float32) for o in images])
         x = torch.from_numpy(x).permute(0, 3, 1, 2).to(self.device)
         mask = torch.from_numpy(np.stack(holes))[:, None].float().to(self.device)
-        return net(x*(1 - mask), mask).permute(0, 2, 3, 1).float().cpu().numpy()
+        seen = net(x*(1 - mask), mask).permute(0, 2, 3, 1).float().cpu().numpy()
+        if not np.isfinite(seen).all():
+            raise InputError("the network's fill holds NaN or infinity: its weights are damaged, or too large "
+                             f"for the precision {self.precision}")
+        return seen
 
     def finished(self, work, n=1):
         "The `Picture`s of `work`, filled by `predict`: with texture in `n` ways, and feathered"

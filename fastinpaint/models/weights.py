@@ -6,7 +6,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ..core.errors import InputError, MissingFile
-from ..core.files import replacing
+from ..core.files import json_object, replacing
 
 FORMAT = "fastinpaint-1"
 
@@ -39,10 +39,10 @@ def read_weights(path):
     try:
         with safe_open(path, "pt") as f:
             meta = f.metadata() or {}
-            state = {k: f.get_tensor(k) for k in f.keys()}
-    except SafetensorError as e:
+            if meta.get("format") != FORMAT:
+                raise InputError(f"{path} was not written by fastinpaint "
+                                 "(for LaMa's own checkpoints there is load_lama)")
+            config = json_object(meta.get("config", ""), f"the configuration in {path}")
+            return {k: f.get_tensor(k) for k in f.keys()}, config
+    except (SafetensorError, OSError) as e:
         raise InputError(f"{path} is no complete safetensors file ({e})") from e
-    if meta.get("format") != FORMAT:
-        raise InputError(f"{path} was not written by fastinpaint "
-                         "(for LaMa's own checkpoints there is load_lama)")
-    return state, json.loads(meta["config"])

@@ -14,7 +14,7 @@ from fastai.torch_core import set_seed
 
 from ..core.device import choose_device
 from ..core.errors import Diverged, InputError
-from ..core.files import held, replacing
+from ..core.files import held, json_object, replacing
 from ..core.ranks import is_main, main_speaks, restarted, world
 from ..core.together import first_of_machine_first, of_main, start
 from ..data.loaders import InpaintDataLoaders
@@ -129,7 +129,7 @@ def _network(settings, model):
 
 def check_settings(file, settings):
     "Raises InputError where the run that left `file` was made with others of these settings"
-    if file.is_file(): _compare(file.parent, json.loads(file.read_text()), settings)
+    if file.is_file(): _compare(file.parent, json_object(file.read_text(), file), settings)
 
 
 def _compare(folder, before, settings):

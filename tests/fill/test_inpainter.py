@@ -41,6 +41,12 @@ def check(result, image, mask):
     assert (result[~mask] == image[~mask]).all() and (result[mask] != image[mask]).any()
 
 
+def test_a_network_whose_fill_is_no_number_fills_nothing(tmp_path):
+    model = lama(2, 1, autoencoder=None).eval()
+    model.decoder.head.weight.data *= torch.inf
+    with pytest.raises(ValueError, match="NaN or infinity"): Inpainter(model)(photo(), hole())
+
+
 # files
 
 def stored(path, kind):
