@@ -42,8 +42,7 @@ class Picture:
     def with_colours(self, rgb, where):
         "The picture with colours of `rgb` `[H, W, 3]` where `where` `[H, W]`; keeps alpha"
         pixels, colours = self.pixels.copy(), rgb[where]
-        if self.mode == "CMYK":
-            pixels[where] = np.asarray(Image.fromarray(colours[None]).convert("CMYK"))[0]
+        if self.mode == "CMYK": pixels[where] = inks(colours, self.rgb[~where], self.pixels[~where][:, 3])
         elif self.mode in ("L", "LA"):
             pixels[where, 0] = np.rint(colours @ np.array([.299, .587, .114], np.float32))
         else: pixels[..., :3][where] = colours
@@ -83,6 +82,20 @@ class Picture:
         out = io.BytesIO()  # on a full disk Pillow's encoders would lose the reason
         self.image.save(out, Image.registered_extensions()[suffix], **WRITABLE[suffix][-1], **self.info)
         return out.getvalue()
+
+
+def inks(rgb, known, black):
+    """CMYK `[N, 4]` of the colours `rgb` `[N, 3]`, with as much black ink as the photograph has itself.
+
+    That has `black` `[M]` in the colours `known` `[M, 3]`: of equally dark lightest channels, the mean."""
+    most = 255 - known.max(-1)  # black ink that a colour can take
+    count = np.bincount(most, minlength=256)
+    levels = np.flatnonzero(count)
+    curve = np.interp(np.arange(256), levels, np.bincount(most, black, 256)[levels]/count[levels])
+    most = 255 - rgb.max(-1)
+    black = np.minimum(np.rint(curve[most]).astype(np.uint8), most)
+    white = np.maximum(255. - black[:, None], 1)  # what the paper and this black leave of light
+    return np.hstack([np.rint(255 - 255.*rgb/white).astype(np.uint8), black[:, None]])
 
 
 def open_picture(source):
@@ -133,6 +146,7 @@ def _of_image(im, kind, pixels=None):
             raise InputError("its pixels are 32-bit numbers; convert it to 8 or 16 bits")
         pixels = pixels.astype(np.uint16)
     else: mode, pixels = _mode(im), np.asarray(im.convert(_mode(im)))
+    if info.get("icc_profile", b"")[16:20] == b"Lab ": del info["icc_profile"]  # the pixels are RGB by now
     return Picture(pixels.reshape(im.height, im.width, -1), mode, info)
 
 

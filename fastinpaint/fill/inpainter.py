@@ -123,8 +123,8 @@ class Inpainter:
         mask = torch.from_numpy(np.stack(holes))[:, None].float().to(self.device)
         seen = net(x*(1 - mask), mask).permute(0, 2, 3, 1).float().cpu().numpy()
         if not np.isfinite(seen).all():
-            raise InputError("the network's fill holds NaN or infinity: its weights are damaged, or too large "
-                             f"for the precision {self.precision}")
+            raise InputError("the network's fill holds NaN or infinity: its weights are damaged, or too "
+                             f"large for the precision {self.precision}")
         return seen
 
     def finished(self, work, n=1):

@@ -157,5 +157,5 @@ def load_autoencoder(model, path):
         module = getattr(model, part)
         found = {k: state.get(f"{part}.{k}") for k in module.state_dict()}
         wrong = [k for k, v in module.state_dict().items() if found[k] is None or found[k].shape != v.shape]
-        if wrong: raise InputError(f"the autoencoder {path} lacks {part}.{wrong[0]}, or has another shape of it")
+        if wrong: raise InputError(f"the autoencoder {path} has no {part}.{wrong[0]} of the model's shape")
         module.load_state_dict(found)

@@ -27,7 +27,7 @@ try:
 except ImportError as e:
     raise MissingPackage("the web page needs gradio: pip install 'fastinpaint[app]'") from e
 
-READERS = "PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF"  # of Pillow's, offered to strangers
+READERS = "PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"  # of Pillow's, offered to strangers; JPEG's reads MPO
 PREVIEW = 2048  # longest side in pixels of what the browser shows; strokes have its scale
 ROUTES = re.compile(
     r"/|/(assets|static)/.+|/(theme\.css|favicon\.ico|manifest\.json)|/gradio_api/"

@@ -140,6 +140,20 @@ def test_fills_to_choose_from(page, photo, strokes):
     assert not numbers["visible"] and visitor.download(plain).content != visitor.download(first).content
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF"])
+def test_files_of_every_kind_that_it_names_are_filled(page, photo, strokes, tmp_path, kind):
+    image = Image.fromarray(photo()[0])
+    more = dict(save_all=True, append_images=[image]) if kind == "MPO" else {}
+    image.save(tmp_path/"a", kind, **more)
+    visitor = Visitor(page)
+    uploaded = visitor.upload((tmp_path/"a").read_bytes(), f"a.{kind.lower()}")
+    preview, *_ = visitor.call("load", uploaded)
+    assert visitor.download(preview["background"]).status_code == 200
+    _, result, *_ = visitor.fill(uploaded, visitor.upload(strokes))
+    (tmp_path/"out.png").write_bytes(visitor.download(result).content)
+    assert Image.open(tmp_path/"out.png").size == ALICE
+
+
 def test_a_turned_cmyk_photograph_comes_back_upright_and_lossless(page, strokes, tmp_path):
     turned = Image.linear_gradient("L").resize(ALICE[::-1]).convert("CMYK")
     exif = turned.getexif()
