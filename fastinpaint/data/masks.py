@@ -14,6 +14,7 @@ from .holes import PRESETS
 from .photos import Skipped, central_square, find_images, image_size, to_rgb
 from .shards import source_of
 
+MOSTLY = .6  # share of hole from which a mask looks inverted
 TIPS = {False: "pass invert=True (--invert)", True: "pass invert=False (leave out --invert)"}  # by `invert`
 
 
@@ -24,12 +25,16 @@ class HoleName(str):
 def read_mask(source, invert: bool = False) -> np.ndarray:
     """A mask file as bool `[H, W]`, upright, True = hole; raises what Pillow raises.
 
-    Grey of 128 and more is hole, in a file of 0 and 1 alone 1; `invert` swaps hole and known."""
+    Grey of 128 and more is hole, in a file of 0 and 1 alone 1; of strokes on transparency, as layers are
+    exported, what is painted, in any colour. `invert` swaps hole and known."""
     with Image.open(source) as im: return hole_of(ImageOps.exif_transpose(im), invert)
 
 
 def hole_of(im: Image.Image, invert: bool = False) -> np.ndarray:
     "The hole that a mask's picture shows, as in `read_mask`"
+    if im.has_transparency_data:
+        alpha = np.asarray(im.convert("RGBA").getchannel("A"))
+        if alpha.min(initial=255) < alpha.max(initial=0): return (alpha >= 128) != invert
     grey = np.asarray(to_rgb(im).convert("L"))
     values = np.asarray(im) if im.mode in ("1", "L", "P") else grey
     return (grey >= 128 if values.max(initial=0) > 1 else values > 0) != invert
@@ -46,7 +51,7 @@ def _check_shares(files: list[str], invert: bool, skipped: Skipped):
         if shares and {*shares.values()} == {share}:
             raise InputError(f"none of the {len(shares)} masks looked at {what}, such as {[*shares][0]}: "
                              f"1 or white means hole; if these files mean the opposite, {TIPS[invert]}")
-    mostly = [f"{fn} ({share:.0%})" for fn, share in shares.items() if share > 0.6]
+    mostly = [f"{fn} ({share:.0%})" for fn, share in shares.items() if share > MOSTLY]
     if mostly:
         warnings.warn(f"{len(mostly)} mask(s) are over 60 % hole, such as {mostly[0]}: 1 or white "
                       f"means hole; if these files mean the opposite, {TIPS[invert]}", stacklevel=3)

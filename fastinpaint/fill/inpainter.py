@@ -11,6 +11,7 @@ from fastprogress.fastprogress import IN_NOTEBOOK
 
 from ..core.device import choose_device
 from ..core.errors import InputError
+from ..data.masks import MOSTLY, TIPS
 from ..data.pictures import open_picture
 from ..models.load import read_model
 from . import strategies
@@ -149,11 +150,12 @@ def opened(image, mask, options, suffix=None):
     if rgb.shape[:2] != hole.shape:
         (h, w), (mh, mw) = rgb.shape[:2], hole.shape
         raise InputError(f"the image is {w}x{h} pixels, its mask {mw}x{mh}; they must be equal")
-    tip = f"White is hole; if black is, pass invert={not options.invert}"
+    tip = f"1, white or painted means hole; if this mask means the opposite, {TIPS[options.invert]}"
     if not hole.any(): warnings.warn(f"nothing to fill: the mask has no hole. {tip}", stacklevel=3)
     grown = dilated(hole, options.dilate) if hole.any() else hole
     if grown.any() and grown.all():
         raise InputError(f"the hole is the whole image, so nothing is known to continue. {tip}")
+    if hole.mean() > MOSTLY: warnings.warn(f"over {MOSTLY:.0%} of the image is hole. {tip}", stacklevel=3)
     return Work(picture, rgb, hole, grown, options)
 
 

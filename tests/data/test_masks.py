@@ -41,6 +41,27 @@ def test_white_is_hole_in_files_of_any_mode(tmp_path, mode):
         assert hole.dtype == bool and (hole[:5] != invert).all() and (hole[5:] == invert).all()
 
 
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (200, 30, 30)], ids=str)
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "P"])
+def test_strokes_on_transparency_are_hole_in_any_colour(tmp_path, colour, kind):
+    layer = np.zeros((10, 8, 4), np.uint8)
+    layer[:5] = *colour, 255
+    layer[4] = *colour, 100  # a soft edge
+    Image.fromarray(layer).convert(kind).save(tmp_path / "m.png")
+    for invert in (False, True):
+        hole = read_mask(tmp_path / "m.png", invert)
+        assert (hole[:4] != invert).all() and (hole[5:] == invert).all()
+
+
+@pytest.mark.parametrize("alpha", [0, 120, 255])
+def test_an_even_alpha_says_nothing(tmp_path, alpha):
+    im = Image.open(_half("L", tmp_path / "m.png")).convert("RGBA")
+    im.putalpha(alpha)
+    im.save(tmp_path / "m.png")
+    hole = read_mask(tmp_path / "m.png")
+    assert hole[:5].all() and (alpha < 255 or not hole[5:].any())
+
+
 def test_files_of_zeros_and_ones_are_understood(tmp_path):
     assert read_mask(_half("L", tmp_path / "m.png", white=1)).sum() == 40
 

@@ -41,6 +41,15 @@ def check(result, image, mask):
     assert (result[~mask] == image[~mask]).all() and (result[mask] != image[mask]).any()
 
 
+def test_a_mask_that_is_mostly_hole_looks_inverted(inpainter):
+    mask = np.ones((40, 48), bool)
+    mask[:, :12] = False
+    with pytest.warns(UserWarning, match=r"over 60% .*opposite, pass invert=True \(--invert\)"):
+        inpainter(photo(), mask, texture=False)
+    with pytest.warns(UserWarning, match="leave out --invert"):
+        inpainter(photo(), ~mask, texture=False, invert=True)
+
+
 def test_a_network_whose_fill_is_no_number_fills_nothing(tmp_path):
     model = lama(2, 1, autoencoder=None).eval()
     model.decoder.head.weight.data *= torch.inf
@@ -141,7 +150,7 @@ def test_masks_with_black_holes(inpainter, inverted):
 
 @pytest.mark.parametrize("size", [(40, 48), (1, 1)])
 def test_without_a_hole_the_photograph_comes_back_with_a_warning(inpainter, size):
-    with pytest.warns(UserWarning, match="no hole.*invert=True"):
+    with pytest.warns(UserWarning, match=r"no hole.*invert=True \(--invert\)"):
         result = inpainter(photo(*size), np.zeros(size, bool))
     assert np.array_equal(result, photo(*size))
 
