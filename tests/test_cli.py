@@ -65,6 +65,16 @@ def test_one_photograph(cli, here):
     assert (here/"photo.png").read_bytes() == before
 
 
+@pytest.mark.parametrize("out", ["od/", "od", "new/"])
+def test_one_photograph_to_a_folder(cli, here, out):
+    (here/"od").mkdir()
+    command = "fill photo.png mask.png --model tiny.safetensors --device cpu --no-texture -o".split()
+    result = cli(*command, out)
+    assert (result.exit_code, result.stdout) == (0, f"{out.rstrip('/')}/photo-filled.png\n"), result.stderr
+    assert pixels(here/out/"photo-filled.png").shape == (40, 48, 3)
+    assert cli(*command, out, "--format", "tif").stdout.endswith("/photo-filled.tif\n")
+
+
 def test_a_layers_strokes_are_filled_and_an_inverted_mask_is_warned_of(cli, here):
     layer = np.zeros((40, 48, 4), np.uint8)
     layer[10:20, 10:30] = 0, 0, 0, 255

@@ -30,7 +30,7 @@ def replacing(path):
         # of another file that was read meanwhile
         if e.filename is not None and Path(e.filename).name != unfinished.name: raise
         kept = "what was there before is as it was" if path.exists() else "nothing was written"
-        why = f"{e.strerror or e}; {kept}. Make room, or name another folder"
+        why = f"{e.strerror or e}; {kept}. Make room, or choose another place"
         raise OSError(e.errno, why, str(path)) from e
     finally: unfinished.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 "Photographs as they are stored: in their own mode and depth, with EXIF and profile"
 import io
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -106,11 +107,19 @@ def open_picture(source):
     """
     if isinstance(source, np.ndarray): return _of_array(source)
     if isinstance(source, Image.Image): return _of_image(ImageOps.exif_transpose(source), source.format)
+    check_source(source, "an image")
     with reading(source), Image.open(source) as im:
         frames = getattr(im, "n_frames", 1) if im.format != "MPO" else 1  # a phone's has a preview
         if frames == 1: return _of_image(im, im.format, deep_pixels(im, source))
     raise InputError(f"{source} has {frames} frames; a photograph has one: "
                      "save the one to fill as a file of its own")
+
+
+def check_source(source, what):
+    "Raises InputError where `source` is nothing that Pillow opens; `what` it should be, with its article"
+    if isinstance(source, str | os.PathLike) or hasattr(source, "read"): return
+    raise InputError(f"{what} is a path, a PIL image or an array, not {type(source).__name__}"
+                     + "; of a tensor [C, H, W] take its numpy() in [H, W, C]"*(hasattr(source, "numpy")))
 
 
 @contextmanager

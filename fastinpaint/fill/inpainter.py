@@ -14,6 +14,7 @@ from ..core.errors import InputError
 from ..data.masks import MOSTLY, TIPS
 from ..data.pictures import open_picture
 from ..models.load import read_model
+from ..models.net import InpaintNet
 from . import strategies
 from .hole import dilated, feathered, read_hole
 from .texture.several import textured
@@ -32,6 +33,9 @@ class Inpainter:
         if precision not in ("fp32", "bf16"):
             raise InputError(f"no precision {precision!r}: expected fp32 or bf16")
         if isinstance(model, str | Path): model = read_model(model)
+        elif not isinstance(model, InpaintNet):
+            raise InputError("a model is an InpaintNet, a file's name or \"sample\", not "
+                             f"{type(model).__name__}; photographs go to Inpainter(model)(image, mask)")
         elif device == "auto": device = next(model.parameters()).device
         self.device = choose_device(device)
         self.model, self.precision, self.strategy = model, precision, strategy

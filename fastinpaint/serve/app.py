@@ -223,9 +223,9 @@ def serving(inpainters, host="127.0.0.1", port=7860, max_bytes=64*2**20, max_pix
 
 
 def launch(models=("sample",), host="127.0.0.1", port=7860, device="auto"):
-    "Serve the page until Ctrl-C, with `models` to choose from; `host` 0.0.0.0 lets in everyone"
+    "Serve the page until Ctrl-C, which it raises, with `models` to choose from; 0.0.0.0 lets in everyone"
     inpainters = {str(m): Inpainter(m, device) for m in models}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # photographs are removed then, too
-    with suppress(KeyboardInterrupt), serving(inpainters, host, port) as page:
+    with serving(inpainters, host, port) as page:
         print(f"The page is at {page.local_url}   (Ctrl-C stops it)", flush=True)
         threading.Event().wait()

@@ -268,7 +268,8 @@ def test_ctrl_c_stops_it_and_leaves_nothing(stop, tmp_path, monkeypatch, capsys)
         os.kill(os.getpid(), stop)
 
     threading.Thread(target=visit_and_stop).start()
-    try: launch(port=port, device="cpu")
+    try:
+        with pytest.raises(KeyboardInterrupt): launch(port=port, device="cpu")  # a command then ends with 130
     finally: signal.signal(signal.SIGTERM, before)
     assert met == [200, True, 1] and not list(tmp_path.iterdir())
 
