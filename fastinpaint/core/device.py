@@ -8,6 +8,7 @@ import torch
 from fastai.torch_core import default_device
 
 from .errors import InputError
+from .limits import memory_limit
 from .ranks import local_rank, local_world
 
 # where a container reads its limit: control groups of version 2, and of version 1
@@ -51,7 +52,11 @@ def evaluating(model):
 
 
 def memory_at_hand(device):
-    "Bytes that a forward pass may use on `device`; on a CPU within the limit of a container"
+    "Bytes that a forward pass may use on `device`, within `Limits`; on a CPU within those of a container"
+    return min(_memory_at_hand(device), memory_limit())
+
+
+def _memory_at_hand(device):
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused

@@ -79,7 +79,7 @@ class Commands(click.Group):
 
 @contextmanager
 def exit_codes(ctx):
-    "What the user can mend becomes one line and exit code 1, Ctrl-C exit code 130; bugs keep a traceback"
+    "What the user can mend becomes one line and exit code 1, Ctrl-C exit code 130; bugs keep their trace"
     with noticing_ctrl_c() as came:
         try: yield
         except (Exception, KeyboardInterrupt) as e:
@@ -96,7 +96,7 @@ def exit_codes(ctx):
 def noticing_ctrl_c():
     """Yields a list that Ctrl-C fills.
 
-    While libraries are imported, their C code swallows it now and then, and fails with an error of its own."""
+    While libraries are imported, their C code swallows it now and then and fails with an error of its own."""
     came, before = [], signal.getsignal(signal.SIGINT)
     def note(*args):
         came.append(args)

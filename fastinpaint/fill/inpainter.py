@@ -11,6 +11,7 @@ from fastprogress.fastprogress import IN_NOTEBOOK
 
 from ..core.device import choose_device
 from ..core.errors import InputError
+from ..core.limits import go_on
 from ..data.masks import MOSTLY, TIPS
 from ..data.pictures import open_picture
 from ..models.load import read_model
@@ -123,6 +124,7 @@ class Inpainter:
 
     def _seen(self, net, images, holes):
         "What `net` makes of parts of photographs, `[h, w, 3]` each and of one size: float32 in [0, 1]"
+        go_on()
         x = np.stack([np.divide(o, np.iinfo(o.dtype).max, dtype=np.float32) for o in images])
         x = torch.from_numpy(x).permute(0, 3, 1, 2).to(self.device)
         mask = torch.from_numpy(np.stack(holes))[:, None].float().to(self.device)

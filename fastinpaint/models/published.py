@@ -1,6 +1,7 @@
 "The published LaMa checkpoints, and those of the thesis' code, read into our modules"
 import pickle
 import re
+import struct
 from pathlib import Path
 
 import torch
@@ -61,6 +62,11 @@ def _model_of(public, path):
     except InputError as e: raise InputError(f"{path}: {e}") from e
 
 
+# what torch's readers raise on a broken file, whose pickles are arbitrary programs
+UNREADABLE = (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError, TypeError,
+              LookupError, AttributeError, OverflowError, AssertionError, ImportError, struct.error)
+
+
 class Placeholder:
     "In place of a checkpoint's Python objects (Lightning's name their callbacks)"
     def __init__(self, *args): pass
@@ -74,7 +80,7 @@ def read_public(path):
         if path.suffix == ".safetensors": return load_file(path)
         with safe_globals([(Placeholder, name) for name in get_unsafe_globals_in_checkpoint(path)]):
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as e:
+    except UNREADABLE as e:
         raise InputError(f"{path} cannot be read as tensors: it is damaged, or made of other "
                          "things. Of a TorchScript file, save the state first: "
                          "torch.save(torch.jit.load(file).state_dict(), 'state.pt')") from e

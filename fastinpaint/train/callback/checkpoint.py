@@ -1,5 +1,4 @@
 "An interrupted run goes on where its last whole epoch ended"
-import pickle
 import random
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +10,7 @@ from fastcore.foundation import L
 from ...core.errors import InputError, MissingFile
 from ...core.files import replacing
 from ...core.ranks import is_main
+from ...models.published import UNREADABLE
 from .fit import FitCallback
 
 
@@ -100,7 +100,7 @@ class Checkpoint(FitCallback):
 def read_checkpoint(path, **kwargs):
     "The dict in a file of `Checkpoint`; `kwargs` go to `torch.load`. Raises InputError for another file"
     try: return torch.load(path, weights_only=True, **kwargs)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as e:
+    except UNREADABLE as e:
         raise InputError(f"the checkpoint {path} cannot be read ({e}); without it, a run begins anew by "
                          "--overwrite") from e
 
