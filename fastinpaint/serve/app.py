@@ -1,7 +1,6 @@
 "The web page `fastinpaint app`: upload a photograph, paint the hole, fill it, download"
 import math
 import os
-import re
 import signal
 import socket
 import threading
@@ -22,19 +21,15 @@ from .turns import Presence, Turns
 
 try:
     import gradio as gr
-    from gradio_client.utils import is_file_obj, traverse
     from starlette.middleware import Middleware
     from starlette.middleware.base import BaseHTTPMiddleware
-    from starlette.responses import PlainTextResponse
+
+    from .doors import Page, error, guard
 except ImportError as e:
     raise MissingPackage("the web page needs gradio: pip install 'fastinpaint[app]'") from e
 
 READERS = "PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"  # of Pillow's, offered to strangers; JPEG's reads MPO
 PREVIEW = 2048  # longest side in pixels of what the browser shows; strokes have its scale
-ROUTES = re.compile(
-    r"/|/(assets|static)/.+|/(theme\.css|favicon\.ico|manifest\.json)|/gradio_api/"
-    r"(startup-events|upload|upload_progress|cancel|queue/(join|data)|file=(?!https?:).+)")
-POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # no other hosts
 INTRO = """# Fill a hole in a photograph
 Paint over what should go, and press **Fill**. Every other pixel stays as it is, and so does the size."""
 FILLS = 4  # to choose from, at most
@@ -43,44 +38,14 @@ CSS = """main {width: 100%; max-width: 1240px !important; margin: auto}
 #empty {height: 520px; display: grid; place-items: center; color: var(--body-text-color-subdued)}"""
 
 
-async def guard(request, call_next, max_bytes, presence):
-    """Middleware that refuses large requests and gradio's other routes: proxies, monitoring, a store.
-
-    `presence` learns who listens to the events of a session."""
-    headers = request.headers
-    size = math.inf if "transfer-encoding" in headers else int(headers.get("content-length", 0))
-    if not ROUTES.fullmatch(request.scope["path"]): response = PlainTextResponse("no such page", 404)
-    elif size <= max_bytes:
-        response = await call_next(request)
-        if request.scope["path"].endswith("/queue/data"):
-            session = request.query_params.get("session_hash", "")
-            response.body_iterator = presence.through(session, response.body_iterator)
-    else: response = PlainTextResponse(f"a request has at most {max_bytes} bytes, and says how many", 413)
-    response.headers["Content-Security-Policy"] = POLICY
-    return response
-
-
-class Page(gr.Blocks):
-    "Blocks that open uploaded files alone: gradio would also fetch any address in a request"
-    async def preprocess_data(self, block_fn, inputs, *args, **kwargs):
-        def check(file):
-            if Path(file["path"]).resolve().is_relative_to(self.GRADIO_CACHE): return file
-            raise _error("Photographs are uploaded; no other path or address is opened.")
-        traverse(inputs, check, is_file_obj)
-        return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
-
-
-def _error(message): return gr.Error(message, print_exception=False)
-
-
 def _unreadable(photo):
-    return _error(f"{Path(photo).name} cannot be read as a photograph; whole {', '.join(READERS)} can.")
+    return error(f"{Path(photo).name} cannot be read as a photograph; whole {', '.join(READERS)} can.")
 
 
 async def in_turn(turns, request, work, *args):
     "What `work(*args)` gives, in its visitor's turn and within the budget; `gr.Error` where it is stopped"
     try: return await turns.run(partial(work, *args), request.client.host, request.session_hash)
-    except Stopped as e: raise _error(f"{str(e).capitalize()}.") from e
+    except Stopped as e: raise error(f"{str(e).capitalize()}.") from e
 
 
 def _check(photo, max_pixels, why=""):
@@ -89,11 +54,11 @@ def _check(photo, max_pixels, why=""):
     try:
         with Image.open(photo, formats=READERS) as im: mode, pixels = im.mode, im.width*im.height
     except FileNotFoundError as e:
-        raise _error("This photograph has been removed from the server; upload it again.") from e
+        raise error("This photograph has been removed from the server; upload it again.") from e
     except Image.DecompressionBombError: pass  # too many pixels
     except UNREADABLE as e: raise _unreadable(photo) from e
     if pixels > max_pixels:
-        raise _error(f"{name} has more than {max_pixels/1e6:g} million pixels{why}; make it smaller first.")
+        raise error(f"{name} has more than {max_pixels/1e6:g} million pixels{why}; make it smaller first.")
     return mode
 
 
@@ -104,9 +69,9 @@ def _hole(strokes, size):
             if max(im.size) > PREVIEW: raise ValueError(f"strokes beyond {PREVIEW} pixels")
             painted = im.convert("RGBA").getchannel("A").point(lambda a: 255*(a > 0))
     except UNREADABLE: painted = Image.new("L", size)
-    if not painted.getbbox(): raise _error("Paint over what should go, and press Fill.")
+    if not painted.getbbox(): raise error("Paint over what should go, and press Fill.")
     if painted.getextrema()[0]:
-        raise _error("Leave a part of the photograph unpainted, which the fill can continue.")
+        raise error("Leave a part of the photograph unpainted, which the fill can continue.")
     return painted.resize(size, Image.Resampling.BILINEAR)
 
 
@@ -175,7 +140,7 @@ def build(inpainters, max_pixels, max_refined, seconds, memory):
         return picture, *_shown(False, True, True, False), None, None
 
     def filled(photo, strokes, model, dilate, refine, texture, fills):
-        if not photo: raise _error("Upload a photograph first.")
+        if not photo: raise error("Upload a photograph first.")
         suffix = ".tif" if _check(photo, max_pixels) == "CMYK" else ".png"
         if refine: _check(photo, max_refined, " to be refined")
         os.utime(photo)  # counts as use
@@ -185,14 +150,14 @@ def build(inpainters, max_pixels, max_refined, seconds, memory):
         try: outs = [*map(str, inpainters[model].fill_file(photo, hole, out, n, dilate=dilate, **options))]
         except Stopped: raise
         except (InputError, OSError) as e:
-            raise _error(str(e).replace(f"{photo.parent}/", "")) from e
+            raise error(str(e).replace(f"{photo.parent}/", "")) from e
         numbers = gr.update(choices=[*range(1, len(outs) + 1)], value=1, visible=len(outs) > 1)
         return *shown(photo, outs, 1), numbers, outs, *_shown(False, True)
 
     def shown(photo, outs, number):
         _check(photo, max_pixels)
         if number > len(outs) or not Path(out := outs[number - 1]).exists():
-            raise _error("This fill has been removed from the server; press Fill again.")
+            raise error("This fill has been removed from the server; press Fill again.")
         return (_preview(photo), _preview(out)), out
 
     with Page(title="fastinpaint", analytics_enabled=False) as page:

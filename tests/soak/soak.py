@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+import fastinpaint.all  # noqa: F401 - what recipes need: a child has it from the beginning
 from fastinpaint.core.errors import InputError
 from fastinpaint.data.shard_writer import write_shards
 from fastinpaint.fill.folder import fill_folder
