@@ -43,7 +43,7 @@ bench: $(INSTALLED)
 gpu: $(WEIGHTS)
 	@.venv/bin/fastinpaint campaign
 
-# Kills, full disks, failing reads and malformed files by the thousand: half an hour. Short forms are among the tests
+# Kills, full disks, failing reads and malformed files by the thousand, for an hour. Short forms are among the tests
 soak: $(INSTALLED)
 	@$(PY) tests/soak/soak.py 100
 	@$(PY) tests/soak/fuzz.py 20000

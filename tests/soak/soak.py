@@ -121,7 +121,7 @@ def _code(pid):
     except ChildProcessError: return None
 
 
-def done_in_peace(work, home, out):
+def done_in_peace(work, home, out):  # and quiet
     with open(os.devnull, "w") as silence, redirect_stdout(silence): work(home, out)
 
 
@@ -156,7 +156,7 @@ def failed(name, home, most):
         for at in range(1, most + 1):
             out = home/f"{name}-{fail.__name__}-{at}"
             with failing(owner, call, at, fail) as calls:
-                try: work(home, out)
+                try: done_in_peace(work, home, out)
                 except (InputError, OSError): done["told"] += 1
             if calls[call] < at: break
             done[fail.__name__] += 1
@@ -185,5 +185,5 @@ def soak(kills, most, seed=0):
 
 
 if __name__ == "__main__":
-    for what, done in soak(int(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else 100):
+    for what, done in soak(int(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else 20):
         print(f"{what:32} {', '.join(f'{count} {name}' for name, count in done.items())}", flush=True)
