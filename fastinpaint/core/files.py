@@ -10,6 +10,9 @@ from secrets import token_hex
 
 from .errors import InputError
 
+# what a disk answers that takes no file: it is full, or not to be written to
+REFUSED = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR
+
 
 @contextmanager
 def replacing(path):
@@ -27,8 +30,9 @@ def replacing(path):
             os.fsync(f.fileno())
         os.replace(unfinished, path)
     except OSError as e:
-        # of another file that was read meanwhile
-        if e.filename is not None and Path(e.filename).name != unfinished.name: raise
+        # of another file that was read meanwhile, or of a server
+        other = e.filename is not None and Path(e.filename).name != unfinished.name
+        if other or e.errno not in REFUSED: raise
         kept = "what was there before is as it was" if path.exists() else "nothing was written"
         why = f"{e.strerror or e}; {kept}. Make room, or choose another place"
         raise OSError(e.errno, why, str(path)) from e

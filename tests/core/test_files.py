@@ -24,6 +24,11 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, step):
     with pytest.raises(OSError, match="nothing was written.*/new'"), replacing(tmp_path/"new") as f: pass
 
 
+def test_what_a_server_says_stays_as_it_is(tmp_path):
+    with pytest.raises(OSError, match="^it is not there$"), replacing(tmp_path/"f"):
+        raise OSError("it is not there")
+
+
 def test_what_another_file_lacks_is_not_said_of_the_one_that_is_written(tmp_path):
     with pytest.raises(FileNotFoundError, match="directory: .*nowhere"), replacing(tmp_path/"f"):
         (tmp_path/"nowhere").read_bytes()
