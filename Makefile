@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 WEIGHTS := .venv/weights
 OLDEST := .venv/oldest
 
-.PHONY: install weights demo test lint bench gpu clean
+.PHONY: install weights demo test lint bench gpu soak clean
 
 install: $(INSTALLED)
 weights: $(WEIGHTS)
@@ -27,7 +27,7 @@ $(OLDEST): $(INSTALLED)
 	@touch $@
 
 demo: $(WEIGHTS)
-	@.venv/bin/fastinpaint demo
+	@.venv/bin/fastinpaint demo --overwrite
 
 test: $(WEIGHTS) $(OLDEST)
 	@$(PY) -m ruff check .
@@ -42,6 +42,11 @@ bench: $(INSTALLED)
 # All that waits for a GPU, in turns of eight minutes at most: started again, it goes on. `fastinpaint campaign --help`
 gpu: $(WEIGHTS)
 	@.venv/bin/fastinpaint campaign
+
+# Kills, full disks, failing reads and malformed files by the thousand, for an hour. Short forms are among the tests
+soak: $(INSTALLED)
+	@$(PY) tests/soak/soak.py 100
+	@$(PY) tests/soak/fuzz.py 20000
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

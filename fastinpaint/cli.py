@@ -68,7 +68,7 @@ def train():
 @main.command()
 @click.argument("image", type=PathOrAddress(exists=True, path_type=Path))
 @click.argument("mask", required=False, type=FILE)
-@click.option("-o", "--out", type=OUT, help="Result: a file, whose name says its format, or a folder.")
+@click.option("-o", "--out", type=click.Path(), help="A file, whose name says its format, or a folder.")
 @click.option("--masks", type=PathOrAddress(exists=True, file_okay=False, path_type=Path),
               help="For a folder or shards: those of the masks, of the same names.")
 @click.option("--model", default="sample", help="sample, a saved model, or a LaMa checkpoint.")
@@ -125,12 +125,15 @@ def _fill_file(image, mask, masks, out, model, device, precision, format, n, wor
         raise click.UsageError(f"{image} is a file, so name its mask: fastinpaint fill IMAGE MASK")
     if shard or report or engine != "local":
         raise click.UsageError("--shard, --report and --engine are for many photographs")
-    if out and format: raise click.UsageError("the name given with -o says the format: leave out --format")
+    folder = Path(out) if out and (out.endswith("/") or Path(out).is_dir()) else None
+    if out and not folder and format:
+        raise click.UsageError("the name given with -o says the format: leave out --format")
     from .fill.inpainter import Inpainter, numbered
     from .fill.jobs import lossless_suffix
-    if not out:
+    if out and not folder: out = Path(out)
+    else:
         suffix = f".{format}" if format else lossless_suffix(image)
-        out = image.with_name(f"{image.stem}-filled{suffix}")
+        out = (folder or image.parent)/f"{image.stem}-filled{suffix}"
     for path in numbered(out, n):
         if path.exists() and (path.samefile(image) or path.samefile(mask)):
             raise click.UsageError(f"a result would replace {path}, from which it is made: choose another -o")
@@ -147,6 +150,7 @@ def _fill_many(images, mask, masks, out, format, n, workers, engine, address, **
     elif mask or not masks or not out:
         raise click.UsageError(f"{images} is a folder, so name two more: "
                                f"fastinpaint fill {images} --masks FOLDER -o FOLDER")
+    out = out and Path(out)
     options |= dict(progress=_progress, workers=workers or 1)
     if engine == "ray":
         from .serve.ray import filling

@@ -65,6 +65,30 @@ def test_one_photograph(cli, here):
     assert (here/"photo.png").read_bytes() == before
 
 
+@pytest.mark.parametrize("out", ["od/", "od", "new/"])
+def test_one_photograph_to_a_folder(cli, here, out):
+    (here/"od").mkdir()
+    command = "fill photo.png mask.png --model tiny.safetensors --device cpu --no-texture -o".split()
+    result = cli(*command, out)
+    assert (result.exit_code, result.stdout) == (0, f"{out.rstrip('/')}/photo-filled.png\n"), result.stderr
+    assert pixels(here/out/"photo-filled.png").shape == (40, 48, 3)
+    assert cli(*command, out, "--format", "tif").stdout.endswith("/photo-filled.tif\n")
+
+
+def test_a_layers_strokes_are_filled_and_an_inverted_mask_is_warned_of(cli, here):
+    layer = np.zeros((40, 48, 4), np.uint8)
+    layer[10:20, 10:30] = 0, 0, 0, 255
+    Image.fromarray(layer).save("layer.png")
+    command = "fill photo.png", "--model tiny.safetensors --device cpu --no-texture"
+    results = [cli(*command[0].split(), o, "-o", f"{o}-filled.png", *command[1].split())
+               for o in ("mask.png", "layer.png")]
+    assert all(o.exit_code == 0 and not o.stderr for o in results)
+    assert np.array_equal(pixels("mask.png-filled.png"), pixels("layer.png-filled.png"))
+    Image.fromarray(~layer[..., 3]).save("inverted.png")
+    result = cli(*command[0].split(), "inverted.png", *command[1].split())
+    assert result.exit_code == 0 and "Warning: over 60%" in result.stderr and "--invert" in result.stderr
+
+
 def test_a_folder_goes_on_where_it_stopped_and_says_what_failed(cli, here):
     command = "fill photos --masks masks -o filled --model tiny.safetensors --device cpu".split()
     (here/"photos/1.png").write_text("text")

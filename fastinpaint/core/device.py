@@ -8,6 +8,7 @@ import torch
 from fastai.torch_core import default_device
 
 from .errors import InputError
+from .limits import memory_limit
 from .ranks import local_rank, local_world
 
 # where a container reads its limit: control groups of version 2, and of version 1
@@ -20,10 +21,14 @@ def choose_device(name):
     Of several processes on a machine each has a GPU of its own, by its `local_rank`."""
     if local_world() > 1 and name in ("auto", "cuda") and torch.cuda.is_available(): return _own_gpu()
     if name == "auto": return default_device()
-    try: device = torch.device(name)
-    except RuntimeError as e: raise InputError(f"--device {name}: {e}") from e
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if str(name).startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"--device {name}: this torch sees no GPU")
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as e:  # each backend refuses in its own way
+        raise InputError(f"--device {name}: there is none on this machine; devices are called auto, cpu, "
+                         "cuda (an NVIDIA or AMD GPU), cuda:1, mps") from e
     return device
 
 
@@ -47,7 +52,11 @@ def evaluating(model):
 
 
 def memory_at_hand(device):
-    "Bytes that a forward pass may use on `device`; on a CPU within the limit of a container"
+    "Bytes that a forward pass may use on `device`, within `Limits`; on a CPU within those of a container"
+    return min(_memory_at_hand(device), memory_limit())
+
+
+def _memory_at_hand(device):
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused

@@ -1,9 +1,11 @@
 "Functions of settings as programs: called with keywords in Python, with flags in a shell"
 import errno
+import signal
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import update_wrapper
 from inspect import getdoc, signature
+from threading import current_thread, main_thread
 from typing import get_type_hints
 
 import click
@@ -83,21 +85,41 @@ class Commands(click.Group):
 
 @contextmanager
 def exit_codes(ctx):
-    "What the user can mend becomes one line and exit code 1, Ctrl-C exit code 130; bugs keep their traceback"
-    try: yield
-    except KeyboardInterrupt as e:
-        if is_main(): click.echo(f"\nInterrupted{''.join(f'; {o}' for o in e.args)}", err=True)
-        ctx.exit(130)
-    except (InputError, OSError) as e:
-        if not mendable(e): raise
-        let_main_fail_first()
-        raise click.ClickException(" ".join(str(e).split())) from e
+    "What the user can mend becomes one line and exit code 1, Ctrl-C exit code 130; bugs keep their trace"
+    with noticing_ctrl_c() as came:
+        try: yield
+        except (Exception, KeyboardInterrupt) as e:
+            if came or isinstance(e, KeyboardInterrupt):
+                how = e.args if isinstance(e, KeyboardInterrupt) else ()
+                if is_main(): click.echo(f"\nInterrupted{''.join(f'; {o}' for o in how)}", err=True)
+                ctx.exit(130)
+            if not mendable(e): raise
+            let_main_fail_first()
+            raise click.ClickException(" ".join(str(e).split())) from e
+
+
+@contextmanager
+def noticing_ctrl_c():
+    """Yields a list that Ctrl-C fills.
+
+    While libraries are imported, their C code swallows it now and then and fails with an error of its own."""
+    came, before = [], signal.getsignal(signal.SIGINT)
+    def note(*args):
+        came.append(args)
+        before(*args)
+    ours = before is signal.default_int_handler and current_thread() is main_thread()
+    if not ours: yield came  # it is somebody else's, or ignored
+    else:
+        signal.signal(signal.SIGINT, note)
+        try: yield came
+        finally: signal.signal(signal.SIGINT, before)
 
 
 def mendable(error):
     "`InputError`, and what the operating system refuses: a full disk, missing rights"
     if isinstance(error, InputError): return True
-    return error.errno not in (None, errno.EPIPE)  # click itself ends `| head` quietly
+    # click itself ends `| head` quietly
+    return isinstance(error, OSError) and error.errno not in (None, errno.EPIPE)
 
 
 def option(f, grouped=False):

@@ -13,6 +13,7 @@ def deep_pixels(im, path):
     "uint16 `[H, W, C]` of an opened file of 16-bit colours, None of any other; raises ValueError"
     # Pillow's decoders take one byte of two, named by the tiles' raw mode: the file is read twice
     raw = [t.args if isinstance(t.args, str) else t.args[0] for t in im.tile if t.args]
+    raw = [mode for mode in raw if isinstance(mode, str)]  # a GIF's say other things
     if im.format == "TIFF": depth = max(im.tag_v2.get(258, (8,)))
     else: depth = 16 if any("16" in mode for mode in raw) else 8
     if depth <= 8 or im.mode[0] in "IF": return None

@@ -15,6 +15,9 @@ from .photos import Skipped, central_square, find_images, image_size, to_rgb
 from .shard_index import file_at, find_photos, name_in
 from .shards import source_of
 
+MOSTLY = .6  # share of hole from which a mask looks inverted
+TIPS = {False: "pass invert=True (--invert)", True: "pass invert=False (leave out --invert)"}  # by `invert`
+
 
 class HoleName(str):
     "A photograph's name, in place of its hole, which is drawn later at the crop's size"
@@ -23,26 +26,36 @@ class HoleName(str):
 def read_mask(source, invert: bool = False) -> np.ndarray:
     """A mask file (of a shard, too) as bool `[H, W]`, upright, True = hole; raises what Pillow raises.
 
-    Grey of 128 and more is hole, in a file of 0 and 1 alone 1; `invert` swaps hole and known."""
+    Grey of 128 and more is hole, in a file of 0 and 1 alone 1; of strokes on transparency, as layers are
+    exported, what is painted, in any colour. `invert` swaps hole and known."""
     with Image.open(file_at(source)) as im: return hole_of(ImageOps.exif_transpose(im), invert)
 
 
 def hole_of(im: Image.Image, invert: bool = False) -> np.ndarray:
     "The hole that a mask's picture shows, as in `read_mask`"
+    if im.has_transparency_data:
+        alpha = np.asarray(im.convert("RGBA").getchannel("A"))
+        if alpha.min(initial=255) < alpha.max(initial=0): return (alpha >= 128) != invert
     grey = np.asarray(to_rgb(im).convert("L"))
     values = np.asarray(im) if im.mode in ("1", "L", "P") else grey
     return (grey >= 128 if values.max(initial=0) > 1 else values > 0) != invert
 
 
-def _warn_if_inverted(files: list[str], invert: bool, skipped: Skipped):
-    "White is hole, yet many mask sets mean the opposite: warn where masks are mostly hole"
-    mostly = []
+def _check_shares(files: list[str], invert: bool, skipped: Skipped):
+    """White is hole, yet many mask sets mean the opposite: warn where masks are mostly hole.
+
+    Raises InputError where none has a hole, or none leaves anything of its photograph."""
+    shares = {}
     for fn in files[::math.ceil(len(files) / 200)]:  # all of a large folder would take minutes
-        with skipped.unreadable(fn):
-            if (share := read_mask(fn, invert).mean()) > 0.6: mostly.append(f"{fn} ({share:.0%})")
+        with skipped.unreadable(fn): shares[fn] = read_mask(fn, invert).mean()
+    for share, what in {0: "has a hole", 1: "leaves anything of its photograph"}.items():
+        if shares and {*shares.values()} == {share}:
+            raise InputError(f"none of the {len(shares)} masks looked at {what}, such as {[*shares][0]}: "
+                             f"1 or white means hole; if these files mean the opposite, {TIPS[invert]}")
+    mostly = [f"{fn} ({share:.0%})" for fn, share in shares.items() if share > MOSTLY]
     if mostly:
         warnings.warn(f"{len(mostly)} mask(s) are over 60 % hole, such as {mostly[0]}: 1 or white "
-                      "means hole; pass invert=True if these files mean the opposite", stacklevel=2)
+                      f"means hole; if these files mean the opposite, {TIPS[invert]}", stacklevel=3)
 
 
 class DrawnHoles:
@@ -78,9 +91,9 @@ class MaskPool(DrawnHoles):
         self.skipped = Skipped([])
 
     def check(self, photos: Iterable[tuple[str, str]], skipped: Skipped, sizes: bool):
-        "Log unreadable files in `skipped` from now on; warns of masks that look inverted"
+        "Log unreadable files in `skipped` from now on; raises and warns as `_check_shares`"
         self.skipped = skipped
-        _warn_if_inverted(self.files, self.invert, skipped)
+        _check_shares(self.files, self.invert, skipped)
 
     def sampler(self, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
         "One of the masks, bool `[H, W]`. Raises InputError if none can be read."
@@ -114,7 +127,7 @@ class MaskFolder:
         "Raises InputError unless all have masks (and `sizes` fit); warns as `MaskPool`"
         names, photos = zip(*photos, strict=True)
         masks = self._masks_of(names)
-        _warn_if_inverted(sorted(set(masks)), self.invert, skipped)
+        _check_shares(sorted(set(masks)), self.invert, skipped)
         for photo, mask in zip(photos, masks, strict=True) if sizes else (): _fits(photo, mask, skipped)
 
     def open(self, name: str, photo: str | Path, skipped: Skipped):

@@ -1,5 +1,6 @@
 "Photographs as they are stored: in their own mode and depth, with EXIF and profile"
 import io
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,8 +44,7 @@ class Picture:
     def with_colours(self, rgb, where):
         "The picture with colours of `rgb` `[H, W, 3]` where `where` `[H, W]`; keeps alpha"
         pixels, colours = self.pixels.copy(), rgb[where]
-        if self.mode == "CMYK":
-            pixels[where] = np.asarray(Image.fromarray(colours[None]).convert("CMYK"))[0]
+        if self.mode == "CMYK": pixels[where] = inks(colours, self.rgb[~where], self.pixels[~where][:, 3])
         elif self.mode in ("L", "LA"):
             pixels[where, 0] = np.rint(colours @ np.array([.299, .587, .114], np.float32))
         else: pixels[..., :3][where] = colours
@@ -66,11 +66,7 @@ class Picture:
     def save(self, path):
         "Write to `path`, whole or not at all; InputError where its format, OSError where the disk cannot"
         data = self.encode(Path(path).suffix.lower())
-        try:
-            with replacing(path) as f: f.write(data)
-        except OSError as e:
-            why = f"{e.strerror or e}; nothing was written. Make room, or name another folder"
-            raise OSError(e.errno, why, str(path)) from e
+        with replacing(path) as f: f.write(data)
 
     def check_fits(self, suffix):
         "Raises InputError where files with `suffix` cannot hold the picture"
@@ -90,6 +86,20 @@ class Picture:
         return out.getvalue()
 
 
+def inks(rgb, known, black):
+    """CMYK `[N, 4]` of the colours `rgb` `[N, 3]`, with as much black ink as the photograph has itself.
+
+    That has `black` `[M]` in the colours `known` `[M, 3]`: of equally dark lightest channels, the mean."""
+    most = 255 - known.max(-1)  # black ink that a colour can take
+    count = np.bincount(most, minlength=256)
+    levels = np.flatnonzero(count)
+    curve = np.interp(np.arange(256), levels, np.bincount(most, black, 256)[levels]/count[levels])
+    most = 255 - rgb.max(-1)
+    black = np.minimum(np.rint(curve[most]).astype(np.uint8), most)
+    white = np.maximum(255. - black[:, None], 1)  # what the paper and this black leave of light
+    return np.hstack([np.rint(255 - 255.*rgb/white).astype(np.uint8), black[:, None]])
+
+
 def open_picture(source):
     """The `Picture` of a path, PIL image, or array uint8 or uint16 `[H, W]`, `[H, W, 1|3|4]`.
 
@@ -98,11 +108,19 @@ def open_picture(source):
     no image, a damaged, animated or huge one."""
     if isinstance(source, np.ndarray): return _of_array(source)
     if isinstance(source, Image.Image): return _of_image(ImageOps.exif_transpose(source), source.format)
+    check_source(source, "an image")
     with reading(source), Image.open(file := file_at(source)) as im:
         frames = getattr(im, "n_frames", 1) if im.format != "MPO" else 1  # a phone's has a preview
         if frames == 1: return _of_image(im, im.format, deep_pixels(im, file))
     raise InputError(f"{source} has {frames} frames; a photograph has one: "
                      "save the one to fill as a file of its own")
+
+
+def check_source(source, what):
+    "Raises InputError where `source` is nothing that Pillow opens; `what` it should be, with its article"
+    if isinstance(source, str | os.PathLike) or hasattr(source, "read"): return
+    raise InputError(f"{what} is a path, a PIL image or an array, not {type(source).__name__}"
+                     + "; of a tensor [C, H, W] take its numpy() in [H, W, C]"*(hasattr(source, "numpy")))
 
 
 @contextmanager
@@ -138,6 +156,7 @@ def _of_image(im, kind, pixels=None):
             raise InputError("its pixels are 32-bit numbers; convert it to 8 or 16 bits")
         pixels = pixels.astype(np.uint16)
     else: mode, pixels = _mode(im), np.asarray(im.convert(_mode(im)))
+    if info.get("icc_profile", b"")[16:20] == b"Lab ": del info["icc_profile"]  # the pixels are RGB by now
     return Picture(pixels.reshape(im.height, im.width, -1), mode, info)
 
 

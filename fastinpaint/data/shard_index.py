@@ -22,7 +22,7 @@ def read_shards(root: Path | Remote) -> Shards:
         try:
             if json.loads(next(lines, b""))["format"] != FORMAT: raise ValueError("another format")
             found = Shards(root, (Shard(**json.loads(o)) for o in lines))
-        except (ValueError, KeyError, TypeError) as e:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as e:
             raise InputError(f"{root}/{INDEX} is no index as `fastinpaint shard` writes it ({e})") from e
     if not len(found): raise MissingFile(f"no photographs in the shards of {root}")
     if isinstance(root, Remote): found.warn_of_small_cache()

@@ -5,7 +5,7 @@ from scipy.ndimage import distance_transform_edt
 
 from ..core.errors import InputError
 from ..data.masks import hole_of, read_mask
-from ..data.pictures import reading
+from ..data.pictures import check_source, reading
 
 
 def read_hole(mask, invert=False):
@@ -15,6 +15,7 @@ def read_hole(mask, invert=False):
             raise InputError(f"a mask array is bool or uint8 [H, W], got {mask.dtype} {list(mask.shape)}")
         mask = Image.fromarray(mask)
     if isinstance(mask, Image.Image): return hole_of(mask, invert)
+    check_source(mask, "a mask")
     with reading(mask): return read_mask(mask, invert)
 
 

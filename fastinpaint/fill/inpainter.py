@@ -11,8 +11,11 @@ from fastprogress.fastprogress import IN_NOTEBOOK
 
 from ..core.device import choose_device
 from ..core.errors import InputError
+from ..core.limits import go_on
+from ..data.masks import MOSTLY, TIPS
 from ..data.pictures import open_picture
 from ..models.load import read_model
+from ..models.net import InpaintNet
 from . import strategies
 from .hole import dilated, feathered, read_hole
 from .texture.several import textured
@@ -31,6 +34,9 @@ class Inpainter:
         if precision not in ("fp32", "bf16"):
             raise InputError(f"no precision {precision!r}: expected fp32 or bf16")
         if isinstance(model, str | Path): model = read_model(model)
+        elif not isinstance(model, InpaintNet):
+            raise InputError("a model is an InpaintNet, a file's name or \"sample\", not "
+                             f"{type(model).__name__}; photographs go to Inpainter(model)(image, mask)")
         elif device == "auto": device = next(model.parameters()).device
         self.device = choose_device(device)
         self.model, self.precision, self.strategy = model, precision, strategy
@@ -118,10 +124,15 @@ class Inpainter:
 
     def _seen(self, net, images, holes):
         "What `net` makes of parts of photographs, `[h, w, 3]` each and of one size: float32 in [0, 1]"
+        go_on()
         x = np.stack([np.divide(o, np.iinfo(o.dtype).max, dtype=np.float32) for o in images])
         x = torch.from_numpy(x).permute(0, 3, 1, 2).to(self.device)
         mask = torch.from_numpy(np.stack(holes))[:, None].float().to(self.device)
-        return net(x*(1 - mask), mask).permute(0, 2, 3, 1).float().cpu().numpy()
+        seen = net(x*(1 - mask), mask).permute(0, 2, 3, 1).float().cpu().numpy()
+        if not np.isfinite(seen).all():
+            raise InputError("the network's fill holds NaN or infinity: its weights are damaged, or too "
+                             f"large for the precision {self.precision}")
+        return seen
 
     def finished(self, work, n=1):
         "The `Picture`s of `work`, filled by `predict`: with texture in `n` ways, and feathered"
@@ -145,11 +156,12 @@ def opened(image, mask, options, suffix=None):
     if rgb.shape[:2] != hole.shape:
         (h, w), (mh, mw) = rgb.shape[:2], hole.shape
         raise InputError(f"the image is {w}x{h} pixels, its mask {mw}x{mh}; they must be equal")
-    tip = f"White is hole; if black is, pass invert={not options.invert}"
+    tip = f"1, white or painted means hole; if this mask means the opposite, {TIPS[options.invert]}"
     if not hole.any(): warnings.warn(f"nothing to fill: the mask has no hole. {tip}", stacklevel=3)
     grown = dilated(hole, options.dilate) if hole.any() else hole
     if grown.any() and grown.all():
         raise InputError(f"the hole is the whole image, so nothing is known to continue. {tip}")
+    if hole.mean() > MOSTLY: warnings.warn(f"over {MOSTLY:.0%} of the image is hole. {tip}", stacklevel=3)
     return Work(picture, rgb, hole, grown, options)
 
 

@@ -9,6 +9,7 @@ from fastprogress import progress_bar
 
 from ..core.device import evaluating
 from ..core.errors import InputError
+from ..core.limits import go_on
 from ..kernels import masked_l1
 from ..models.net import composite
 
@@ -53,6 +54,7 @@ def optimised(net, image, mask, guide, inside, iterations, lr, progress):
     missing, known = 1/inside.mean().item(), 1/max(1 - mask.mean().item(), 1e-6)
     with torch.enable_grad():
         for step in progress_bar(steps) if progress else steps:
+            go_on()
             pred = net.decode(net.refine(latent))[..., :h, :w]
             structure = masked_l1(halved(pred), guide, inside, 0., missing)
             loss = structure + masked_l1(pred, image, mask, known, 0.)

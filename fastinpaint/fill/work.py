@@ -20,7 +20,11 @@ class Options:
     texture: bool = True
 
     def __post_init__(self):
-        if not 0 <= self.feather <= self.dilate:
+        for name in "dilate", "feather":
+            pixels = getattr(self, name)
+            if not isinstance(pixels, int | np.integer) or pixels < 0:
+                raise InputError(f"{name}={pixels!r}: a whole number of pixels, 0 or more")
+        if self.feather > self.dilate:
             raise InputError(f"cannot feather {self.feather} of {self.dilate} dilated pixels: "
                              "0 to what dilate adds")
 

@@ -155,4 +155,7 @@ def load_autoencoder(model, path):
                          "or pass autoencoder=None to start from random weights")
     for part in "encoder", "decoder":
         module = getattr(model, part)
-        module.load_state_dict({k: state[f"{part}.{k}"] for k in module.state_dict()})
+        found = {k: state.get(f"{part}.{k}") for k in module.state_dict()}
+        wrong = [k for k, v in module.state_dict().items() if found[k] is None or found[k].shape != v.shape]
+        if wrong: raise InputError(f"the autoencoder {path} has no {part}.{wrong[0]} of the model's shape")
+        module.load_state_dict(found)

@@ -1,18 +1,15 @@
 "Models on disk: saved, loaded, read from whatever file holds one, and what is known of it"
 import hashlib
-import json
-from functools import partial
 from pathlib import Path
 
 from ..core.errors import InputError
-from .context_encoder import context_encoder
+from ..core.files import json_object
 from .control import add_control
-from .lama import lama
 from .published import load_lama
+from .schema import build
 from .weights import read_weights, write_weights
 
 SAMPLE_MODEL = Path(__file__).parent/"sample.safetensors"
-BUILDERS = {"lama": partial(lama, autoencoder=None), "context_encoder": context_encoder}
 
 
 def save_model(model, path):
@@ -27,15 +24,12 @@ def model_file(name): return SAMPLE_MODEL if name == "sample" else Path(name)
 def load_model(path):
     """The `InpaintNet` that `save_model` wrote, in eval mode; "sample" comes with the package.
 
-    Raises MissingFile, or InputError for any other file."""
+    Raises MissingFile, or InputError for any other file: nothing is built before its configuration and its
+    tensors have been looked at (`schema`)."""
     path = model_file(path)
     state, config = read_weights(path)
-    try:
-        model = BUILDERS[config.pop("model", "lama")](**config)  # a LaMa's config names no model
-        model.load_state_dict(state)
-    except (KeyError, TypeError, RuntimeError, ValueError) as e:
-        raise InputError(f"{path} holds no model of this package: {e}") from e
-    return model.eval()
+    try: return build(config, state).eval()
+    except InputError as e: raise InputError(f"{path} holds no model of this package: {e}") from e
 
 
 def read_model(path):
@@ -69,5 +63,5 @@ def about_model(model):
                  sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
                  model=net.config, parameters=dict(all=sum(parts.values()), **parts))
     settings = path.with_name("settings.json")
-    if settings.is_file(): about["settings"] = json.loads(settings.read_text())
+    if settings.is_file(): about["settings"] = json_object(settings.read_text(), settings)
     return about

@@ -1,6 +1,7 @@
 "The published LaMa checkpoints, and those of the thesis' code, read into our modules"
 import pickle
 import re
+import struct
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from safetensors.torch import load_file
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from ..core.errors import InputError, MissingFile
-from .lama import lama
+from .schema import build, planned
 
 # Ours → public, inside one layer. Of several public tensors, ours is the concatenation along `dim`: two
 # convolutions of one input, or of the two parts of one input, are one convolution.
@@ -34,6 +35,13 @@ def load_lama(path):
     `path`: a `.ckpt`, a saved state dict, or safetensors; nothing in it is executed. The architecture is
     read off the weights. Raises MissingFile, and InputError where there is no generator."""
     public = generator_state(read_public(path))
+    try: return _model_of(public, path).eval()
+    except InputError: raise
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as e:  # of shapes that fit nothing
+        raise InputError(f"{path} is no LaMa of the published layout: {e}") from e
+
+
+def _model_of(public, path):
     layers = {int(m[1]) for k in public if (m := re.match(r"model\.(\d+)\.", k))}
     split = [i for i in sorted(layers) if f"model.{i}.ffc.convl2g.weight" in public]
     if not split:
@@ -42,14 +50,21 @@ def load_lama(path):
     blocks = sum(f"model.{i}.conv1.ffc.convl2l.weight" in public for i in layers)
     width, channels, *_ = public["model.1.ffc.convl2l.weight"].shape
     control = "alpha" if channels == 4 else "mask" if "mask_encoder.0.weight" in public else None
-    model = lama(width, blocks, depth, control, linear=False, prefill=False, autoencoder=None)
-    state = {name: public_tensor(public, name, depth, blocks) for name in model.state_dict()}
-    wrong = [k for k, v in model.state_dict().items() if state[k] is None or state[k].shape != v.shape]
+    config = dict(width=width, blocks=blocks, depth=depth, control=control, linear=False, prefill=False)
+    try: expected = planned(config)
+    except InputError as e: raise InputError(f"{path} is no LaMa of the published layout: {e}") from e
+    state = {name: public_tensor(public, name, depth, blocks) for name in expected}
+    wrong = [k for k, v in expected.items() if state[k] is None or state[k].shape != v.shape]
     if wrong:
         raise InputError(f"{path} is no LaMa of the published layout: {', '.join(wrong[:5])} "
                          "missing or of another shape")
-    model.load_state_dict(state)
-    return model.eval()
+    try: return build(config, state)
+    except InputError as e: raise InputError(f"{path}: {e}") from e
+
+
+# what torch's readers raise on a broken file, whose pickles are arbitrary programs
+UNREADABLE = (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError, TypeError,
+              LookupError, AttributeError, OverflowError, AssertionError, ImportError, struct.error)
 
 
 class Placeholder:
@@ -65,7 +80,7 @@ def read_public(path):
         if path.suffix == ".safetensors": return load_file(path)
         with safe_globals([(Placeholder, name) for name in get_unsafe_globals_in_checkpoint(path)]):
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as e:
+    except UNREADABLE as e:
         raise InputError(f"{path} cannot be read as tensors: it is damaged, or made of other "
                          "things. Of a TorchScript file, save the state first: "
                          "torch.save(torch.jit.load(file).state_dict(), 'state.pt')") from e

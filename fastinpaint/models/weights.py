@@ -6,7 +6,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ..core.errors import InputError, MissingFile
-from ..core.files import replacing
+from ..core.files import json_object, replacing
 
 FORMAT = "fastinpaint-1"
 
@@ -19,9 +19,17 @@ def write_weights(path, state, config):
     path = Path(path)
     state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     meta = {"format": FORMAT, "config": json.dumps(config)}
-    with replacing(path) as f: f.write(save(state, meta))
+    with replacing(path) as f: f.write(in_one_order(save(state, meta)))
     with replacing(path.with_suffix(".json")) as f: f.write(json.dumps(config, indent=1).encode())
     return path
+
+
+def in_one_order(file):
+    "The bytes of a safetensors `file` with its metadata sorted: the library draws their order anew each time"
+    length = int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8:8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" "*(-len(header) % 8)  # tensors begin at a multiple of eight
+    return len(header).to_bytes(8, "little") + header + file[8 + length:]
 
 
 def read_weights(path):
@@ -31,10 +39,10 @@ def read_weights(path):
     try:
         with safe_open(path, "pt") as f:
             meta = f.metadata() or {}
-            state = {k: f.get_tensor(k) for k in f.keys()}
-    except SafetensorError as e:
+            if meta.get("format") != FORMAT:
+                raise InputError(f"{path} was not written by fastinpaint "
+                                 "(for LaMa's own checkpoints there is load_lama)")
+            config = json_object(meta.get("config", ""), f"the configuration in {path}")
+            return {k: f.get_tensor(k) for k in f.keys()}, config
+    except (SafetensorError, OSError) as e:
         raise InputError(f"{path} is no complete safetensors file ({e})") from e
-    if meta.get("format") != FORMAT:
-        raise InputError(f"{path} was not written by fastinpaint "
-                         "(for LaMa's own checkpoints there is load_lama)")
-    return state, json.loads(meta["config"])

@@ -1,7 +1,6 @@
 "The web page `fastinpaint app`: upload a photograph, paint the hole, fill it, download"
 import math
 import os
-import re
 import signal
 import socket
 import threading
@@ -15,24 +14,22 @@ from fastcore.xtras import modified_env
 from PIL import Image
 
 from ..core.errors import InputError, MissingPackage
+from ..core.limits import Stopped
 from ..data.photos import UNREADABLE, image_size, open_photo
 from ..fill.inpainter import Inpainter
+from .turns import Presence, Turns
 
 try:
     import gradio as gr
-    from gradio_client.utils import is_file_obj, traverse
     from starlette.middleware import Middleware
     from starlette.middleware.base import BaseHTTPMiddleware
-    from starlette.responses import PlainTextResponse
+
+    from .doors import Page, error, guard
 except ImportError as e:
     raise MissingPackage("the web page needs gradio: pip install 'fastinpaint[app]'") from e
 
-READERS = "PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF"  # of Pillow's, offered to strangers
+READERS = "PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"  # of Pillow's, offered to strangers; JPEG's reads MPO
 PREVIEW = 2048  # longest side in pixels of what the browser shows; strokes have its scale
-ROUTES = re.compile(
-    r"/|/(assets|static)/.+|/(theme\.css|favicon\.ico|manifest\.json)|/gradio_api/"
-    r"(startup-events|upload|upload_progress|queue/(join|data)|file=(?!https?:).+)")
-POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # no other hosts
 INTRO = """# Fill a hole in a photograph
 Paint over what should go, and press **Fill**. Every other pixel stays as it is, and so does the size."""
 FILLS = 4  # to choose from, at most
@@ -41,42 +38,27 @@ CSS = """main {width: 100%; max-width: 1240px !important; margin: auto}
 #empty {height: 520px; display: grid; place-items: center; color: var(--body-text-color-subdued)}"""
 
 
-async def guard(request, call_next, max_bytes):
-    "Middleware that refuses large requests and gradio's other routes: proxies, monitoring, a store"
-    headers = request.headers
-    size = math.inf if "transfer-encoding" in headers else int(headers.get("content-length", 0))
-    if not ROUTES.fullmatch(request.scope["path"]): response = PlainTextResponse("no such page", 404)
-    elif size <= max_bytes: response = await call_next(request)
-    else: response = PlainTextResponse(f"a request has at most {max_bytes} bytes, and says how many", 413)
-    response.headers["Content-Security-Policy"] = POLICY
-    return response
+def _unreadable(photo):
+    return error(f"{Path(photo).name} cannot be read as a photograph; whole {', '.join(READERS)} can.")
 
 
-class Page(gr.Blocks):
-    "Blocks that open uploaded files alone: gradio would also fetch any address in a request"
-    async def preprocess_data(self, block_fn, inputs, *args, **kwargs):
-        def check(file):
-            if Path(file["path"]).resolve().is_relative_to(self.GRADIO_CACHE): return file
-            raise _error("Photographs are uploaded; no other path or address is opened.")
-        traverse(inputs, check, is_file_obj)
-        return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+async def in_turn(turns, request, work, *args):
+    "What `work(*args)` gives, in its visitor's turn and within the budget; `gr.Error` where it is stopped"
+    try: return await turns.run(partial(work, *args), request.client.host, request.session_hash)
+    except Stopped as e: raise error(f"{str(e).capitalize()}.") from e
 
 
-def _error(message): return gr.Error(message, print_exception=False)
-
-
-def _check(photo, max_pixels):
+def _check(photo, max_pixels, why=""):
     "The mode of `photo`; `gr.Error` unless it is a file, a photograph, and of at most `max_pixels`"
     name, pixels = Path(photo).name, math.inf
     try:
         with Image.open(photo, formats=READERS) as im: mode, pixels = im.mode, im.width*im.height
     except FileNotFoundError as e:
-        raise _error("This photograph has been removed from the server; upload it again.") from e
+        raise error("This photograph has been removed from the server; upload it again.") from e
     except Image.DecompressionBombError: pass  # too many pixels
-    except UNREADABLE as e:
-        raise _error(f"{name} cannot be read as a photograph; {', '.join(READERS)} can.") from e
+    except UNREADABLE as e: raise _unreadable(photo) from e
     if pixels > max_pixels:
-        raise _error(f"{name} has more than {max_pixels/1e6:g} million pixels; make it smaller first.")
+        raise error(f"{name} has more than {max_pixels/1e6:g} million pixels{why}; make it smaller first.")
     return mode
 
 
@@ -87,14 +69,16 @@ def _hole(strokes, size):
             if max(im.size) > PREVIEW: raise ValueError(f"strokes beyond {PREVIEW} pixels")
             painted = im.convert("RGBA").getchannel("A").point(lambda a: 255*(a > 0))
     except UNREADABLE: painted = Image.new("L", size)
-    if not painted.getbbox(): raise _error("Paint over what should go, and press Fill.")
+    if not painted.getbbox(): raise error("Paint over what should go, and press Fill.")
     if painted.getextrema()[0]:
-        raise _error("Leave a part of the photograph unpainted, which the fill can continue.")
+        raise error("Leave a part of the photograph unpainted, which the fill can continue.")
     return painted.resize(size, Image.Resampling.BILINEAR)
 
 
 def _preview(path):
-    im = open_photo(path)
+    "The photograph, small enough for a browser; `gr.Error` where its pixels cannot be read"
+    try: im = open_photo(path)
+    except UNREADABLE as e: raise _unreadable(path) from e
     im.thumbnail((PREVIEW, PREVIEW))
     return im
 
@@ -121,6 +105,7 @@ def _columns(models):
                 refine = gr.Checkbox(label="Refine", info="keep the structure of a smaller fill; slow")
             with gr.Row():
                 another = gr.Button("Another photograph")
+                stop = gr.Button("Stop")
                 go = gr.Button("Fill", variant="primary")
     # files as they are: gradio decodes them, and the editor changes the photograph it shows
     photo.preprocess = lambda file: file and file.path
@@ -134,50 +119,65 @@ def _columns(models):
             result = gr.DownloadButton("Download, lossless", elem_id="download")
     views = start, painting, empty, done
     options = [model, dilate, refine, texture, fills]
-    return views, photo, strokes, options, another, go, chosen, compare, result
+    return views, photo, strokes, options, (another, stop, go), chosen, compare, result
 
 
-def build(inpainters, max_pixels):
-    "The page, not yet served; visitors' data are files under names that only their browser gets"
-    def load(photo):
+def build(inpainters, max_pixels, max_refined, seconds, memory):
+    """The page, not yet served; visitors' data are files under names that only their browser gets.
+
+    One photograph at a time is read and one filled, which bounds memory."""
+    reading, filling = Turns(seconds, memory), Turns(seconds, memory)
+    async def load(photo, request: gr.Request): return await in_turn(reading, request, loaded, photo)
+    async def fill(photo, strokes, model, dilate, refine, texture, fills, request: gr.Request):
+        options = model, dilate, refine, texture, fills
+        return await in_turn(filling, request, filled, photo, strokes, *options)
+    async def show(photo, outs, number, request: gr.Request):
+        return await in_turn(reading, request, shown, photo, outs, number)
+
+    def loaded(photo):
         _check(photo, max_pixels)
         picture = {"background": _preview(photo), "layers": [], "composite": None}
         return picture, *_shown(False, True, True, False), None, None
 
-    def fill(photo, strokes, model, dilate, refine, texture, fills):
-        if not photo: raise _error("Upload a photograph first.")
+    def filled(photo, strokes, model, dilate, refine, texture, fills):
+        if not photo: raise error("Upload a photograph first.")
         suffix = ".tif" if _check(photo, max_pixels) == "CMYK" else ".png"
+        if refine: _check(photo, max_refined, " to be refined")
         os.utime(photo)  # counts as use
         photo, hole = Path(photo), _hole(strokes, image_size(photo))
         out = Path(mkdtemp(dir=photo.parent), f"{photo.stem}-filled{suffix}")
         n, options = min(int(fills), FILLS) if texture else 1, dict(refine=refine, texture=texture)
         try: outs = [*map(str, inpainters[model].fill_file(photo, hole, out, n, dilate=dilate, **options))]
+        except Stopped: raise
         except (InputError, OSError) as e:
-            raise _error(str(e).replace(f"{photo.parent}/", "")) from e
+            raise error(str(e).replace(f"{photo.parent}/", "")) from e
         numbers = gr.update(choices=[*range(1, len(outs) + 1)], value=1, visible=len(outs) > 1)
-        return *show(photo, outs, 1), numbers, outs, *_shown(False, True)
+        return *shown(photo, outs, 1), numbers, outs, *_shown(False, True)
 
-    def show(photo, outs, number):
+    def shown(photo, outs, number):
         _check(photo, max_pixels)
         if number > len(outs) or not Path(out := outs[number - 1]).exists():
-            raise _error("This fill has been removed from the server; press Fill again.")
+            raise error("This fill has been removed from the server; press Fill again.")
         return (_preview(photo), _preview(out)), out
 
     with Page(title="fastinpaint", analytics_enabled=False) as page:
         gr.Markdown(INTRO)
         outs = gr.State([])  # files of the fills
         with gr.Row():
-            views, photo, strokes, options, another, go, chosen, compare, result = _columns([*inpainters])
-        private = dict(api_visibility="private", show_progress="minimal")  # for the page alone
+            views, photo, strokes, options, buttons, chosen, compare, result = _columns([*inpainters])
+            another, stop, go = buttons
+        # for the page alone; who waits, waits in `Turns`
+        private = dict(api_visibility="private", show_progress="minimal", concurrency_limit=None)
         start, painting, empty, done = views
         upload = photo.upload(load, photo, [strokes, *views, compare, result], **private)
         upload.failure(lambda: None, None, photo, **private)
         gr.on([another.click, strokes.clear], lambda: (None, *_shown(True, False)), None,
               [photo, start, painting], **private)
-        go.click(fill, [photo, strokes, *options], [compare, result, chosen, outs, empty, done], **private)
+        results = [compare, result, chosen, outs, empty, done]
+        stop.click(cancels=[go.click(fill, [photo, strokes, *options], results, **private)])
         chosen.input(show, [photo, outs, chosen], [compare, result], **private)
-    # one photograph at a time is read and one filled, which bounds memory
-    return page.queue(max_size=50, default_concurrency_limit=1)
+    page.presence = Presence(lambda *who: [turns.leave(*who) for turns in (reading, filling)])
+    return page.queue(max_size=200, default_concurrency_limit=None)
 
 
 def _check_port(host, port):
@@ -197,18 +197,22 @@ def _sweep(folder, keep, stopped):
 
 
 @contextmanager
-def serving(inpainters, host="127.0.0.1", port=7860, max_bytes=64*2**20, max_pixels=50_000_000, keep=3600):
+def serving(inpainters, host="127.0.0.1", port=7860, max_bytes=64*2**20, max_pixels=50_000_000,
+            max_refined=8_000_000, seconds=60, memory=2*2**30, keep=3600):
     """Serve the page in the background; yields it, its address in `local_url`.
 
     Visitors' files have at most `max_bytes`, are in a folder that only this user can read, and are
-    removed `keep` seconds after their last use. Raises OSError if the port is taken."""
+    removed `keep` seconds after their last use. A request has a photograph of `max_pixels` at most, to be
+    refined of `max_refined`, so many `seconds`, and a network that takes `memory` bytes at a time. What
+    nobody waits for any more is stopped. Raises OSError if the port is taken."""
     _check_port(host, port)
     place = dict(prefix="fastinpaint-", dir=os.path.realpath(gettempdir()))
     with (TemporaryDirectory(**place, ignore_cleanup_errors=True) as folder,  # all that it serves
           modified_env(GRADIO_TEMP_DIR=folder, GRADIO_EXAMPLES_CACHE=folder)):
-        page, stopped = build(inpainters, max_pixels), threading.Event()
+        page, stopped = build(inpainters, max_pixels, max_refined, seconds, memory), threading.Event()
         threading.Thread(target=_sweep, args=(Path(folder), keep, stopped), daemon=True).start()
-        guarded = Middleware(BaseHTTPMiddleware, dispatch=partial(guard, max_bytes=max_bytes + 2**20))
+        guarded = Middleware(BaseHTTPMiddleware, dispatch=partial(
+            guard, max_bytes=max_bytes + 2**20, presence=page.presence))
         fonts = dict(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
         try:
             page.launch(
@@ -223,9 +227,9 @@ def serving(inpainters, host="127.0.0.1", port=7860, max_bytes=64*2**20, max_pix
 
 
 def launch(models=("sample",), host="127.0.0.1", port=7860, device="auto"):
-    "Serve the page until Ctrl-C, with `models` to choose from; `host` 0.0.0.0 lets in everyone"
+    "Serve the page until Ctrl-C, which it raises, with `models` to choose from; 0.0.0.0 lets in everyone"
     inpainters = {str(m): Inpainter(m, device) for m in models}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # photographs are removed then, too
-    with suppress(KeyboardInterrupt), serving(inpainters, host, port) as page:
+    with serving(inpainters, host, port) as page:
         print(f"The page is at {page.local_url}   (Ctrl-C stops it)", flush=True)
         threading.Event().wait()

@@ -19,7 +19,7 @@ SHORT = dict(epochs=1, seed=1000, wandb="disabled")  # to choose rates and time 
 TIMED_STEPS = 100
 UNTRAINED = "mean_colour", "smooth_fill", "telea", "navier_stokes", "patchmatch"
 # settings of recipes that a comparison itself decides
-DECIDED = "out", "seed", "resume", "thesis", "data", "device", "wandb", "project"
+DECIDED = "out", "seed", "resume", "overwrite", "thesis", "data", "device", "wandb", "project"
 # what an autoencoder has to share with the rows, or may
 SHARED = "thesis", "data", "size", "bs", "epochs", "width", "plain", "bf16", "device", "wandb", "project"
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -66,7 +66,9 @@ def train(name, run, **flags):
     "Recipe `name` in the folder `run`. What is finished is kept, what was interrupted goes on"
     folder = run/name
     if (folder/"finished").is_file(): return check_settings(folder/"settings.json", flags)
-    recipe(name)(out=str(run), resume=(folder/"checkpoint.pt").is_file(), **flags)
+    resume = (folder/"checkpoint.pt").is_file()
+    # what Ctrl-C saves in the first epoch is no result
+    recipe(name)(out=str(run), resume=resume, overwrite=not resume, **flags)
     (folder/"finished").touch()
 
 

@@ -42,9 +42,9 @@ LADDER = "--preset gpu --data DATA --out HERE --seeds 1"
 TINY_LADDER = ("--preset smoke --data DATA --out HERE --seeds 1 --rows lama_l1,latent --masks thick "
                "--limit 2 --autoencoder none --device cpu --set size=32,width=4,bs=2,epochs=1,steps=1")
 # epochs of well under a minute: a run goes on from its last whole epoch
-SAMPLE = "--data DATA --out HERE --size 256 --bs 32 --steps 100000 --epochs 500"
-TINY_SAMPLE = ("--data DATA --out HERE --size 32 --bs 2 --steps 2 --epochs 2 --width 4 --blocks 1 "
-               "--workers 0 --autoencoder none --device cpu")
+SAMPLE = "--data DATA --out HERE --overwrite --size 256 --bs 32 --steps 100000 --epochs 500"
+TINY_SAMPLE = ("--data DATA --out HERE --overwrite --size 32 --bs 2 --steps 2 --epochs 2 --width 4 "
+               "--blocks 1 --workers 0 --autoencoder none --device cpu")
 CARD = "--model ALL/sample/delta/model.safetensors --data DATA --out HERE"
 
 PIECES = [

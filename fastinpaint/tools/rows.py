@@ -21,7 +21,7 @@ class Row:
         found = [card[part].get(group, {}).get(metric, {}).get("value") for card in self.cards]
         return [v for v in found if v is not None]
 
-    def seconds(self): return [int(history["seconds"].iat[-1]) for history in self.histories]
+    def seconds(self): return [float(history["seconds"].iat[-1]) for history in self.histories]
 
 
 def read_row(name, folders):
@@ -42,7 +42,8 @@ def finished_rows(folder, names):
 def read_history(path):
     "The DataFrame of a `metrics.csv`, with `seconds` from the start to the end of each epoch"
     history = pd.read_csv(path)  # reads n/a as NaN
-    return history.assign(seconds=history["time"].map(_seconds).cumsum())
+    spent = history.get("seconds", history["time"].map(_seconds))  # of a run of before, whole ones
+    return history.assign(seconds=spent.cumsum())
 
 
 def lpips_in(names): return "lpips" if "lpips" in names else "lpips_vgg"

@@ -47,6 +47,7 @@ class Settings:
     project: str = setting("fastinpaint", "W&B project")
     log_model: bool = flag(False, "Upload the weights to W&B at the end")
     resume: bool = flag(False, "Go on with the interrupted run in OUT/RECIPE")
+    overwrite: bool = flag(False, "Begin anew where OUT/RECIPE holds a run, which is then lost")
 
 
 @dataclass(kw_only=True)

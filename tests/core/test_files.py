@@ -18,8 +18,21 @@ def files(folder): return {p.name: p.read_bytes() for p in folder.iterdir()}
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, step):
     (tmp_path/"f").write_bytes(b"old")
     monkeypatch.setattr(os, step, full)
-    with pytest.raises(OSError, match="No space left"), replacing(tmp_path/"f") as f: f.write(b"new")
-    assert files(tmp_path) == {"f": b"old"}
+    with (pytest.raises(OSError, match="No space left.*what was there before is as it was.*/f'") as caught,
+          replacing(tmp_path/"f") as f): f.write(b"new")
+    assert files(tmp_path) == {"f": b"old"} and caught.value.errno == errno.ENOSPC
+    with pytest.raises(OSError, match="nothing was written.*/new'"), replacing(tmp_path/"new") as f: pass
+
+
+def test_what_a_server_says_stays_as_it_is(tmp_path):
+    with pytest.raises(OSError, match="^it is not there$"), replacing(tmp_path/"f"):
+        raise OSError("it is not there")
+
+
+def test_what_another_file_lacks_is_not_said_of_the_one_that_is_written(tmp_path):
+    with pytest.raises(FileNotFoundError, match="directory: .*nowhere"), replacing(tmp_path/"f"):
+        (tmp_path/"nowhere").read_bytes()
+    assert files(tmp_path) == {}
 
 
 def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path):

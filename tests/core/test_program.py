@@ -1,6 +1,7 @@
 import errno
 import inspect
 import runpy
+import signal
 import sys
 
 import pytest
@@ -133,6 +134,21 @@ def test_a_closed_pipe_ends_quietly(failing):
     ((), "\nInterrupted\n"), (("--resume goes on",), "\nInterrupted; --resume goes on\n")])
 def test_ctrl_c_has_exit_code_130(failing, args, text):
     assert failing(KeyboardInterrupt(*args)) == (130, text)
+
+
+SWALLOWED = """
+import os, signal
+    try: os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt: pass
+    raise RecursionError("maximum recursion depth exceeded")"""
+
+
+def test_ctrl_c_that_an_import_made_another_error_of_is_ctrl_c(recipe, capsys):
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as stop: recipe(body=SWALLOWED.strip())
+    assert (stop.value.code, capsys.readouterr().err) == (130, "\nInterrupted\n")
+    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(RecursionError): recipe(body="raise RecursionError")
 
 
 def test_a_wrong_settings_ini_fails_where_a_value_is_needed(recipe, tmp_path, capsys):

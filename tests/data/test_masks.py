@@ -41,6 +41,27 @@ def test_white_is_hole_in_files_of_any_mode(tmp_path, mode):
         assert hole.dtype == bool and (hole[:5] != invert).all() and (hole[5:] == invert).all()
 
 
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (200, 30, 30)], ids=str)
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "P"])
+def test_strokes_on_transparency_are_hole_in_any_colour(tmp_path, colour, kind):
+    layer = np.zeros((10, 8, 4), np.uint8)
+    layer[:5] = *colour, 255
+    layer[4] = *colour, 100  # a soft edge
+    Image.fromarray(layer).convert(kind).save(tmp_path / "m.png")
+    for invert in (False, True):
+        hole = read_mask(tmp_path / "m.png", invert)
+        assert (hole[:4] != invert).all() and (hole[5:] == invert).all()
+
+
+@pytest.mark.parametrize("alpha", [0, 120, 255])
+def test_an_even_alpha_says_nothing(tmp_path, alpha):
+    im = Image.open(_half("L", tmp_path / "m.png")).convert("RGBA")
+    im.putalpha(alpha)
+    im.save(tmp_path / "m.png")
+    hole = read_mask(tmp_path / "m.png")
+    assert hole[:5].all() and (alpha < 255 or not hole[5:].any())
+
+
 def test_files_of_zeros_and_ones_are_understood(tmp_path):
     assert read_mask(_half("L", tmp_path / "m.png", white=1)).sum() == 40
 
@@ -127,3 +148,18 @@ def test_masks_over_60_per_cent_hole_look_inverted(tmp_path, rows, warned):
         warnings.simplefilter("always")
         mask_source(f"pool:{tmp_path}").check([], Skipped([]), sizes=False)
     assert bool(caught) == warned and all("over 60 %" in str(o.message) for o in caught)
+
+
+@pytest.mark.parametrize("value, invert, message", [
+    (0, False, r"2 masks looked at has a hole, such as .*a.png.*--invert"),
+    (255, True, "has a hole.*leave out"),
+    (255, False, "leaves anything of its photograph"), (0, True, "leaves anything")])
+def test_masks_that_are_all_of_one_colour_stop_a_training(tmp_path, value, invert, message):
+    for name in "ab": Image.new("L", (8, 10), value).save(tmp_path / f"{name}.png")
+    for source in mask_source(f"pool:{tmp_path}", invert), mask_source(tmp_path, invert):
+        with pytest.raises(InputError, match=message):
+            source.check([(name, name) for name in ("a.jpg", "b.jpg")], Skipped([]), sizes=False)
+    Image.fromarray(np.eye(8, dtype=bool)).save(tmp_path / "b.png")  # one that is as it should be
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mask_source(tmp_path, invert).check([("a.jpg", "a"), ("b.jpg", "b")], Skipped([]), sizes=False)

@@ -161,6 +161,45 @@ def test_a_jpeg_is_close_and_a_phones_second_image_no_second_frame(tmp_path):
     assert open_picture(tmp_path/"b.mpo").mode == "RGB"
 
 
+def test_a_gif_of_one_frame_is_a_photograph(tmp_path):
+    image = Image.fromarray(noise()).quantize(16)
+    image.save(tmp_path/"a.gif")
+    assert np.array_equal(open_picture(tmp_path/"a.gif").pixels, np.asarray(image.convert("RGB")))
+
+
+def separated(rgb, share):
+    "CMYK of `rgb` with a `share` of the black that would do"
+    black = np.rint(share*(255 - rgb.max(-1, keepdims=True).astype(float)))
+    return np.concatenate([np.rint(255 - 255.*rgb/(255 - black)), black], -1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("share", [0, .5, .9])
+def test_new_colours_are_printed_with_as_much_black_as_the_others(share):
+    dark = noise()//2
+    picture, where = Picture(separated(dark, share), "CMYK"), np.zeros((20, 30), bool)
+    where[3:9, 4:11] = True
+    after = picture.with_colours(picture.rgb, where)  # as if the fill were perfect
+    assert np.abs(after.pixels.astype(int) - picture.pixels)[where].max() <= 3
+    assert np.abs(after.rgb.astype(int) - picture.rgb).max() <= 1
+    assert np.array_equal(after.pixels[~where], picture.pixels[~where])
+
+
+def test_black_of_full_strength_has_no_other_ink():
+    picture, where = Picture(np.full((4, 4, 4), (0, 0, 0, 255), np.uint8), "CMYK"), np.eye(4, dtype=bool)
+    after = picture.with_colours(np.zeros((4, 4, 3), np.uint8), where)
+    assert (after.pixels[where][:, 3] == 255).all() and (after.rgb == 0).all()
+
+
+def test_a_lab_photograph_becomes_rgb_without_its_profile(tmp_path):
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    image = Image.new("LAB", (30, 20), (150, 140, 120))
+    image.save(tmp_path/"a.tif", icc_profile=lab)
+    picture = open_picture(tmp_path/"a.tif")
+    assert picture.mode == "RGB" and "icc_profile" not in picture.info
+    picture.save(tmp_path/"b.png")
+    with Image.open(tmp_path/"b.png") as im: assert np.array_equal(np.asarray(im), picture.pixels)
+
+
 # bad files
 
 def chunk(kind, data):
@@ -215,7 +254,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch)
     picture.save(path)
     before = path.read_bytes()
     monkeypatch.setattr(os, "fsync", full)
-    message = "No space left on device; nothing was written.*a.png"
+    message = "No space left on device; what was there before is as it was.*a.png"
     with pytest.raises(OSError, match=message) as caught: picture.save(path)
     assert caught.value.errno == errno.ENOSPC
     assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
+from fastinpaint.core.errors import InputError
 from fastinpaint.data.pictures import Picture, open_picture
 from fastinpaint.fill import strategies
 from fastinpaint.fill.inpainter import Inpainter
@@ -39,6 +40,21 @@ def check(result, image, mask):
     result = np.asarray(result)
     assert result.shape == image.shape and result.dtype == image.dtype
     assert (result[~mask] == image[~mask]).all() and (result[mask] != image[mask]).any()
+
+
+def test_a_mask_that_is_mostly_hole_looks_inverted(inpainter):
+    mask = np.ones((40, 48), bool)
+    mask[:, :12] = False
+    with pytest.warns(UserWarning, match=r"over 60% .*opposite, pass invert=True \(--invert\)"):
+        inpainter(photo(), mask, texture=False)
+    with pytest.warns(UserWarning, match="leave out --invert"):
+        inpainter(photo(), ~mask, texture=False, invert=True)
+
+
+def test_a_network_whose_fill_is_no_number_fills_nothing(tmp_path):
+    model = lama(2, 1, autoencoder=None).eval()
+    model.decoder.head.weight.data *= torch.inf
+    with pytest.raises(ValueError, match="NaN or infinity"): Inpainter(model)(photo(), hole())
 
 
 # files
@@ -135,7 +151,7 @@ def test_masks_with_black_holes(inpainter, inverted):
 
 @pytest.mark.parametrize("size", [(40, 48), (1, 1)])
 def test_without_a_hole_the_photograph_comes_back_with_a_warning(inpainter, size):
-    with pytest.warns(UserWarning, match="no hole.*invert=True"):
+    with pytest.warns(UserWarning, match=r"no hole.*invert=True \(--invert\)"):
         result = inpainter(photo(*size), np.zeros(size, bool))
     assert np.array_equal(result, photo(*size))
 
@@ -148,10 +164,20 @@ def test_without_a_hole_the_photograph_comes_back_with_a_warning(inpainter, size
     (photo(1, 1), np.ones((1, 1), bool), {}, "whole image"),
     (photo(), ~hole(), dict(dilate=30), "whole image"),
     (photo(), hole(), dict(feather=3, dilate=2), "feather 3 of 2"),
-    (photo(), hole(), dict(dilate=-1), "-1"),
+    (photo(), hole(), dict(dilate=-3), "^dilate=-3: a whole number of pixels, 0 or more"),
+    (photo(), hole(), dict(dilate=2., feather=1), "dilate=2.0: a whole"),
+    (photo(), hole(), dict(dilate=4, feather=-1), "feather=-1: a whole"),
+    (photo(), None, {}, "a mask is a path, a PIL image or an array, not NoneType"),
+    (None, hole(), {}, "an image is a path, a PIL image or an array, not NoneType"),
+    (torch.zeros(3, 40, 48), hole(), {}, r"an image is .* not Tensor; .* numpy\(\) in \[H, W, C\]"),
     (photo(), hole(), dict(strategy="best"), "best.*auto, whole, crop")])
 def test_wrong_input_is_described(inpainter, image, mask, options, message):
     with pytest.raises(ValueError, match=message): inpainter(image, mask, **options)
+
+
+@pytest.mark.parametrize("model", [torch.zeros(3, 4, 4), None, torch.nn.Conv2d(3, 3, 1)], ids=repr)
+def test_what_is_no_model_is_told(model):
+    with pytest.raises(InputError, match=f'"sample", not {type(model).__name__}'): Inpainter(model)
 
 
 def test_missing_and_broken_files_are_named(inpainter, tmp_path):

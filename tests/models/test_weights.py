@@ -48,6 +48,13 @@ def test_a_learner_on_channels_last_saves_its_model(tiny_learner, tmp_path, same
     assert same(state_of(load_model(save_model(learn, tmp_path/"m.safetensors"))), state_of(learn.model))
 
 
+def test_equal_models_make_equal_files(tiny_lama, tmp_path):
+    files = [save_model(tiny_lama(), tmp_path/f"{i}.safetensors").read_bytes() for i in range(8)]
+    assert len({*files}) == 1
+    other = save_model(tiny_lama(seed=1), tmp_path/"other.safetensors").read_bytes()
+    assert other != files[0] and len(other) == len(files[0])
+
+
 # files that are no models
 
 class Harmful:

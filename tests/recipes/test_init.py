@@ -29,7 +29,7 @@ def start(request, tmp_path, tiny_lama):
 def test_a_recipe_fine_tunes_it_on_a_folder(start, photos, tmp_path, name, same):
     def weights_after(lr):
         main = import_module(f"fastinpaint.recipes.{name}").main
-        main(**TINY, data=str(photos), out=str(tmp_path), init=start, lr=lr)
+        main(**TINY, data=str(photos), out=str(tmp_path), init=start, lr=lr, overwrite=True)
         return load_model(tmp_path/name/"model.safetensors")
     before, still, moved = read_model(start), weights_after(0.), weights_after(1e-3)
     def parameters(model): return dict(model.refiner.named_parameters())

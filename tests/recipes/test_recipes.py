@@ -139,7 +139,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_name(train, tmp_path, m
     before = (tmp_path/"lama/checkpoint.pt").read_bytes()
     monkeypatch.setattr(Adversarial, "forward", lambda self, step: step.prediction.sum()*float("nan"))
     with pytest.raises(Diverged, match="epoch 0, batch 0: adversarial is nan.*checkpoint.pt"):
-        train("lama", tmp_path, autoencoder="none", perceptual="none")
+        train("lama", tmp_path, autoencoder="none", perceptual="none", overwrite=True)
     assert (tmp_path/"lama/checkpoint.pt").read_bytes() == before
 
 

@@ -26,6 +26,7 @@ import httpx
 from gradio import processing_utils
 
 from fastinpaint.core.errors import MissingPackage
+from fastinpaint.core.limits import go_on
 from fastinpaint.fill.inpainter import Inpainter
 from fastinpaint.models.lama import lama
 from fastinpaint.serve.app import launch, serving
@@ -54,8 +55,10 @@ def page(tiny):
 
 class Visitor:
     "What the page in a browser says to the server"
-    def __init__(self, page, name="visitor"):
-        self.page, self.name, self.http = page, name, httpx.Client(base_url=page.local_url, timeout=60)
+    def __init__(self, page, name="visitor", address="127.0.0.1"):
+        self.page, self.name = page, name
+        from_address = httpx.HTTPTransport(local_address=address)
+        self.http = httpx.Client(base_url=page.local_url, timeout=60, transport=from_address)
 
     def upload(self, data, name="photo.png"):
         reply = self.http.post("gradio_api/upload", files={"files": (name, data)})
@@ -65,11 +68,17 @@ class Visitor:
     def file(self, path):
         return {"path": path, "orig_name": "photo.png", "meta": {"_type": "gradio.FileData"}}
 
+    def index(self, function): return next(i for i, f in self.page.fns.items() if f.name == function)
+
+    def join(self, function, *data):
+        "Asks for `function`, and does not wait for what it gives"
+        body = dict(data=data, fn_index=self.index(function), session_hash=self.name, trigger_id=None,
+                    event_data=None)
+        return self.http.post("gradio_api/queue/join", json=body).raise_for_status().json()["event_id"]
+
     def call(self, function, *data):
         "The outputs of `function` of the page, or the message of its error"
-        index = next(i for i, f in self.page.fns.items() if f.name == function)
-        body = dict(data=data, fn_index=index, session_hash=self.name, trigger_id=None, event_data=None)
-        self.http.post("gradio_api/queue/join", json=body).raise_for_status()
+        self.join(function, *data)
         with self.http.stream("GET", "gradio_api/queue/data", params=dict(session_hash=self.name)) as events:
             for line in events.iter_lines():
                 event = json.loads(line.removeprefix("data: ")) if line else {}
@@ -138,6 +147,20 @@ def test_fills_to_choose_from(page, photo, strokes):
     assert "press Fill again" in visitor.call("show", own, None, 3)
     _, plain, numbers, *_ = visitor.fill(own, hole, texture=False, fills=3)
     assert not numbers["visible"] and visitor.download(plain).content != visitor.download(first).content
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF"])
+def test_files_of_every_kind_that_it_names_are_filled(page, photo, strokes, tmp_path, kind):
+    image = Image.fromarray(photo()[0])
+    more = dict(save_all=True, append_images=[image]) if kind == "MPO" else {}
+    image.save(tmp_path/"a", kind, **more)
+    visitor = Visitor(page)
+    uploaded = visitor.upload((tmp_path/"a").read_bytes(), f"a.{kind.lower()}")
+    preview, *_ = visitor.call("load", uploaded)
+    assert visitor.download(preview["background"]).status_code == 200
+    _, result, *_ = visitor.fill(uploaded, visitor.upload(strokes))
+    (tmp_path/"out.png").write_bytes(visitor.download(result).content)
+    assert Image.open(tmp_path/"out.png").size == ALICE
 
 
 def test_a_turned_cmyk_photograph_comes_back_upright_and_lossless(page, strokes, tmp_path):
@@ -214,6 +237,73 @@ def test_refuses_what_is_too_large(page):
     assert visitor.http.post("gradio_api/queue/join", content=iter([b"of unknown length"])).status_code == 413
 
 
+class Slow:
+    "An inpainter that fills nothing until it is told to stop; it counts those that run and that have ended"
+    def __init__(self): self.begun, self.ended = threading.Semaphore(0), threading.Semaphore(0)
+
+    def fill_file(self, *_, **__):
+        self.begun.release()
+        try:
+            while True:
+                go_on()
+                time.sleep(.01)
+        finally: self.ended.release()
+
+
+@pytest.fixture
+def busy(tiny):
+    "Serves a page with a model that never ends"
+    slow = Slow()
+    with serving(tiny | {"slow": slow}, port=free_port(), max_refined=1000, seconds=3) as page:
+        page.slow = slow
+        yield page
+
+
+def picture(visitor, photo, strokes, model="slow"):
+    "Arguments of `fill` for the bytes of a photograph, which the visitor uploads"
+    layers = dict(background=None, layers=[visitor.upload(strokes)], composite=None)
+    return visitor.upload(photo), layers, model, 0, False, True, 1
+
+
+def test_ten_visitors_are_served_while_one_abuses(busy, photo, strokes):
+    abuser, photo = Visitor(busy, "abuser0"), photo()[1]
+    asked = picture(abuser, photo, strokes)
+    for i in range(80):
+        abuser.name = f"abuser{i}"
+        abuser.join("fill", *asked)
+    assert busy.slow.begun.acquire(timeout=10)
+
+    def visit(i):
+        visitor = Visitor(busy, f"visitor{i}", f"127.0.0.{i + 2}")
+        return visitor.call("fill", *picture(visitor, photo, strokes, "tiny"))
+    with ThreadPoolExecutor(10) as pool: results = [*pool.map(visit, range(10))]
+    assert not [o for o in results if not isinstance(o, list)]
+
+
+def test_a_request_has_so_many_seconds_and_pixels(busy, photo, strokes):
+    visitor = Visitor(busy)
+    asked = picture(visitor, photo()[1], strokes)
+    assert "It took more than 3 seconds" in visitor.call("fill", *asked)
+    refined = *asked[:2], "tiny", 0, True, True, 1
+    assert "more than 0.001 million pixels to be refined" in visitor.call("fill", *refined)
+    assert isinstance(visitor.call("fill", *asked[:2], "tiny", 0, False, True, 1), list)
+
+
+@pytest.mark.parametrize("how", ["cancels", "leaves"])
+def test_what_nobody_waits_for_any_more_is_stopped(tiny, photo, strokes, how):
+    slow = Slow()
+    with serving({"slow": slow}, port=free_port(), seconds=600) as page:
+        visitor = Visitor(page)
+        event = visitor.join("fill", *picture(visitor, photo()[1], strokes))
+        with visitor.http.stream("GET", "gradio_api/queue/data", params=dict(session_hash=visitor.name)):
+            assert slow.begun.acquire(timeout=10)
+            if how == "cancels":
+                body = dict(session_hash=visitor.name, fn_index=visitor.index("fill"), event_id=event)
+                assert Visitor(page).http.post("gradio_api/cancel", json=body).json()["success"]
+                assert slow.ended.acquire(timeout=10)
+        assert how == "cancels" or slow.ended.acquire(timeout=10)
+
+
 def test_files_are_removed_after_use(tiny, photo, strokes):
     with serving(tiny, port=free_port(), keep=1) as page:
         visitor, folder = Visitor(page), Path(page.GRADIO_CACHE)
@@ -254,7 +344,8 @@ def test_ctrl_c_stops_it_and_leaves_nothing(stop, tmp_path, monkeypatch, capsys)
         os.kill(os.getpid(), stop)
 
     threading.Thread(target=visit_and_stop).start()
-    try: launch(port=port, device="cpu")
+    try:
+        with pytest.raises(KeyboardInterrupt): launch(port=port, device="cpu")  # a command then ends with 130
     finally: signal.signal(signal.SIGTERM, before)
     assert met == [200, True, 1] and not list(tmp_path.iterdir())
 

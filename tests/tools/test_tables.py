@@ -173,6 +173,16 @@ def test_equally_bad_pictures_are_chosen_by_name():
 def test_clocks(clock, seconds): assert Row("x", [], [history((clock, 1))]).seconds() == [seconds]
 
 
+def test_times_have_the_fractions_that_the_history_has():
+    def run(*seconds):
+        text = "\n".join(["epoch,lpips,time,seconds", *(f"{i},.1,00:01,{s}" for i, s in enumerate(seconds))])
+        return Row("x", [card(.2)], [read_history(io.StringIO(text))])
+    base, other = run(1.49, 1.49), run(1.2, 1.21)
+    base.name = "lama_l1"
+    assert other.seconds() == [pytest.approx(2.41)]
+    assert results_table([base, other], "all")["time from (1)"][1] == "-19.1 %"
+
+
 def test_a_history_adds_up_the_time_of_its_epochs():
     read = history(("00:10", .5), ("01:00", "n/a"))
     assert [*read["seconds"]] == [10, 70] and pd.isna(read["lpips"][1])

@@ -1,5 +1,8 @@
 import csv
 import json
+import os
+import subprocess
+import sys
 from dataclasses import fields
 
 import pytest
@@ -20,9 +23,10 @@ TINY = dict(size=32, bs=2, epochs=1, steps=2, width=2, blocks=1, device="cpu", w
 
 @pytest.fixture
 def train(photos, tmp_path):
-    "Trains a tiny LaMa under the name `mine`; returns its Learner"
-    def train(cbs=(), loss=None, chosen=None, model=lama, **kwargs):
-        settings = Settings(**(TINY | dict(data=str(photos), out=str(tmp_path)) | kwargs))
+    "Trains a tiny LaMa under the name `mine`, in place of an earlier one; returns its Learner"
+    def train(cbs=(), loss=None, chosen=None, model=lama, overwrite=True, **kwargs):
+        given = dict(data=str(photos), out=str(tmp_path), overwrite=overwrite)
+        settings = Settings(**(TINY | given | kwargs))
         return train_recipe("mine", settings, model, cbs, loss, chosen)
     return train
 
@@ -58,7 +62,7 @@ def test_a_run_is_resumed_with_its_own_settings(tmp_path, name):
     (tmp_path/"settings.json").write_text(json.dumps(settings))
     check_settings(tmp_path/"settings.json", settings)
     changed = settings | {name: other(settings[name])}
-    if name in {"out", "device", "workers", "wandb", "project", "resume"}:
+    if name in {"out", "device", "workers", "wandb", "project", "resume", "overwrite"}:
         return check_settings(tmp_path/"settings.json", changed)
     with pytest.raises(InputError, match=f"{name}={settings[name]!r}, now {changed[name]!r}"):
         check_settings(tmp_path/"settings.json", changed)
@@ -134,7 +138,9 @@ def test_the_model_is_made_as_the_settings_say(train, settings, expected):
 
 @pytest.mark.parametrize("settings, why", [
     (dict(schedule="cosine"), "cosine: it is one of one_cycle, constant"), (dict(beta2=1.), "beta2 1.0"),
-    (dict(clip=-1.), "clip -1.0"), (dict(lpips="squeeze"), "alex, vgg, not 'squeeze'")])
+    (dict(lr=-1.), "lr -1: .* 0 or more"), (dict(lr=float("inf")), "lr inf"),
+    (dict(lr=float("nan")), "lr nan"), (dict(device="gpu"), "device gpu"), (dict(clip=-1.), "clip -1.0"),
+    (dict(lpips="squeeze"), "alex, vgg, not 'squeeze'")])
 def test_impossible_settings_are_told_before_anything_is_trained(train, tmp_path, settings, why):
     with pytest.raises(InputError, match=why): train(**settings)
     assert not (tmp_path/"mine").exists()
@@ -174,7 +180,7 @@ def test_the_loss_is_l1_unless_another_is_given(train, tmp_path, loss, name):
 def test_weights_and_biases_are_given_the_run(train, tmp_path, monkeypatch, mode, modes):
     given = []
     class Tracking(Callback):
-        def __init__(self, *args): given.append(args)
+        def __init__(self, *args, resume): given.append(args)
     monkeypatch.setattr(tracking, "WandbTracking", Tracking)
     train(wandb=mode, log_model=True)
     settings = json.loads((tmp_path/"mine/settings.json").read_text())
@@ -205,3 +211,75 @@ def test_a_diverged_run_saves_no_model_and_names_the_checkpoint(train, tmp_path)
         train([stop], epochs=2, steps=4)
     assert (tmp_path/"mine/checkpoint.pt").is_file()
     assert not (tmp_path/"mine/model.safetensors").exists()
+
+
+# what is in the folder already
+
+def test_a_finished_run_is_not_overwritten_unless_that_is_asked_for(train, tmp_path):
+    train()
+    before = {p.name: p.read_bytes() for p in (tmp_path/"mine").iterdir()}
+    with pytest.raises(InputError, match="checkpoint.pt, model.safetensors.*--resume.*--overwrite.*--out"):
+        train(overwrite=False, lr=1e-2)
+    assert {p.name: p.read_bytes() for p in (tmp_path/"mine").iterdir()} == before
+    train(overwrite=True, lr=1e-2)
+    assert json.loads((tmp_path/"mine/settings.json").read_text())["lr"] == 1e-2
+
+
+def test_a_run_is_not_resumed_from_the_checkpoint_of_another(train, tmp_path, same):
+    with pytest.raises(KeyboardInterrupt): train([StopAt(1, KeyboardInterrupt())], epochs=2, steps=4, lr=1e-2)
+    # as if another run had been begun there, and killed before its first epoch ended
+    settings = tmp_path/"mine/settings.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | dict(lr=1e-3)))
+    with pytest.raises(InputError, match="lr=0.01, now 0.001"): train(epochs=2, steps=4, lr=1e-3, resume=True)
+    resumed = train(epochs=2, steps=4, lr=1e-2, resume=True)
+    whole = train(epochs=2, steps=4, lr=1e-2, out=str(tmp_path/"whole"))
+    assert same(resumed.model.state_dict(), whole.model.state_dict())
+
+
+def test_a_run_that_begins_anew_leaves_nothing_of_the_one_before(train, tmp_path):
+    train()
+    with pytest.raises(KeyboardInterrupt): train([StopAt(0, KeyboardInterrupt())], lr=1e-2)
+    assert {p.name for p in (tmp_path/"mine").iterdir()} == {
+        "settings.json", "model.safetensors", "model.json", ".lock"}
+    with pytest.raises(InputError, match="nothing to resume"): train(lr=1e-2, resume=True)
+
+
+HOLD = """
+import sys
+from fastinpaint.core.files import held
+with held(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_runs_do_not_share_a_folder_and_a_dead_one_holds_none(train, tmp_path):
+    other = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path/"mine"], text=True, stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE)
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(InputError, match=f"mine is in use by process {other.pid} on .*: wait"): train()
+    assert not (tmp_path/"mine/settings.json").exists()
+    other.kill()
+    other.wait()
+    train()
+    assert f"process {os.getpid()} " in (tmp_path/"mine/.lock").read_text()
+
+
+def test_a_full_disk_names_the_file_and_what_was_kept(train, tmp_path, monkeypatch):
+    class Full(Callback):
+        order = 95  # after the checkpoint
+        def before_epoch(self):
+            def full(*_): raise OSError(28, "No space left on device")
+            if self.epoch == 1: monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="what was there before is as it was.*metrics.csv"):
+        train([Full()], epochs=2, steps=4)
+    monkeypatch.undo()
+    assert len(list(csv.DictReader((tmp_path/"mine/metrics.csv").open()))) == 1
+    train(epochs=2, steps=4, resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"text"], ids=["empty", "cut", "text"])
+def test_a_damaged_checkpoint_is_named(train, tmp_path, content):
+    train()
+    (tmp_path/"mine/checkpoint.pt").write_bytes(content)
+    with pytest.raises(InputError, match="checkpoint.pt cannot be read.*--overwrite"): train(resume=True)

@@ -7,6 +7,7 @@ import math
 import torch
 from scipy.ndimage import gaussian_filter
 
+from ...core.limits import go_on
 from ...kernels import nearest
 from ...models.prefill import smooth_fill
 from .level import SIDE, Level, blindness, depth, pyramid
@@ -75,6 +76,7 @@ class Synthesis:
         """Squared distances and sources of `targets`: the nearest of `sources`, of features `known`.
 
         Or what goes on with the sources `before` of a patch or of its neighbours, if nearly as near."""
+        go_on()
         wanted = features(targets)
         distance, index = nearest(wanted, known)
         self.tick()

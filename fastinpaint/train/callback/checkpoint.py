@@ -10,18 +10,20 @@ from fastcore.foundation import L
 from ...core.errors import InputError, MissingFile
 from ...core.files import replacing
 from ...core.ranks import is_main
+from ...models.published import UNREADABLE
 from .fit import FitCallback
 
 
 class Checkpoint(FitCallback):
     """After every epoch, save all that the next one depends on to `path`; `resume` begins the next fit there.
 
-    A resumed CPU run ends with the bits of a whole one. The file is replaced whole. Raises MissingFile
-    without one, InputError for another model, other callbacks or another number of epochs."""
+    `settings`, of plain types, travel in it. A resumed CPU run ends with the bits of a whole one. The file is
+    replaced whole. Raises MissingFile without one, InputError where it cannot be read, and for another
+    model, other callbacks or another number of epochs."""
     order = 90  # last: nothing draws random numbers between the saved state and the next epoch
     in_lr_find = False
-    def __init__(self, path, resume=False):
-        self.path, self.resume = Path(path), resume
+    def __init__(self, path, resume=False, settings=None):
+        self.path, self.resume, self.settings = Path(path), resume, settings
         if resume and not self.path.is_file():
             raise MissingFile(f"nothing to resume: no checkpoint at {self.path.absolute()}")
 
@@ -39,7 +41,7 @@ class Checkpoint(FitCallback):
             "model": self.model.state_dict(), "optimizer": self.opt.state_dict(),
             "smooth_loss": (self.recorder.smooth_loss.count, self.recorder.smooth_loss.val),
             "callbacks": {name: cb.state_dict() for name, cb in self._stateful().items()},
-            "random": self._random_state(),
+            "random": self._random_state(), "settings": self.settings,
         }
         buffer = BytesIO()  # written whole, so that a full disk is met by `replacing`
         torch.save(_data(state), buffer)
@@ -48,7 +50,7 @@ class Checkpoint(FitCallback):
     def _restore(self):
         "Take over the saved state; returns the epoch to go on with"
         device = next(self.model.parameters()).device
-        state = torch.load(self.path, map_location=device, weights_only=True)
+        state = read_checkpoint(self.path, map_location=device)
         self._check(state)
         self.model.load_state_dict(state["model"])
         self.opt.load_state_dict(state["optimizer"] | {"hypers": L(state["optimizer"]["hypers"])})
@@ -93,6 +95,19 @@ class Checkpoint(FitCallback):
         for dl, (rng, drawn) in zip(self.dls.loaders, state["loaders"], strict=True):
             dl.rng.setstate(rng)
             dl.drawn = drawn
+
+
+def read_checkpoint(path, **kwargs):
+    "The dict in a file of `Checkpoint`; `kwargs` go to `torch.load`. Raises InputError for another file"
+    try: return torch.load(path, weights_only=True, **kwargs)
+    except UNREADABLE as e:
+        raise InputError(f"the checkpoint {path} cannot be read ({e}); without it, a run begins anew by "
+                         "--overwrite") from e
+
+
+def settings_in(path):
+    "The settings that travel in the checkpoint `path`, {} where none do. Raises as `read_checkpoint`"
+    return read_checkpoint(path, mmap=True).get("settings") or {}  # its tensors are not read
 
 
 def _data(x):

@@ -15,11 +15,13 @@ from fastai.torch_core import get_model
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
 from ...core.errors import InputError
+from ...core.files import replacing
 from ...core.ranks import is_main, world
 from ...models.net import composite
 from ...models.weights import write_weights
 from .fit import FitCallback
 
+RUN_ID = "wandb-run.txt"  # in a run's folder: what a resumed one goes on with
 MODES = "online", "offline", "shared", "disabled"
 # W&B has no base class for what it raises over bad settings, full disks and a dead service
 WANDB_ERRORS = (wandb.errors.Error, OSError, RuntimeError, TypeError, ValueError,
@@ -30,16 +32,18 @@ class WandbTracking(FitCallback):
     """Logs a `fit` to W&B: settings, loss terms, learning rates, zero-conv norms, metrics, images.
 
     `mode` is one of `MODES`, else WANDB_MODE or the login decides. `dir` holds offline runs, `log_model`
-    uploads the weights. Every `every` batches are logged, `n_images` of the validation set shown. When W&B
-    fails, training goes on. Uses no random numbers. Raises InputError for an unknown mode."""
+    uploads the weights. Every `every` batches are logged, `n_images` of the validation set shown. With
+    `resume` the W&B run is the one that `dir` was left by. When W&B fails, training goes on. Uses no random
+    numbers. Raises InputError for an unknown mode."""
     order = 62  # after Recorder (50), Progress (60) and SaveModel (61)
     remove_on_fetch = True
     in_lr_find = False
     def __init__(self, project=None, mode=None, settings=None, name=None, dir=None, log_model=False,
-                 n_images=8, every=10):
+                 n_images=8, every=10, resume=False):
         if mode not in (None, *MODES): raise InputError(f'mode is one of {MODES} or None, got "{mode}"')
         self.begin = partial(_begin, project, name, mode, dir, config=settings or {})
         self.log_model, self.n_images, self.every = log_model, n_images, every
+        self.id_file, self.resume = dir and Path(dir)/RUN_ID, resume
         self.tracked, self.broken, self.shown = None, False, []
 
     @contextmanager
@@ -80,7 +84,11 @@ class WandbTracking(FitCallback):
         self._log({**values, "epoch": self.epoch + 1})
 
     def _start(self):
-        run = self.tracked = self.begin()
+        again = self.resume and self.id_file and self.id_file.is_file()
+        run = self.tracked = self.begin(**dict(id=self.id_file.read_text(), resume="allow") if again else {})
+        self.resume = False  # a second fit is a run of its own
+        if self.id_file:
+            with replacing(self.id_file) as f: f.write(run.id.encode())
         where = run.url or f"offline; to upload this run: wandb sync {Path(run.dir).parent}"
         if not run.disabled: print(f"W&B: {where}")
 

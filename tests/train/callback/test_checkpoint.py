@@ -35,7 +35,8 @@ def draw(learn):
 
 def rows(path):
     "What a run's table says, except how long it took"
-    return [{k: v for k, v in row.items() if k != "time"} for row in csv.DictReader(path.open())]
+    return [{k: v for k, v in row.items() if k not in ("time", "seconds")}
+            for row in csv.DictReader(path.open())]
 
 
 @pytest.fixture
@@ -108,6 +109,12 @@ def test_metrics_are_numbers_under_their_names(run, tmp_path):
     assert list(table[0]) == ["epoch", "train_loss", "valid_loss", "hole_l1", "train_pixel_l1"]
     found = [[float(v) for v in list(row.values())[1:]] for row in table]
     assert found == [list(v) for v in learn.recorder.values]
+
+
+def test_the_seconds_of_an_epoch_have_fractions(run, tmp_path):
+    run().fit(2)
+    table = [*csv.DictReader((tmp_path/"run/metrics.csv").open())]
+    assert all(0 < float(row["seconds"]) < 60 and float(row["seconds"]) % 1 for row in table)
 
 
 # what cannot be resumed

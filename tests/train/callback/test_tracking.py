@@ -193,6 +193,22 @@ def test_an_interrupted_fit_is_closed_by_the_next_one(tmp_path, monkeypatch):
     assert [run.called for run in runs] == [["log", "finish"], ["log", "log", "log_artifact", "finish"]]
 
 
+def test_a_resumed_run_is_the_same_run_of_wandb(tmp_path, monkeypatch):
+    begun, init = [], wandb.init
+    monkeypatch.setattr(wandb, "init", lambda **kwargs: begun.append(init(**kwargs)) or begun[-1])
+    for resume in False, True, True, False:
+        learner(tmp_path, WandbTracking(mode="offline", dir=tmp_path, resume=resume)).fit(1)
+    ids = [run.id for run in begun]
+    assert ids[0] == ids[1] == ids[2] != ids[3]
+
+
+def test_without_an_earlier_run_a_resumed_one_begins_its_own(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(wandb, "init", lambda **kwargs: asked.append(kwargs) or BrokenRun(None, None))
+    learner(tmp_path, WandbTracking(dir=tmp_path, resume=True)).fit(1)
+    assert "id" not in asked[0] and "resume" not in asked[0]
+
+
 def test_other_uses_of_the_learner_start_no_run(tmp_path, monkeypatch):
     monkeypatch.setattr(wandb, "init", lambda **_: pytest.fail("a run was started"))
     learn = learner(tmp_path, WandbTracking(dir=tmp_path))

@@ -1,0 +1,76 @@
+"What a model file may ask for: bounds of every argument, looked at before anything is built"
+from functools import partial
+
+import torch
+
+from ..core.errors import InputError
+from .context_encoder import context_encoder
+from .lama import CONDITIONERS, DELTAS, FIRST, lama
+from .refiner import REFINERS
+
+BUILDERS = {"lama": partial(lama, autoencoder=None), "context_encoder": context_encoder}
+SWITCH = False, True
+# arguments are these and no others: a file never names another one
+BOUNDS = {
+    "lama": dict(width=range(1, 513), blocks=range(101), depth=range(1, 7), iterations=range(1, 101),
+                 control=tuple(CONDITIONERS), delta=DELTAS, first=FIRST, refiner=tuple(REFINERS),
+                 linear=SWITCH, prefill=SWITCH),
+    "context_encoder": dict(width=range(1, 513), size=range(8, 1025), prefill=SWITCH)}
+DTYPES = torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64
+
+
+def checked(config):
+    "Kind and arguments of a model's `config`. Raises InputError for any that is unknown or out of bounds"
+    arguments = dict(config)
+    kind = arguments.pop("model", "lama")  # a LaMa's config names no model
+    if kind not in tuple(BOUNDS): raise InputError(f"model is one of {', '.join(BOUNDS)}, not {short(kind)}")
+    for name, value in arguments.items():
+        if name not in BOUNDS[kind]: raise InputError(f"a {kind} has no argument {short(name)}")
+        allowed = BOUNDS[kind][name]
+        # by type as well: to Python 1, 1.0 and True are equal
+        if (type(value), value) in [(type(o), o) for o in allowed]: continue
+        span = isinstance(allowed, range)
+        expected = f"{allowed[0]} to {allowed[-1]}" if span else ", ".join(map(repr, allowed))
+        raise InputError(f"{name} of a {kind} is one of {expected}, not {short(value)}")
+    return kind, arguments
+
+
+def build(config, state):
+    """The model of `config` with the tensors `state`, name → tensor.
+
+    It is planned without memory first. Raises InputError where either does not fit, or a value is not finite.
+    """
+    check_tensors(planned(config), state)
+    model = _made(config)
+    model.load_state_dict(state)
+    return model
+
+
+def planned(config):
+    "The tensors of a model of `config`, without memory for their values. Raises as `checked`"
+    with torch.device("meta"): return _made(config).state_dict()
+
+
+def _made(config):
+    kind, arguments = checked(config)
+    return BUILDERS[kind](**arguments)
+
+
+def check_tensors(planned, state):
+    "Raises InputError where `state` has other names, shapes or kinds of numbers than `planned`, or NaN"
+    others = [*(planned.keys() ^ state.keys())]
+    if others: raise InputError(f"{len(others)} tensors are missing or too many: {listed(sorted(others))}")
+    wrong = [k for k, v in state.items() if v.dtype not in DTYPES or v.shape != planned[k].shape
+             or v.is_floating_point() != planned[k].is_floating_point()]
+    if wrong: raise InputError(f"{len(wrong)} tensors have another shape or type: {listed(wrong)}")
+    if wrong := [k for k, v in state.items() if not v.isfinite().all()]:
+        raise InputError(f"{len(wrong)} tensors hold NaN or infinity: {listed(wrong)}")
+
+
+def listed(names): return ", ".join(map(short, names[:3])) + " …"*(len(names) > 3)
+
+
+def short(value):
+    "What a file says, for a message"
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

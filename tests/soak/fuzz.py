@@ -1,0 +1,77 @@
+"Malformed files at every door: `python tests/soak/fuzz.py 20000` opens so many, and says what became of them"
+import resource
+import signal
+import sys
+import tempfile
+import warnings
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from corpus import malformed  # noqa: E402
+
+from fastinpaint.core.errors import InputError  # noqa: E402
+from fastinpaint.data.pictures import open_picture  # noqa: E402
+from fastinpaint.data.shard_index import read_shards  # noqa: E402
+from fastinpaint.fill.hole import read_hole  # noqa: E402
+from fastinpaint.models.load import load_model  # noqa: E402
+from fastinpaint.models.published import load_lama  # noqa: E402
+
+SECONDS, MEMORY = 5, 2**30  # of processor time for one file; bytes by which the process may grow
+
+
+def uploaded(path):
+    "What the page does with an upload: as a photograph, and as strokes"
+    import gradio as gr
+
+    from fastinpaint.serve import app
+    for work, *args in (app._check, path, 50_000_000), (app._preview, path), (app._hole, path, (48, 32)):
+        try: work(*args)
+        except gr.Error as e: raise InputError(str(e)) from e
+
+
+def indexed(path):
+    path.rename(path.with_name("index.jsonl"))
+    return read_shards(path.parent)
+
+
+DOORS = dict(image=("a.png", open_picture), mask=("a.png", read_hole), upload=("a.png", uploaded),
+             model=("a.safetensors", load_model), checkpoint=("a.ckpt", load_lama), index=("a", indexed))
+
+
+def too_long(*_): raise TimeoutError(f"no answer in {SECONDS} seconds")
+
+
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024
+
+
+def opened(n, seed=0, folder=None):
+    """Counts of (kind, "opened" or "refused") of `n` files.
+
+    Raises what a door raises that is no InputError, TimeoutError, and MemoryError where it takes too much;
+    the file is then left in `folder`."""
+    counts, before = Counter(), signal.signal(signal.SIGPROF, too_long)
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as place:
+        most = peak() + MEMORY
+        for i, (kind, data) in enumerate(malformed(n, seed)):
+            name, door = DOORS[kind]
+            (path := Path(place)/name).write_bytes(data)
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
+            try:
+                door(path)
+                counts[kind, "opened"] += 1
+            except InputError: counts[kind, "refused"] += 1
+            except BaseException as e:
+                Path(folder or ".", f"fuzz-{kind}-{seed}-{i}").write_bytes(data)
+                e.add_note(f"file {i} of seed {seed}, of the kind {kind}") if hasattr(e, "add_note") else None
+                raise
+            finally: signal.setitimer(signal.ITIMER_PROF, 0)
+            if peak() > most: raise MemoryError(f"{kind} {i} of seed {seed} took more than {MEMORY} bytes")
+    signal.signal(signal.SIGPROF, before)
+    return counts
+
+
+if __name__ == "__main__":
+    for (kind, became), count in sorted(opened(int(sys.argv[1]), int((sys.argv[2:] or [0])[0])).items()):
+        print(f"{kind:12} {became:8} {count}")
