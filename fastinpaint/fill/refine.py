@@ -53,7 +53,7 @@ def optimised(net, image, mask, guide, inside, iterations, lr, progress):
     missing, known = 1/inside.mean().item(), 1/max(1 - mask.mean().item(), 1e-6)
     with torch.enable_grad():
         for step in progress_bar(steps) if progress else steps:
-            pred = net.decode(net.refine(latent))[..., :h, :w]
+            pred = net.decode(net.refine(latent), image, mask)[..., :h, :w]
             structure = masked_l1(halved(pred), guide, inside, 0., missing)
             loss = structure + masked_l1(pred, image, mask, known, 0.)
             if step == 0 or loss < best: best, found = loss.item(), pred.detach()

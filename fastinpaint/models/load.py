@@ -6,13 +6,15 @@ from pathlib import Path
 
 from ..core.errors import InputError
 from .context_encoder import context_encoder
+from .autoencoders import MODEL
 from .control import add_control
 from .lama import lama
+from .latent_net import latent_net
 from .published import load_lama
 from .weights import read_weights, write_weights
 
 SAMPLE_MODEL = Path(__file__).parent/"sample.safetensors"
-BUILDERS = {"lama": partial(lama, autoencoder=None), "context_encoder": context_encoder}
+BUILDERS = {"lama": partial(lama, autoencoder=None), "context_encoder": context_encoder, MODEL: latent_net}
 
 
 def save_model(model, path):
@@ -48,14 +50,23 @@ def starting_model(path, like=None):
     """The model of a file, in training mode, to go on from; "sample" comes with the package.
 
     Where `like` has mask control and the file's model an alpha channel, control is added (`add_control`).
-    Raises what `read_model` raises, and InputError where the two are different kinds of network."""
+    Raises what `read_model` raises, and InputError where the two are different kinds of network, or `like` is
+    around another autoencoder. A LaMa untrained as yet stands for a network around any."""
     net = read_model(path)
-    kind, theirs = (m and m.config.get("model", "lama") for m in (like, net))
-    if like is not None and kind != theirs:
-        raise InputError(f"{path} holds a {theirs}, and this trains a {kind}")
+    if like is not None: _check_kind(path, net.config, like.config)
     wanted = like is not None and like.config.get("control")
     if wanted == "mask" and net.config["control"] == "alpha": net = add_control(net)
     return net.train()
+
+
+def _check_kind(path, theirs, ours):
+    "Raises InputError where training of a network of the config `ours` cannot go on from one of `theirs`"
+    kind, found = (config.get("model", "lama") for config in (ours, theirs))
+    if kind == found == MODEL and (a := ours["autoencoder"])["sha256"] != (b := theirs["autoencoder"])["sha256"]:
+        raise InputError(f"{path} was made around the autoencoder {b['kind']} {b['name']}, and this is "
+                         f"{a['kind']} {a['name']}, another of its weights: without --autoencoder goes on its own")
+    if found not in (kind, MODEL) or (kind, found) == ("context_encoder", MODEL):
+        raise InputError(f"{path} holds a {found}, and this trains a {kind}")
 
 
 def about_model(model):

@@ -1,5 +1,6 @@
 "Weights on disk: one safetensors file that also says how to rebuild the model"
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -26,15 +27,24 @@ def write_weights(path, state, config):
 
 def read_weights(path):
     "The `(state, config)` of `write_weights`. Raises MissingFile, or InputError for other files."
+    with _opened(path) as (f, config): return {k: f.get_tensor(k) for k in f.keys()}, config
+
+
+def read_config(path):
+    "The config alone. Raises what `read_weights` raises"
+    with _opened(path) as (_, config): return config
+
+
+@contextmanager
+def _opened(path):
     path = Path(path)
     if not path.is_file(): raise MissingFile(f"no weights file at {path.absolute()}")
     try:
         with safe_open(path, "pt") as f:
             meta = f.metadata() or {}
-            state = {k: f.get_tensor(k) for k in f.keys()}
+            if meta.get("format") != FORMAT:
+                raise InputError(f"{path} was not written by fastinpaint "
+                                 "(for LaMa's own checkpoints there is load_lama)")
+            yield f, json.loads(meta["config"])
     except SafetensorError as e:
         raise InputError(f"{path} is no complete safetensors file ({e})") from e
-    if meta.get("format") != FORMAT:
-        raise InputError(f"{path} was not written by fastinpaint "
-                         "(for LaMa's own checkpoints there is load_lama)")
-    return state, json.loads(meta["config"])

@@ -19,6 +19,7 @@ from ..data.loaders import InpaintDataLoaders
 from ..data.named import named_data
 from ..judge.metrics import default_metrics
 from ..judge.show import results_figure
+from ..models.autoencoders import is_foreign
 from ..models.load import save_model
 from .callback.adversarial import AdversarialTraining
 from .callback.checkpoint import Checkpoint
@@ -94,7 +95,7 @@ def _check_optimisation(s):
 
 def _network(settings, model):
     "What `model` makes of `settings`; with `init` an untrained one, whose weights are not needed"
-    autoencoder = "none" if settings.init else settings.autoencoder
+    autoencoder = "none" if settings.init and not is_foreign(settings.autoencoder) else settings.autoencoder
     return model(width=settings.width, blocks=settings.blocks, linear=not settings.plain,
                  refiner=settings.refiner, prefill=settings.prefill,
                  autoencoder=None if autoencoder == "none" else autoencoder)
