@@ -38,7 +38,7 @@ def frozen_autoencoder(source):
     pipeline; a file that holds a `latent_net`; an object of diffusers, which is copied; or the `about` of
     another, which gives random weights. Only safetensors are read, nothing is executed. Raises MissingPackage
     without diffusers, MissingFile, Unreachable within seconds, and InputError for what is no such autoencoder."""
-    if isinstance(source, dict): return _ready(*_built(source), source)
+    if isinstance(source, dict): return _ready(*_built(source)[1:], source)
     if not isinstance(source, str | Path): return _of_object(deepcopy(source), type(source).__name__)
     name = str(source).removeprefix(PREFIX)
     path = Path(name)
@@ -54,6 +54,11 @@ def is_foreign(source):
     return path.is_dir() or path.is_file() and read_config(path).get("model") == MODEL
 
 
+def refuse_foreign(source, why):
+    "Raises InputError for a `source` that `is_foreign`"
+    if is_foreign(source): raise InputError(f"--autoencoder {source}: {why}")
+
+
 def diffusers_class(kind):
     "diffusers' class called `kind`. Raises InputError for one without adapter, MissingPackage"
     if kind not in ADAPTERS: raise InputError(f"no autoencoder of class {kind}: {KNOWN}")
@@ -64,7 +69,7 @@ def diffusers_class(kind):
 
 
 def diffusers_model(about, encoder, decoder):
-    "The object of diffusers that the `Autoencoder` of these parts is of, with their weights, sharing nothing"
+    "The object of diffusers that `about` and the weights of these parts make, which it shares nothing with"
     vae, *parts = _built(about)
     for part, weights in zip(parts, (encoder, decoder), strict=True): part.load_state_dict(weights.state_dict())
     return vae
@@ -77,7 +82,7 @@ def _built(about):
     return vae, *adapted(vae.eval())
 
 
-def _ready(vae, encoder, decoder, about):
+def _ready(encoder, decoder, about):
     for part in encoder, decoder: part.requires_grad_(False).eval()
     return Autoencoder(encoder, decoder, about)
 
@@ -92,7 +97,7 @@ def _of_object(vae, name):
     known = inspect.signature(type(vae).__init__).parameters
     config = json.loads(json.dumps({k: v for k, v in vae.config.items() if k in known}))
     about = dict(kind=kind, name=name, sha256=weights_hash(vae.state_dict()), config=config)
-    return _ready(vae, *adapted(vae), about)
+    return _ready(*adapted(vae), about)
 
 
 def _of_model(path):
@@ -100,11 +105,10 @@ def _of_model(path):
     state, config = read_weights(path)
     if config.get("model") != MODEL:
         raise InputError(f"{path} holds no autoencoder of diffusers, but a {config.get('model', 'lama')}")
-    found = frozen_autoencoder(config["autoencoder"])
-    for name in "encoder", "decoder":
-        part = getattr(found, name)
+    vae, *parts = _built(config["autoencoder"])
+    for name, part in zip(("encoder", "decoder"), parts, strict=True):
         part.load_state_dict({k: state[f"{name}.{k}"] for k in part.state_dict()})
-    return found
+    return _ready(*parts, config["autoencoder"] | dict(name=str(path), sha256=weights_hash(vae.state_dict())))
 
 
 def _of_folder(folder, name):

@@ -1,12 +1,12 @@
 "An inpainting network around any pretrained autoencoder"
-from functools import partial
-
 from ..core.errors import InputError
-from .autoencoders import MODEL, diffusers_model, frozen_autoencoder
+from .adapters import Scaling
+from .autoencoders import MODEL, diffusers_model, frozen_autoencoder, weights_hash
 from .control import AlphaKernels, AlphaMaskControl, MaskControl
 from .net import InpaintNet
 from .refiner import Refiner, check_refiner
 
+KINDS = {"kl": "AutoencoderKL", "vq": "VQModel"}
 WIDEST = 8  # times `width`: channels of the refiner, as many as those of a LaMa
 
 
@@ -44,3 +44,31 @@ def save_autoencoder(net, folder):
     vae = diffusers_model(net.config["autoencoder"], net.encoder, net.decoder)
     vae.save_pretrained(folder)
     return folder
+
+
+def new_autoencoder(kind, width=8, stride=8, codes=1024):
+    """A `latent_net` without refiner and mask around a small, untrained autoencoder, "kl" or "vq".
+
+    Stages of `width` channels, twice as many after each halving, without attention. Its latents have `stride`
+    and as many numbers for each pixel of the image as those of a LaMa of the same width: 8·`width` channels at
+    stride 8, 2·`width` at 4. Of "vq" each latent pixel is one of `codes` vectors. Raises InputError for
+    another `kind`, a `stride` that is no power of two from 2 on, a `width` below 1, fewer than 2 codes."""
+    halvings = max(stride, 1).bit_length() - 1
+    if kind not in KINDS: raise InputError(f"no new autoencoder of {kind=}: expected {' or '.join(KINDS)}")
+    if width < 1 or codes < 2 or stride < 2 or stride != 2**halvings:
+        raise InputError(f"no new autoencoder of {width=}, {stride=}, {codes=}: expected at least 1, a power of two, "
+                         "at least 2")
+    config = dict(block_out_channels=[width*2**i for i in range(halvings + 1)], layers_per_block=1,
+                  down_block_types=["DownEncoderBlock2D"]*(halvings + 1),
+                  up_block_types=["UpDecoderBlock2D"]*(halvings + 1), norm_num_groups=max(width//4, 1),
+                  latent_channels=max(width*stride**2//8, 1), mid_block_add_attention=False, scaling_factor=1.)
+    if kind == "vq": config["num_vq_embeddings"] = codes
+    return latent_net(dict(kind=KINDS[kind], name=kind, sha256="", config=config), width, 0, None)
+
+
+def describe_autoencoder(net, std):
+    "Let `net`, a `latent_net`, and its config know of latents that had the standard deviation `std` so far"
+    about = net.config["autoencoder"]
+    for scaling in (m for m in net.modules() if isinstance(m, Scaling)): scaling.factor /= std
+    about["config"]["scaling_factor"] = scaling.factor
+    about["sha256"] = weights_hash(diffusers_model(about, net.encoder, net.decoder).state_dict())

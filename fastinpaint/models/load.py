@@ -4,7 +4,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from ..core.errors import InputError
+from ..core.errors import InputError, MissingPackage
 from .context_encoder import context_encoder
 from .autoencoders import MODEL
 from .control import add_control
@@ -35,6 +35,7 @@ def load_model(path):
     try:
         model = BUILDERS[config.pop("model", "lama")](**config)  # a LaMa's config names no model
         model.load_state_dict(state)
+    except MissingPackage: raise
     except (KeyError, TypeError, RuntimeError, ValueError) as e:
         raise InputError(f"{path} holds no model of this package: {e}") from e
     return model.eval()

@@ -59,6 +59,9 @@ def train_recipe(name, settings, model, cbs=(), loss=None, chosen=None):
     learn = inpaint_learner(dls, net, loss, default_metrics(settings.lpips), cbs, settings.lr,
                             init=settings.init, path=folder,
                             opt_func=partial(Adam, sqr_mom=settings.beta2, eps=1e-8))
+    if foreign := learn.model.config.get("autoencoder"):  # whose files may have changed
+        about["autoencoder_sha256"] = foreign["sha256"]
+        if settings.resume: check_settings(folder/"settings.json", about)
     if is_main() and not again:
         with replacing(folder/"settings.json") as f: f.write(json.dumps(about, indent=1).encode())
     print(f"{name}: {len(dls.train_ds)} photographs to train on, {len(dls.valid_ds)} to validate, "
