@@ -133,9 +133,10 @@ def _loaded(cls, place, name):
     try:
         with torch.random.fork_rng(devices=[]), _quiet():
             vae, found = cls.from_pretrained(place, local_files_only=True, use_safetensors=True,
-                                             low_cpu_mem_usage=False, output_loading_info=True)
+                                             low_cpu_mem_usage=False, output_loading_info=True,
+                                             ignore_mismatched_sizes=True)
     except (OSError, ValueError, RuntimeError, TypeError) as e:
-        raise InputError(f"{name} cannot be read as a {cls.__name__}: {str(e).splitlines()[0]}") from e
+        raise InputError(f"{name} cannot be read as a {cls.__name__}: {" ".join(str(e).split())[:200]}") from e
     missing = [*found["missing_keys"], *(o[0] for o in found["mismatched_keys"])]
     if missing:
         raise InputError(f"the weights of {name} are not those of its {CONFIG}: {', '.join(missing[:3])} "
