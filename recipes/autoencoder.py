@@ -8,7 +8,7 @@ import fastinpaint as fi
 class Settings(fi.Settings):
     augment: bool = fi.flag(False, "Turn, warp and recolour training photographs")
     kind: str = fi.flag("lama", "lama, or of diffusers a small kl or vq, whose file --autoencoder takes")
-    stride: int = fi.flag(8, "Of a kl or vq: pixels to a latent pixel; it has the more channels the more there are")
+    stride: int = fi.flag(8, "Of a kl or vq: side of a latent pixel in pixels; at equal numbers in all")
     codes: int = fi.flag(1024, "Of a vq: vectors that a latent pixel may be")
 
 

@@ -1,26 +1,28 @@
 "diffusers' autoencoders in the form of ours: an encoder of stages, a decoder, images in [0, 1]"
 from itertools import pairwise
-from math import prod
+from math import inf, prod
 
 import torch
 from torch import nn
 
 from ..core.errors import InputError
 
+MOST_ATTENDED = 128**2  # latent pixels all of which look at all others, at most
 PROBE = 64  # pixels: the side of the image whose way through the stages is watched
 
 
 class Scaling(nn.Module):
     """Latents of about unit variance, as diffusers' pipelines make them of `[B, C, h, w]`, and back.
 
-    By the config's `scaling_factor`, `shift_factor` or `latents_mean`, and `latents_std`, where it has them."""
+    By the config's `scaling_factor`, and by its `shift_factor`, or `latents_mean` and `latents_std`."""
     def __init__(self, config):
         super().__init__()
         mean, std = (config.get(name) for name in ("latents_mean", "latents_std"))
         if mean is None or std is None: mean, std = config.get("shift_factor") or 0., 1.
         self.factor = config.get("scaling_factor") or 1.
         for name, values in dict(mean=mean, std=std).items():
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+            values = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
+            self.register_buffer(name, values, persistent=False)
 
     def forward(self, latent): return (latent - self.mean)*self.factor/self.std
     def undone(self, latent): return latent*self.std/self.factor + self.mean
@@ -55,16 +57,19 @@ class WithMeans(nn.Module):
 
 
 class LatentEncoder(nn.Module):
-    """RGB image `[B, 3, H, W]` in [0, 1] to the scaled latent `[B, C, H/s, W/s]`, the mode of a distribution.
+    """RGB image `[B, 3, H, W]` in [0, 1] to the scaled latent `[B, C, H/s, W/s]`, a distribution's mode.
 
-    `stages`, of `channels` and `strides`, the first of which is one convolution, are diffusers' own blocks one
-    after the other; `stride` s is that of them all."""
+    `stages`, of `channels` and `strides`, are diffusers' own blocks one after the other, the first a single
+    convolution. `stride` s is that of them all. Raises InputError where a stride is no whole number."""
+    memory = 2.  # of a pass, in that of a LaMa of as many channels at first
     def __init__(self, stages, scaling):
         super().__init__()
         first, *stages, last = stages
         self.stages = nn.Sequential(First(first), *stages, nn.Sequential(last, scaling))
         self.channels, self.strides = shapes(self.stages)
         self.stride = prod(self.strides)
+        attends = any(type(m).__name__ == "Attention" for m in self.modules())
+        self.most_pixels = MOST_ATTENDED*self.stride**2 if attends else inf
 
     def forward(self, image): return self.stages(image)
 
@@ -113,13 +118,14 @@ def shapes(stages):
     return [y.shape[1] for y in outputs[1:]], [big//small for big, small in pairwise(sizes)]
 
 
-def convolutional(*more):
-    "What cuts an encoder of `AutoencoderKL`'s layers, followed by `more`, into stages"
-    def stages(vae):
-        encoder, quant = vae.encoder, [vae.quant_conv]*(vae.quant_conv is not None)
-        head = encoder.mid_block, encoder.conv_norm_out, encoder.conv_act, encoder.conv_out
-        return [encoder.conv_in, *encoder.down_blocks, nn.Sequential(*head, *quant, *more)]
-    return stages
+def convolutional(vae, *more):
+    "Stages of an encoder of Stable Diffusion's layers, followed by `more`"
+    encoder, quant = vae.encoder, [vae.quant_conv]*(vae.quant_conv is not None)
+    head = encoder.mid_block, encoder.conv_norm_out, encoder.conv_act, encoder.conv_out
+    return [encoder.conv_in, *encoder.down_blocks, nn.Sequential(*head, *quant, *more)]
+
+
+def gaussian(vae): return convolutional(vae, Mode())
 
 
 def tiny(vae):
@@ -138,9 +144,9 @@ def compressing(vae):
 
 
 # by the names of diffusers' classes: what cuts the encoder into stages, and the decoder
-ADAPTERS = {"AutoencoderKL": (convolutional(Mode()), LatentDecoder),
-            "AsymmetricAutoencoderKL": (convolutional(Mode()), KnownDecoder),
-            "VQModel": (convolutional(), CodeDecoder),
+ADAPTERS = {"AutoencoderKL": (gaussian, LatentDecoder),
+            "AsymmetricAutoencoderKL": (gaussian, KnownDecoder),
+            "VQModel": (convolutional, CodeDecoder),
             "AutoencoderTiny": (tiny, LatentDecoder),
             "AutoencoderDC": (compressing, LatentDecoder)}
 

@@ -37,7 +37,7 @@ def frozen_autoencoder(source):
     `source`: "org/name" on the Hugging Face Hub, also "hf:org/name"; a folder of `save_pretrained`, or of a
     pipeline; a file that holds a `latent_net`; an object of diffusers, which is copied; or the `about` of
     another, which gives random weights. Only safetensors are read, nothing is executed. Raises MissingPackage
-    without diffusers, MissingFile, Unreachable within seconds, and InputError for what is no such autoencoder."""
+    without diffusers, MissingFile, Unreachable within seconds, InputError for what is no such autoencoder."""
     if isinstance(source, dict): return _ready(*_built(source)[1:], source)
     if not isinstance(source, str | Path): return _of_object(deepcopy(source), type(source).__name__)
     name = str(source).removeprefix(PREFIX)
@@ -62,7 +62,8 @@ def refuse_foreign(source, why):
 def diffusers_class(kind):
     "diffusers' class called `kind`. Raises InputError for one without adapter, MissingPackage"
     if kind not in ADAPTERS: raise InputError(f"no autoencoder of class {kind}: {KNOWN}")
-    try: import diffusers
+    try:
+        import diffusers  # seconds
     except ImportError as e:
         raise MissingPackage(f'a {kind} needs {e.name}: pip install "fastinpaint[diffusers]"') from e
     return getattr(diffusers, kind)
@@ -71,7 +72,7 @@ def diffusers_class(kind):
 def diffusers_model(about, encoder, decoder):
     "The object of diffusers that `about` and the weights of these parts make, which it shares nothing with"
     vae, *parts = _built(about)
-    for part, weights in zip(parts, (encoder, decoder), strict=True): part.load_state_dict(weights.state_dict())
+    for part, ours in zip(parts, (encoder, decoder), strict=True): part.load_state_dict(ours.state_dict())
     return vae
 
 
@@ -136,7 +137,8 @@ def _loaded(cls, place, name):
                                              low_cpu_mem_usage=False, output_loading_info=True,
                                              ignore_mismatched_sizes=True)
     except (OSError, ValueError, RuntimeError, TypeError) as e:
-        raise InputError(f"{name} cannot be read as a {cls.__name__}: {" ".join(str(e).split())[:200]}") from e
+        why = " ".join(str(e).split())[:200]
+        raise InputError(f"{name} cannot be read as {cls.__name__}: {why}") from e
     missing = [*found["missing_keys"], *(o[0] for o in found["mismatched_keys"])]
     if missing:
         raise InputError(f"the weights of {name} are not those of its {CONFIG}: {', '.join(missing[:3])} "

@@ -101,8 +101,8 @@ class MaskControl(nn.Module):
     def __init__(self, channels, strides, linear=False):
         super().__init__()
         sizes = [1 if strides[0] == 1 else 3, *[3]*(len(strides) - 1)]
-        convs = [nn.Conv2d(n_in, n_out, size, stride, size//2)
-                 for (n_in, n_out), size, stride in zip(pairwise([1, *channels]), sizes, strides, strict=True)]
+        shapes = zip(pairwise([1, *channels]), sizes, strides, strict=True)
+        convs = [nn.Conv2d(*n, size, stride, size//2) for n, size, stride in shapes]
         self.binary = strides[0] == 1
         self.mask_stages = nn.ModuleList(nn.Sequential(conv, nn.BatchNorm2d(n), nn.ReLU(True))
                                          for conv, n in zip(convs, channels, strict=True))
@@ -163,7 +163,7 @@ class MaskControl(nn.Module):
 
 
 class AlphaMaskControl(MaskControl):
-    """`MaskControl` beside an `AlphaChannel`, or other `alpha`, to which it is equal to the bit at first: see `add_control`."""
+    "`MaskControl` beside an `AlphaChannel` or another `alpha`, at first equal to it: `add_control`"
     def __init__(self, channels, strides, linear=False, alpha=None):
         super().__init__(channels, strides)
         self.alpha = alpha or AlphaChannel(channels, strides, linear)

@@ -119,8 +119,8 @@ def lama(width=8, blocks=9, depth=3, control="alpha", delta=False, linear=True, 
     `control`: the mask reaches the encoder as a fourth channel, "alpha" (once False), by mask control,
     "mask" (once True), by both, "alpha+mask", or not at all, None. `linear` adds linear paths and signed
     blocks, `prefill` a smooth fill of the hole; published checkpoints have neither, and width 64.
-    `autoencoder` gives encoder and decoder: "sample" (bundled, width 8), a file of that recipe, or None. Any of
-    diffusers', as for `frozen_autoencoder` ("hf:org/name", a folder …), makes a `latent_net` in place of LaMa.
+    `autoencoder` gives encoder and decoder: "sample" (bundled, width 8), a file of that recipe, or None;
+    one of diffusers ("hf:org/name", a folder …, as for `frozen_autoencoder`) makes a `latent_net` of it all.
 
     `first` is what an alpha channel's first convolution starts from: "kept", the autoencoder's kernels and
     zeros for the mask; "anew", torch's initial weights (Table 5.1 (1) in the thesis' code); "bare", a
@@ -129,7 +129,7 @@ def lama(width=8, blocks=9, depth=3, control="alpha", delta=False, linear=True, 
     architecture."""
     if is_foreign(autoencoder):
         if first != "kept":
-            raise InputError(f"{first=} is of LaMa's encoder, which {autoencoder} takes the place of: keep it")
+            raise InputError(f"{first=} is of LaMa's encoder, which {autoencoder} replaces: keep it")
         return latent_net(autoencoder, width, blocks, control, delta, linear, prefill, refiner, iterations)
     config = dict(width=width, blocks=blocks, depth=depth, control=control, delta=delta, linear=linear,
                   prefill=prefill, first=first, refiner=refiner, iterations=iterations)

@@ -32,8 +32,8 @@ def latent_net(autoencoder, width=8, blocks=9, control="alpha", delta=False, lin
     check_refiner("network", blocks, delta, refiner, iterations)
     found = frozen_autoencoder(autoencoder)
     encoder, decoder = (part.requires_grad_() for part in (found.encoder, found.decoder))
-    config = dict(model=MODEL, autoencoder=found.about, width=width, blocks=blocks, control=control, delta=delta,
-                  linear=linear, prefill=prefill, refiner=refiner, iterations=iterations)
+    config = dict(model=MODEL, autoencoder=found.about, width=width, blocks=blocks, control=control,
+                  delta=delta, linear=linear, prefill=prefill, refiner=refiner, iterations=iterations)
     latent = encoder.channels[-1]
     core = Refiner(latent, blocks, delta, linear, refiner, iterations, max(WIDEST*width, latent))
     return InpaintNet(encoder, core, decoder, conditioner(encoder, control), prefill, config)
@@ -50,18 +50,19 @@ def new_autoencoder(kind, width=8, stride=8, codes=1024):
     """A `latent_net` without refiner and mask around a small, untrained autoencoder, "kl" or "vq".
 
     Stages of `width` channels, twice as many after each halving, without attention. Its latents have `stride`
-    and as many numbers for each pixel of the image as those of a LaMa of the same width: 8·`width` channels at
+    and as many numbers for each pixel of the image as those of a LaMa of this width: 8·`width` channels at
     stride 8, 2·`width` at 4. Of "vq" each latent pixel is one of `codes` vectors. Raises InputError for
-    another `kind`, a `stride` that is no power of two from 2 on, a `width` below 1, fewer than 2 codes."""
+    another `kind`, a `stride` that is no power of two above 1, a `width` below 1, fewer than 2 codes."""
     halvings = max(stride, 1).bit_length() - 1
     if kind not in KINDS: raise InputError(f"no new autoencoder of {kind=}: expected {' or '.join(KINDS)}")
     if width < 1 or codes < 2 or stride < 2 or stride != 2**halvings:
-        raise InputError(f"no new autoencoder of {width=}, {stride=}, {codes=}: expected at least 1, a power of two, "
-                         "at least 2")
+        raise InputError(f"no new autoencoder of {width=}, {stride=}, {codes=}: expected at least 1, a power "
+                         "of two, at least 2")
     config = dict(block_out_channels=[width*2**i for i in range(halvings + 1)], layers_per_block=1,
                   down_block_types=["DownEncoderBlock2D"]*(halvings + 1),
                   up_block_types=["UpDecoderBlock2D"]*(halvings + 1), norm_num_groups=max(width//4, 1),
-                  latent_channels=max(width*stride**2//8, 1), mid_block_add_attention=False, scaling_factor=1.)
+                  latent_channels=max(width*stride**2//8, 1), mid_block_add_attention=False,
+                  scaling_factor=1.)
     if kind == "vq": config["num_vq_embeddings"] = codes
     return latent_net(dict(kind=KINDS[kind], name=kind, sha256="", config=config), width, 0, None)
 

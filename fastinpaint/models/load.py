@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from ..core.errors import InputError, MissingPackage
-from .context_encoder import context_encoder
 from .autoencoders import MODEL
+from .context_encoder import context_encoder
 from .control import add_control
 from .lama import lama
 from .latent_net import latent_net
@@ -63,9 +63,11 @@ def starting_model(path, like=None):
 def _check_kind(path, theirs, ours):
     "Raises InputError where training of a network of the config `ours` cannot go on from one of `theirs`"
     kind, found = (config.get("model", "lama") for config in (ours, theirs))
-    if kind == found == MODEL and (a := ours["autoencoder"])["sha256"] != (b := theirs["autoencoder"])["sha256"]:
-        raise InputError(f"{path} was made around the autoencoder {b['kind']} {b['name']}, and this is "
-                         f"{a['kind']} {a['name']}, another of its weights: without --autoencoder goes on its own")
+    if kind == found == MODEL:
+        a, b = ours["autoencoder"], theirs["autoencoder"]
+        if a["sha256"] != b["sha256"]:
+            raise InputError(f"{path} was made around the autoencoder {b['kind']} {b['name']}, and this is "
+                             f"{a['kind']} {a['name']}, of other weights: leave --autoencoder out to go on")
     if found not in (kind, MODEL) or (kind, found) == ("context_encoder", MODEL):
         raise InputError(f"{path} holds a {found}, and this trains a {kind}")
 

@@ -46,9 +46,9 @@ def decoder_response(decode, latents, stride):
 
 @torch.no_grad()
 def foreseen(kernel, decode, latents, stride, seed=0):
-    """Share of the energy of a change of images that `kernel`, of `decoder_response`, foresees; 1 if `decode` is linear.
+    """Share of the energy of a change of images that `kernel`, of `decoder_response`, foresees.
 
-    The change is that by random steps of a standard deviation in all of `latents`."""
+    The change is that by random steps of a standard deviation in all `latents`; 1 for a linear `decode`."""
     latents = latents[:2]
     steps = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
     steps = steps*latents.std((0, 2, 3), keepdim=True)

@@ -112,8 +112,8 @@ class LatentEdges(LatentDecoder):
         share = foreseen(response, model.decode, target, model.stride)
         if share >= FAITHFUL: return response
         if is_main():
-            print(f"distance edges: this decoder is far from linear (its mean response foresees {max(share, 0):.0%} "
-                  "of what it does), so latents are compared by l1; decoder is another way")
+            print(f"distance edges: this decoder is far from linear (its mean response foresees "
+                  f"{max(share, 0):.0%} of what it does), so latents are compared by l1; or try decoder")
         return response[:0]
 
 

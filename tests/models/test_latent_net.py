@@ -1,5 +1,6 @@
 "A network around any autoencoder: the mask's way in, parts that stand still, files that need nothing else"
 import socket
+import sys
 
 import numpy as np
 import pytest
@@ -145,13 +146,14 @@ def test_training_goes_on_around_the_same_autoencoder_alone(tiny_vae, tmp_path):
     starting_model(path, net_of(tiny_vae("AutoencoderKL")))
     with pytest.raises(InputError, match="made around the autoencoder AutoencoderKL .*, and this is .*Tiny"):
         starting_model(path, net_of(tiny_vae("AutoencoderTiny")))
-    with pytest.raises(InputError, match="another of its weights"):
+    with pytest.raises(InputError, match="of other weights"):
         starting_model(path, net_of(tiny_vae("AutoencoderKL", seed=1)))
 
 
 @pytest.mark.parametrize("kwargs, message", [
     (dict(control="smoke"), "control='smoke'"), (dict(blocks=-1), "blocks=-1"), (dict(width=0), "width=0"),
-    (dict(refiner="none"), "refiner='none'"), (dict(delta=3), "delta=3"), (dict(iterations=0), "iterations=0")],
+    (dict(refiner="none"), "refiner='none'"), (dict(delta=3), "delta=3"),
+    (dict(iterations=0), "iterations=0")],
     ids=str)
 def test_no_network_of_these_arguments(tiny_vae, kwargs, message):
     with pytest.raises(InputError, match=message): net_of(tiny_vae("AutoencoderTiny"), **kwargs)
@@ -164,6 +166,6 @@ def test_the_first_stage_of_lama_is_lamas(tiny_vae):
 
 def test_without_the_package_a_line_says_what_to_install(tiny_vae, tmp_path, monkeypatch):
     path = save_model(net_of(tiny_vae("AutoencoderTiny")), tmp_path/"model.safetensors")
-    monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
-    with pytest.raises(InputError, match=r'AutoencoderTiny needs diffusers: pip install "fastinpaint\[diffusers\]"'):
-        read_model(path)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    install = r'^a AutoencoderTiny needs diffusers: pip install "fastinpaint\[diffusers\]"'
+    with pytest.raises(InputError, match=install): read_model(path)

@@ -20,7 +20,7 @@ class CodeLoss(Term):
 
 
 class Code(FitCallback):
-    """Beside the reconstruction, trains the code of a `new_autoencoder`; in the end it scales latents to variance 1.
+    """Beside the reconstruction, trains the code of a `new_autoencoder`; its latents end with variance 1.
 
     "kl" draws latents from the encoder's Gaussians, whose divergence from the normal one has the weight `kl`
     (Kingma & Welling 2014). "vq" pulls latents and nearest codes together with the weight `vq` (van den Oord
@@ -69,7 +69,8 @@ class Code(FitCallback):
         if self.steps % RENEWED == 0:
             latents = inputs[0].detach().movedim(1, -1).flatten(0, -2)
             unused = (~self.used).nonzero()[:, 0]
-            with torch.no_grad(): weight[unused] = latents[torch.randint(len(latents), unused.shape)].to(weight)
+            chosen = torch.randint(len(latents), unused.shape)
+            with torch.no_grad(): weight[unused] = latents[chosen].to(weight)
             take_from_main([weight])
             self.used.zero_()
         self.steps += 1

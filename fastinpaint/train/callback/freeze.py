@@ -14,8 +14,8 @@ class FreezeSchedule(FitCallback):
     """Freeze parts of the model from one fraction of training to another; by default always.
 
     `decoder=(0, .8)` thaws it for the last fifth, None never freezes; `parts` are other modules, "." as
-    "__"; `keep` names what trains all the same. Frozen: no gradients, no optimizer step, BatchNorm and dropout
-    in eval mode. Raises InputError for unknown modules or spans outside [0, 1]."""
+    "__"; `keep` names what trains all the same. Frozen: no gradients, no optimizer step, BatchNorm and
+    dropout in eval mode. Raises InputError for unknown modules or spans outside [0, 1]."""
     order = -5  # right after TrainEvalCallback (-10), which puts the whole model into training mode
     def __init__(self, encoder=(0, 1), decoder=(0, 1), keep=(), **parts):
         spans = dict(encoder=encoder, decoder=decoder, **parts)
