@@ -16,7 +16,7 @@ from .judge.evaluate import evaluate, evaluate_files
 from .judge.metrics import LPIPS, PSNR, SSIM, Grid, HoleL1, default_metrics
 from .judge.protocol import export_photos
 from .judge.show import latent_damage, results_figure, show_latent_damage
-from .models.autoencoders import frozen_autoencoder, refuse_foreign
+from .models.autoencoders import frozen_autoencoder, is_foreign, refuse_foreign
 from .models.context_encoder import context_encoder
 from .models.control import add_control
 from .models.discriminator import LatentDiscriminator, PatchGAN, load_discriminator

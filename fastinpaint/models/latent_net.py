@@ -32,6 +32,7 @@ def latent_net(autoencoder, width=8, blocks=9, control="alpha", delta=False, lin
     check_refiner("network", blocks, delta, refiner, iterations)
     found = frozen_autoencoder(autoencoder)
     encoder, decoder = (part.requires_grad_() for part in (found.encoder, found.decoder))
+    if hasattr(decoder, "quantize"): decoder.quantize.requires_grad_(False)  # no loss on pictures reaches it
     config = dict(model=MODEL, autoencoder=found.about, width=width, blocks=blocks, control=control,
                   delta=delta, linear=linear, prefill=prefill, refiner=refiner, iterations=iterations)
     latent = encoder.channels[-1]
@@ -68,8 +69,8 @@ def new_autoencoder(kind, width=8, stride=8, codes=1024):
 
 
 def describe_autoencoder(net, std):
-    "Let `net`, a `latent_net`, and its config know of latents that had the standard deviation `std` so far"
+    "Scale latents of `net`, a `latent_net`, which unscaled have the deviation `std`, and let its config say so"
     about = net.config["autoencoder"]
-    for scaling in (m for m in net.modules() if isinstance(m, Scaling)): scaling.factor /= std
-    about["config"]["scaling_factor"] = scaling.factor
+    for scaling in (m for m in net.modules() if isinstance(m, Scaling)): scaling.factor = 1/std
+    about["config"]["scaling_factor"] = 1/std
     about["sha256"] = weights_hash(diffusers_model(about, net.encoder, net.decoder).state_dict())

@@ -65,7 +65,7 @@ def _check_kind(path, theirs, ours):
     kind, found = (config.get("model", "lama") for config in (ours, theirs))
     if kind == found == MODEL:
         a, b = ours["autoencoder"], theirs["autoencoder"]
-        if a["sha256"] != b["sha256"]:
+        if a["sha256"] and a["sha256"] != b["sha256"]:
             raise InputError(f"{path} was made around the autoencoder {b['kind']} {b['name']}, and this is "
                              f"{a['kind']} {a['name']}, of other weights: leave --autoencoder out to go on")
     if found not in (kind, MODEL) or (kind, found) == ("context_encoder", MODEL):

@@ -15,8 +15,8 @@ from torch.export import Dim
 from ..core.device import evaluating
 from ..core.errors import InputError, MissingPackage
 from ..core.files import replacing
+from ..models.context_encoder import ContextEncoder
 from ..models.ffc import FourierUnit
-from ..models.lama import Encoder
 from ..models.load import model_file, read_model
 from ..models.net import composite
 from ..models.prefill import LEVELS, neighbours
@@ -52,8 +52,11 @@ def export_model(model, out, format="onnx"):
     RuntimeError, writing nothing, where a result is not within a thousandth of the model's."""
     if format not in EXPORTERS: raise InputError(f"no format {format!r}: expected {' or '.join(EXPORTERS)}")
     path, net = Path(out), read_model(model) if isinstance(model, str | Path) else model
-    if not isinstance(net.encoder, Encoder):
+    if isinstance(net, ContextEncoder):
         raise InputError(f"{type(net).__name__} has one fixed size, not any: take a model of lama()")
+    if getattr(net.decoder, "sees_known", False):
+        raise InputError("a decoder that is shown the known pixels looks them up by their size, which "
+                         "exporters cannot follow: take a model around another autoencoder")
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), evaluating(net):
         file = Path(folder)/path.name
         run = EXPORTERS[format](PortableNet(net).cpu().eval(), file)

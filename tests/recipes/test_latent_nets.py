@@ -108,6 +108,23 @@ def test_a_changed_autoencoder_is_told_when_a_run_is_resumed(train, tiny_vae, tm
         train("latent_control", autoencoder=str(tmp_path/"vae"), resume=True)
 
 
+@pytest.mark.parametrize("kind", ["kl", "vq"])
+def test_one_is_trained_by_recipe_and_taken_by_the_others(train, tmp_path, photos, kind):
+    own = train("autoencoder", kind=kind, stride=4, codes=8, width=4, steps=4, epochs=2)/"model.safetensors"
+    about = read_weights(own)[1]["autoencoder"]
+    assert about["config"]["scaling_factor"] != 1 and len(about["sha256"]) == 64
+    run = train("latent_control", autoencoder=str(own), distance="l1")
+    assert not changed(run/"model.safetensors", own)
+    assert read_weights(run/"model.safetensors")[1]["autoencoder"]["sha256"] == about["sha256"]
+    check_fills(run/"model.safetensors", photos)
+    train("autoencoder", kind=kind, stride=4, codes=8, width=4, init=str(own), out=str(tmp_path/"on"))
+
+
+def test_bfloat16(train, tiny_vae, tmp_path):
+    tiny_vae("VQModel").save_pretrained(tmp_path/"vae")
+    assert train("latent_control", autoencoder=str(tmp_path/"vae"), bf16=True, distance="decoder")
+
+
 @pytest.mark.parametrize("name, message", [
     ("context_encoder", "the Context Encoder has no other encoder"),
     ("autoencoder", "trains an autoencoder of its own")])

@@ -35,6 +35,7 @@ class Code(FitCallback):
         if not modes and self.quantize is None:
             raise InputError("this network has no code to train: take one of new_autoencoder")
         self.gaussian = modes[0] if modes else None
+        if self.quantize is not None: self.quantize.requires_grad_()
         self.term = CodeLoss(self.weights[self.gaussian is None])
 
     def change_terms(self, terms): return [*terms, self.term]
