@@ -69,7 +69,7 @@ def new_autoencoder(kind, width=8, stride=8, codes=1024):
 
 
 def describe_autoencoder(net, std):
-    "Scale latents of `net`, a `latent_net`, which unscaled have the deviation `std`, and let its config say so"
+    "Scale latents of `net`, a `latent_net`, that unscaled have the deviation `std`, and let its config know"
     about = net.config["autoencoder"]
     for scaling in (m for m in net.modules() if isinstance(m, Scaling)): scaling.factor = 1/std
     about["config"]["scaling_factor"] = 1/std
