@@ -24,6 +24,10 @@ from ..models.prefill import LEVELS, neighbours
 SMALLEST, LARGEST = 16, 8192         # sides of images in pixels
 CHECKED = (75, 161), (16, 16), (264, 96)  # height and width of what an exported model is checked on
 TOLERANCE = 1e-3                     # relative to the largest value of the model's own result
+# autoencoders of diffusers that compute in another way by size, and how
+BY_SIZE = dict(AsymmetricAutoencoderKL="its decoder looks known pixels up by their size",
+               VQModel="it compares few latent pixels with its codes in another way than many",
+               AutoencoderDC="it attends to few latent pixels in another way than to many")
 CARD = """# {name}
 
 An inpainting model, exported by fastinpaint {fastinpaint} with torch {torch}.
@@ -47,16 +51,17 @@ def export_model(model, out, format="onnx"):
 
     `model` is as for `Inpainter`. `format` "onnx" needs `pip install fastinpaint[onnx]`, "torch"
     writes a program: `torch.export.load(out).module()(image, mask)`. Both take images of 16 pixels, or of two
-    strides where that is more, to 8192. Raises InputError for a network of one size, one whose decoder sees
-    known pixels, or an unknown `format`, MissingPackage, and RuntimeError, writing nothing, where a result is
+    strides where that is more, to 8192. Raises InputError for a network of one size, one around an
+    autoencoder that is in `BY_SIZE`, or an unknown `format`, MissingPackage, and RuntimeError, writing nothing, where a result is
     not within a thousandth of the model's."""
     if format not in EXPORTERS: raise InputError(f"no format {format!r}: expected {' or '.join(EXPORTERS)}")
     path, net = Path(out), read_model(model) if isinstance(model, str | Path) else model
     if isinstance(net, ContextEncoder):
         raise InputError(f"{type(net).__name__} has one fixed size, not any: take a model of lama()")
-    if getattr(net.decoder, "sees_known", False):
-        raise InputError("a decoder that is shown the known pixels looks them up by their size, which "
-                         "exporters cannot follow: take a model around another autoencoder")
+    kind = net.config.get("autoencoder", {}).get("kind")
+    if kind in BY_SIZE:
+        raise InputError(f"a network around {kind} cannot be exported for any size, as {BY_SIZE[kind]}: "
+                         "take one around an AutoencoderKL or AutoencoderTiny")
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), evaluating(net):
         file = Path(folder)/path.name
         run = EXPORTERS[format](PortableNet(net).cpu().eval(), file)

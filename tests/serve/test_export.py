@@ -109,9 +109,10 @@ def test_a_network_around_another_autoencoder_becomes_a_program(tiny_vae, tmp_pa
     assert torch.allclose(run(image, mask), expected(net, image, mask), atol=1e-4)
 
 
-def test_a_decoder_that_is_shown_known_pixels_is_not_exported(tiny_vae, tmp_path):
-    with pytest.raises(ValueError, match="shown the known pixels.*around another autoencoder"):
-        export_model(latent_net(tiny_vae("AsymmetricAutoencoderKL"), 2, 1), tmp_path/"a")
+@pytest.mark.parametrize("kind", ["AsymmetricAutoencoderKL", "VQModel", "AutoencoderDC"])
+def test_autoencoders_that_depend_on_the_size_are_not_exported(tiny_vae, tmp_path, kind):
+    with pytest.raises(ValueError, match=f"around {kind} cannot be exported for any size.*AutoencoderKL"):
+        export_model(latent_net(tiny_vae(kind), 2, 1), tmp_path/"a")
 
 
 def test_images_have_two_latent_pixels_a_side(tiny_vae):
