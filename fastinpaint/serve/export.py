@@ -51,9 +51,9 @@ def export_model(model, out, format="onnx"):
 
     `model` is as for `Inpainter`. `format` "onnx" needs `pip install fastinpaint[onnx]`, "torch"
     writes a program: `torch.export.load(out).module()(image, mask)`. Both take images of 16 pixels, or of two
-    strides where that is more, to 8192. Raises InputError for a network of one size, one around an
-    autoencoder that is in `BY_SIZE`, or an unknown `format`, MissingPackage, and RuntimeError, writing nothing, where a result is
-    not within a thousandth of the model's."""
+    strides where that is more, to 8192. Raises InputError for a network of one size, one around what is in
+    `BY_SIZE`, or an unknown `format`, MissingPackage, and RuntimeError, writing nothing, where a result
+    is not within a thousandth of the model's."""
     if format not in EXPORTERS: raise InputError(f"no format {format!r}: expected {' or '.join(EXPORTERS)}")
     path, net = Path(out), read_model(model) if isinstance(model, str | Path) else model
     if isinstance(net, ContextEncoder):
