@@ -16,10 +16,12 @@ from .judge.evaluate import evaluate, evaluate_files
 from .judge.metrics import LPIPS, PSNR, SSIM, Grid, HoleL1, default_metrics
 from .judge.protocol import export_photos
 from .judge.show import latent_damage, results_figure, show_latent_damage
+from .models.autoencoders import frozen_autoencoder, is_foreign, refuse_foreign
 from .models.context_encoder import context_encoder
 from .models.control import add_control
 from .models.discriminator import LatentDiscriminator, PatchGAN, load_discriminator
 from .models.lama import lama
+from .models.latent_net import latent_net, new_autoencoder, save_autoencoder
 from .models.load import load_model, save_model
 from .models.net import InpaintNet, composite
 from .models.perceptual import perceptual_network
@@ -28,6 +30,7 @@ from .serve import hub as _hub  # gives InpaintNet from_pretrained and push_to_h
 from .train.callback.adversarial import AdversarialTraining, adversarial_callbacks
 from .train.callback.centre import Centre
 from .train.callback.checkpoint import Checkpoint
+from .train.callback.code import Code
 from .train.callback.distributed import Distributed
 from .train.callback.ema import EMA
 from .train.callback.fit import FitCallback

@@ -107,8 +107,7 @@ def fill(image, mask, out, masks, **options):
 
     All other pixels stay as they are, and results are lossless unless a JPEG is asked for. In a
     folder, masks belong to the photographs of the same name. Of many, results that exist are kept, and
-    one bad file does not stop the rest.
-    """
+    one bad file does not stop the rest."""
     # stdout has the result's name alone, so what libraries print goes to stderr
     with redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)

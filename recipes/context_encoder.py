@@ -19,6 +19,7 @@ def main(settings: Settings):
     The weights are the paper's. Its squared error sees only the hole, here every pixel, its discriminator the
     whole image, here patches. Its network has width 64; `blocks`, `plain`, `autoencoder` mean nothing to it.
     """
+    fi.refuse_foreign(settings.autoencoder, "the Context Encoder has no other encoder than its own")
     def model(width, prefill, **_): return fi.context_encoder(width, settings.size, prefill)
     gan = fi.AdversarialTraining(weight=.001, feature_matching=0., r1=0., lr=settings.lr/10,
                                  clip=settings.clip or None)

@@ -61,6 +61,40 @@ def tiny_lama():
     return make
 
 
+def _pairs(n): return dict(down_block_types=["DownEncoderBlock2D"]*n, up_block_types=["UpDecoderBlock2D"]*n)
+
+
+# diffusers' classes by name, each with a configuration of a few channels; strides 4, 8, 4, 2, 8
+TINY_VAES = {
+    "AutoencoderKL": _pairs(3) | dict(block_out_channels=[4, 8, 8], norm_num_groups=2, scaling_factor=.3,
+                                      shift_factor=.1),
+    "AutoencoderTiny": dict(encoder_block_out_channels=[4]*4, decoder_block_out_channels=[4]*4),
+    "VQModel": _pairs(3) | dict(block_out_channels=[4, 4, 8], norm_num_groups=2, num_vq_embeddings=16),
+    "AutoencoderDC": {f"{part}_{what}": value for part in ("encoder", "decoder") for what, value in dict(
+        block_types=["ResBlock", "EfficientViTBlock"], block_out_channels=[8, 8], layers_per_block=[1, 1],
+        qkv_multiscales=[[], [5]]).items()} | dict(latent_channels=4, attention_head_dim=2),
+    "AsymmetricAutoencoderKL": _pairs(4) | dict(down_block_out_channels=[4, 4, 8, 8], norm_num_groups=2,
+                                                up_block_out_channels=[4, 8, 16, 16]),
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_vae():
+    "Makes an autoencoder of diffusers, by the name of its class, with random weights, always the same"
+    diffusers = pytest.importorskip("diffusers")
+    def make(kind, seed=0, **kwargs):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return getattr(diffusers, kind)(**TINY_VAES[kind] | kwargs).eval()
+    return make
+
+
+@pytest.fixture(params=TINY_VAES)
+def vae(request, tiny_vae):
+    "An autoencoder of each class"
+    return tiny_vae(request.param)
+
+
 @pytest.fixture
 def tiny_learner(photos, tmp_path, tiny_lama):
     "Makes a learner on 32-pixel crops: three batches of two an epoch, one to validate"

@@ -1,6 +1,5 @@
 "Files that are replaced whole or not at all, and folders that one process holds"
 import errno
-import fcntl
 import json
 import os
 import platform
@@ -9,6 +8,10 @@ from pathlib import Path
 from secrets import token_hex
 
 from .errors import InputError
+
+try:
+    import fcntl
+except ImportError: fcntl = None  # Windows
 
 # what a disk answers that takes no file: it is full, or not to be written to
 REFUSED = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR
@@ -44,8 +47,9 @@ def held(folder):
     """Holds `folder`, made where it is not, for this process, whose number is in its file `.lock`.
 
     The system takes it back when the process ends, however that is. Raises InputError, naming the other,
-    where another process holds it; a file system without locks is not held at all."""
+    where another process holds it; Windows, and a file system without locks, holds nothing."""
     Path(folder).mkdir(parents=True, exist_ok=True)
+    if fcntl is None: return (yield)
     with open(Path(folder)/".lock", "a+") as f:
         # of the process: unlike those of open files, its children do not keep it after its death
         try: fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)

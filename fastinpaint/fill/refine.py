@@ -55,7 +55,7 @@ def optimised(net, image, mask, guide, inside, iterations, lr, progress):
     with torch.enable_grad():
         for step in progress_bar(steps) if progress else steps:
             go_on()
-            pred = net.decode(net.refine(latent))[..., :h, :w]
+            pred = net.decode(net.refine(latent), image, mask)[..., :h, :w]
             structure = masked_l1(halved(pred), guide, inside, 0., missing)
             loss = structure + masked_l1(pred, image, mask, known, 0.)
             if step == 0 or loss < best: best, found = loss.item(), pred.detach()

@@ -29,10 +29,13 @@ SHARE = .7  # of the memory; the rest is for photograph, result and the allocato
 
 
 def pixels_at_once(model, device, gradients=False):
-    "Pixels that `model` can see at once; without a known width it counts as a published LaMa"
-    width = getattr(model, "config", {}).get("width", 64)
-    needed = (BYTES + BYTES_PER_CHANNEL*width)*(GRADIENTS if gradients else 1)
-    return memory_at_hand(device)*SHARE/needed
+    """Pixels that `model` can see at once; without known channels it counts as a published LaMa.
+
+    Its encoder may say what factor of `memory` it takes beyond a LaMa's, and the `most_pixels` it may see."""
+    encoder = getattr(model, "encoder", None)
+    channels, factor = getattr(encoder, "channels", [64])[0], getattr(encoder, "memory", 1)
+    needed = (BYTES + BYTES_PER_CHANNEL*channels)*factor*(GRADIENTS if gradients else 1)
+    return min(memory_at_hand(device)*SHARE/needed, getattr(encoder, "most_pixels", math.inf))
 
 
 def fill(predict, image, hole, strategy, pixels):

@@ -62,6 +62,7 @@ class Encoder(nn.Module):
     "RGB `[B, 3, H, W]` in [0, 1] to `[B, channels[-1], h, w]`, half the size after each stage"
     def __init__(self, channels):
         super().__init__()
+        self.channels, self.strides, self.stride = channels, [2]*len(channels), 2**len(channels)
         self.stages = nn.Sequential(DownBlock(3, channels[0], first=True))
         self.stages.extend(DownBlock(*n) for n in zip(channels, channels[1:], strict=False))
 

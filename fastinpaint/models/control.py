@@ -1,5 +1,6 @@
 "How the mask reaches the encoder: as a fourth channel (LaMa) or by mask control (thesis, § 4.1.1)"
 from copy import deepcopy
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -9,17 +10,17 @@ from ..core.errors import InputError
 from ..core.ranks import world
 from ..core.together import mean as mean_of_all
 from ..kernels import zero_conv_merge
-from .folded import FoldedAlphaChannel, FoldedMaskControl, copied, folded, frozen, widened
+from .folded import FoldedAlphaChannel, FoldedMaskControl, copied, folded, frozen, offers, widened
 
 
 class AlphaChannel(nn.Module):
     """The mask as one more channel of the encoder's first convolution and of its linear path.
 
-    Its kernels `[width, 1, 7, 7]` and `[width, 1, 1, 1]` are zero at first; the encoder stays one of RGB."""
-    def __init__(self, width, depth=3, linear=False):
+    Its kernels `[C, 1, 7, 7]` and `[C, 1, 1, 1]` are zero at first; the encoder stays one of RGB."""
+    def __init__(self, channels, strides, linear=False):
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(width, 1, 7, 7))
-        self.linear = nn.Parameter(torch.zeros(width, 1, 1, 1)) if linear else None
+        self.weight = nn.Parameter(torch.zeros(channels[0], 1, 7, 7))
+        self.linear = nn.Parameter(torch.zeros(channels[0], 1, 1, 1)) if linear else None
 
     def forward(self, encoder, image, mask): return encoder.stages[1:](self.first_stage(encoder, image, mask))
 
@@ -54,9 +55,9 @@ class BareConv(nn.Module):
 
     As in the thesis' code, without BatchNorm and ReLU, and new: no weight is the autoencoder's. It replaces
     a linear path, too, being linear itself. The encoder keeps its own first stage for the plain latent."""
-    def __init__(self, width, depth=3, linear=False):
+    def __init__(self, channels, strides, linear=False):
         super().__init__()
-        self.conv = nn.Conv2d(4, width, 7, padding=3, bias=False, padding_mode="reflect")
+        self.conv = nn.Conv2d(4, channels[0], 7, padding=3, bias=False, padding_mode="reflect")
 
     def forward(self, encoder, image, mask):
         return encoder.stages[1:](self.conv(torch.cat([image, mask], dim=1)))
@@ -64,6 +65,23 @@ class BareConv(nn.Module):
     def folded_with(self, encoder):
         "Equal to this, for inference with `encoder.folded()`"
         return copied(self).to(memory_format=torch.channels_last)
+
+
+class AlphaKernels(nn.Module):
+    """The mask's own kernels `[C, 1, k, k]`, zero at first, beside the first convolution of any encoder.
+
+    That convolution is all of the encoder's first stage, to which this is equal to the bit at first."""
+    def __init__(self, channels, strides):
+        super().__init__()
+        self.stride = strides[0]
+        self.weight = nn.Parameter(torch.zeros(channels[0], 1, self.stride + 2, self.stride + 2))
+
+    def forward(self, encoder, image, mask): return encoder.stages[1:](self.first_stage(encoder, image, mask))
+
+    def first_stage(self, encoder, image, mask):
+        return encoder.stages[0](image) + F.conv2d(mask, self.weight, None, self.stride, padding=1)
+
+    def folded_with(self, encoder): return copied(self)
 
 
 class ZeroConv(nn.Module):
@@ -78,28 +96,38 @@ class ZeroConv(nn.Module):
 class MaskControl(nn.Module):
     """A mask encoder beside the image encoder, added after every stage by a `ZeroConv`.
 
-    At first equal to the plain encoder to the bit. Masks are binary, so two vectors are its first stage."""
-    def __init__(self, width, depth=3, linear=False):
+    Its stages have the `channels` and `strides` of the encoder's. At first equal to the plain encoder to the
+    bit. Masks are binary, so two vectors are its first stage where that keeps the size."""
+    def __init__(self, channels, strides, linear=False):
         super().__init__()
-        channels = [width*2**i for i in range(depth + 1)]
-        convs = [nn.Conv2d(1, width, 1)]
-        convs += [nn.Conv2d(n, 2*n, 3, stride=2, padding=1) for n in channels[:-1]]
+        sizes = [1 if strides[0] == 1 else 3, *[3]*(len(strides) - 1)]
+        shapes = zip(pairwise([1, *channels]), sizes, strides, strict=True)
+        convs = [nn.Conv2d(*n, size, stride, size//2) for n, size, stride in shapes]
+        self.binary = strides[0] == 1
         self.mask_stages = nn.ModuleList(nn.Sequential(conv, nn.BatchNorm2d(n), nn.ReLU(True))
                                          for conv, n in zip(convs, channels, strict=True))
         self.zero_convs = nn.ModuleList(ZeroConv(n) for n in channels)
 
     def forward(self, encoder, image, mask):
-        first, second, *rest = self.mask_stages
+        latent, guide, begun = (self.begin_binary if self.binary else self.begin)(encoder, image, mask)
+        for stage, mask_stage, zero_conv in zip(encoder.stages[begun:], self.mask_stages[begun:],
+                                                self.zero_convs[begun:], strict=True):
+            guide = mask_stage(guide)
+            latent = zero_conv(stage(latent), guide)
+        return latent
+
+    def begin(self, encoder, image, mask):
+        guide = self.mask_stages[0](mask)
+        return self.zero_convs[0](self.first_stage(encoder, image, mask), guide), guide, 1
+
+    def begin_binary(self, encoder, image, mask):
+        first, second = self.mask_stages[:2]
         known, step = two_levels(*first, mask)  # the first stage's output is known + step·mask
         weight = self.zero_convs[0].weight.flatten(1)
         added = weight @ known + (weight @ step)*mask.permute(0, 2, 3, 1)
         latent = self.first_stage(encoder, image, mask) + added.permute(0, 3, 1, 2)
         guide = second[1:](conv_two_levels(second[0], mask, known, step))
-        latent = self.zero_convs[1](encoder.stages[1](latent), guide)
-        for stage, mask_stage, zero_conv in zip(encoder.stages[2:], rest, self.zero_convs[2:], strict=True):
-            guide = mask_stage(guide)
-            latent = zero_conv(stage(latent), guide)
-        return latent
+        return self.zero_convs[1](encoder.stages[1](latent), guide), guide, 2
 
     def first_stage(self, encoder, image, mask): return encoder.stages[0](image)
 
@@ -113,6 +141,10 @@ class MaskControl(nn.Module):
     @torch.no_grad()
     def folded_with(self, encoder):
         "Equal to this in eval mode, for inference with `encoder.folded()`"
+        if not offers(encoder.stages[0], "folded"):  # which only LaMa's does
+            new = copied(self, folded)
+            new.binary = False
+            return new
         weight = self.zero_convs[0].weight
         known, step = two_levels(*copied(self.mask_stages[0]), None)
         first = self.folded_first(encoder)
@@ -131,17 +163,17 @@ class MaskControl(nn.Module):
 
 
 class AlphaMaskControl(MaskControl):
-    """`MaskControl` beside an `AlphaChannel`, to which it is equal to the bit at first: see `add_control`."""
-    def __init__(self, width, depth=3, linear=False):
-        super().__init__(width, depth, linear)
-        self.alpha = AlphaChannel(width, depth, linear)
+    "`MaskControl` beside an `AlphaChannel` or another `alpha`, at first equal to it: `add_control`"
+    def __init__(self, channels, strides, linear=False, alpha=None):
+        super().__init__(channels, strides)
+        self.alpha = alpha or AlphaChannel(channels, strides, linear)
 
     def first_stage(self, encoder, image, mask): return self.alpha.first_stage(encoder, image, mask)
     def folded_first(self, encoder): return self.alpha.folded_first(encoder)
 
 
 def add_control(net):
-    """A copy of `net`, a LaMa whose mask is an alpha channel, with mask control: `control="alpha+mask"`.
+    """A copy of `net`, whose mask is an alpha channel, with mask control: `control="alpha+mask"`.
 
     It equals `net` to the bit, as the zero convolutions are zero, so training goes on from there, also of a
     published checkpoint (`add_control(load_lama(path))`). The alpha channel stays: control alone could not
@@ -149,13 +181,14 @@ def add_control(net):
     enters it, and ReLU(a + b) is no ReLU(a) + c(b): only where no hole lies within three pixels could both
     agree. `FreezeSchedule(conditioner__alpha=(0, 1))` also freezes the alpha channel's own kernels.
     Raises InputError for any other network."""
-    if type(getattr(net, "conditioner", None)) is not AlphaChannel:
-        raise InputError("mask control is added to a LaMa whose mask is an alpha channel, which this "
+    if type(getattr(net, "conditioner", None)) not in (AlphaChannel, AlphaKernels):
+        raise InputError("mask control is added to a network whose mask is an alpha channel, which this "
                          f'{type(net).__name__} has not: take lama(control="alpha") or load_lama')
     new = deepcopy(net)
-    control = AlphaMaskControl(*(net.config[k] for k in ("width", "depth", "linear"))).train(net.training)
-    control.to(net.conditioner.weight).alpha = new.conditioner
-    new.conditioner, new.config = control, net.config | dict(control="alpha+mask", first="kept")
+    control = AlphaMaskControl(net.encoder.channels, net.encoder.strides, alpha=new.conditioner)
+    new.conditioner = control.train(net.training).to(net.conditioner.weight)
+    new.config = net.config | dict(control="alpha+mask")
+    if "first" in new.config: new.config["first"] = "kept"
     return new
 
 

@@ -7,18 +7,24 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core.errors import InputError
+from .autoencoders import is_foreign
 from .control import AlphaChannel, AlphaMaskControl, BareConv, MaskControl
 from .folded import FoldedConvBlock, PixelBlocks, copied, folded, fused, gain_and_bias, without_bn
+from .latent_net import latent_net
 from .net import InpaintNet
-from .refiner import REFINERS, Refiner
+from .refiner import Refiner, check_refiner
 from .weights import read_weights
 
 CONDITIONERS = {"alpha": AlphaChannel, "mask": MaskControl, "alpha+mask": AlphaMaskControl, None: None}
 FIRST = "kept", "anew", "bare"
-DELTAS = False, True, "sum"
 # by whether they have linear paths
 SAMPLE_AUTOENCODERS = {linear: Path(__file__).parent/f"autoencoder{kind}.safetensors"
                        for linear, kind in {True: "", False: "-plain"}.items()}
+
+
+def shape(width, depth):
+    "Channels and strides of the encoder's stages"
+    return [width*2**i for i in range(depth + 1)], [1, *[2]*depth]
 
 
 def conv_bn(x, conv, bn):
@@ -68,12 +74,13 @@ class UpBlock(nn.Module):
 class Encoder(nn.Module):
     """RGB image `[B, 3, H, W]` in [0, 1] to a latent `[B, width·2^depth, H/2^depth, W/2^depth]`.
 
-    `stages` are LaMa's layers 1 to 4; `linear` adds a path beside each ReLU, so features are signed."""
+    `stages`, of `channels` and `strides`, are LaMa's layers 1 to 4; `linear` adds a path beside each ReLU, so
+    features are signed. `stride` is that of them all."""
     def __init__(self, width, depth=3, linear=False):
         super().__init__()
+        self.channels, self.strides, self.stride = *shape(width, depth), 2**depth
         self.stages = nn.Sequential(ConvBlock(3, width, 7, linear=linear))
-        widths = [width*2**i for i in range(depth + 1)]
-        self.stages.extend(ConvBlock(*n, 3, 2, linear) for n in pairwise(widths))
+        self.stages.extend(ConvBlock(*n, 3, 2, linear) for n in pairwise(self.channels))
 
     def forward(self, x): return self.stages(x)
 
@@ -89,8 +96,8 @@ class Decoder(nn.Module):
     """
     def __init__(self, width, depth=3, linear=False):
         super().__init__()
-        widths = [width*2**i for i in range(depth, -1, -1)]
-        self.stages = nn.Sequential(*[UpBlock(*n, linear) for n in pairwise(widths)])
+        channels, _ = shape(width, depth)
+        self.stages = nn.Sequential(*[UpBlock(*n, linear) for n in pairwise(channels[::-1])])
         self.head = nn.Conv2d(width, 3, 7, padding=3, padding_mode="reflect")
         self.linear = linear
 
@@ -112,27 +119,30 @@ def lama(width=8, blocks=9, depth=3, control="alpha", delta=False, linear=True, 
     `control`: the mask reaches the encoder as a fourth channel, "alpha" (once False), by mask control,
     "mask" (once True), by both, "alpha+mask", or not at all, None. `linear` adds linear paths and signed
     blocks, `prefill` a smooth fill of the hole; published checkpoints have neither, and width 64.
-    `autoencoder` gives encoder and decoder: "sample" (bundled, width 8), a file of that recipe, or None.
+    `autoencoder` gives encoder and decoder: "sample" (bundled, width 8), a file of that recipe, or None;
+    one of diffusers ("hf:org/name", a folder …, as for `frozen_autoencoder`) makes a `latent_net` of it all.
 
     `first` is what an alpha channel's first convolution starts from: "kept", the autoencoder's kernels and
     zeros for the mask; "anew", torch's initial weights (Table 5.1 (1) in the thesis' code); "bare", a
     `BareConv` (Table 5.1 (3)). `refiner` "ffc", "dilated" or "unet", its `iterations` and `delta`, False,
     True or "sum", are those of `Refiner`. Raises InputError for other arguments or a file of another
     architecture."""
+    if is_foreign(autoencoder):
+        if first != "kept":
+            raise InputError(f"{first=} is of LaMa's encoder, which {autoencoder} replaces: keep it")
+        return latent_net(autoencoder, width, blocks, control, delta, linear, prefill, refiner, iterations)
     config = dict(width=width, blocks=blocks, depth=depth, control=control, delta=delta, linear=linear,
                   prefill=prefill, first=first, refiner=refiner, iterations=iterations)
-    if width < 1 or blocks < 0 or depth < 1: raise InputError(f"no LaMa of {width=}, {blocks=}, {depth=}")
+    if width < 1 or depth < 1: raise InputError(f"no LaMa of {width=}, {depth=}")
+    check_refiner("LaMa", blocks, delta, refiner, iterations)
     if control not in CONDITIONERS:
         raise InputError(f'no LaMa of {control=}: expected "alpha" (once False), "mask" (once True), '
                          '"alpha+mask" or None')
-    for name, known in dict(first=FIRST, refiner=REFINERS, delta=DELTAS).items():
-        if (value := config[name]) not in known:
-            raise InputError(f"no LaMa of {name}={value!r}: expected {', '.join(map(repr, known))}")
+    if first not in FIRST: raise InputError(f"no LaMa of {first=}: expected {', '.join(map(repr, FIRST))}")
     if first != "kept" and control != "alpha":
         raise InputError(f'no LaMa of {first=} with {control=}: it belongs to control="alpha"')
-    if iterations < 1: raise InputError(f"no LaMa of {iterations=}: the refiner is applied at least once")
     conditioner = BareConv if first == "bare" else CONDITIONERS[control]
-    conditioner = conditioner and conditioner(width, depth, linear)
+    conditioner = conditioner and conditioner(*shape(width, depth), linear)
     model = InpaintNet(Encoder(width, depth, linear),
                        Refiner(width*2**depth, blocks, delta, linear, refiner, iterations),
                        Decoder(width, depth, linear), conditioner, prefill, config)

@@ -2,8 +2,9 @@
 import hashlib
 from pathlib import Path
 
-from ..core.errors import InputError
+from ..core.errors import InputError, MissingPackage
 from ..core.files import json_object
+from .autoencoders import MODEL
 from .control import add_control
 from .published import load_lama
 from .schema import build
@@ -29,6 +30,7 @@ def load_model(path):
     path = model_file(path)
     state, config = read_weights(path)
     try: return build(config, state).eval()
+    except MissingPackage: raise
     except InputError as e: raise InputError(f"{path} holds no model of this package: {e}") from e
 
 
@@ -42,14 +44,25 @@ def starting_model(path, like=None):
     """The model of a file, in training mode, to go on from; "sample" comes with the package.
 
     Where `like` has mask control and the file's model an alpha channel, control is added (`add_control`).
-    Raises what `read_model` raises, and InputError where the two are different kinds of network."""
+    Raises what `read_model` raises, and InputError where the two are different kinds of network, or `like` is
+    around another autoencoder. A LaMa untrained as yet stands for a network around any."""
     net = read_model(path)
-    kind, theirs = (m and m.config.get("model", "lama") for m in (like, net))
-    if like is not None and kind != theirs:
-        raise InputError(f"{path} holds a {theirs}, and this trains a {kind}")
+    if like is not None: _check_kind(path, net.config, like.config)
     wanted = like is not None and like.config.get("control")
     if wanted == "mask" and net.config["control"] == "alpha": net = add_control(net)
     return net.train()
+
+
+def _check_kind(path, theirs, ours):
+    "Raises InputError where training of a network of the config `ours` cannot go on from one of `theirs`"
+    kind, found = (config.get("model", "lama") for config in (ours, theirs))
+    if kind == found == MODEL:
+        a, b = ours["autoencoder"], theirs["autoencoder"]
+        if a["sha256"] and a["sha256"] != b["sha256"]:
+            raise InputError(f"{path} was made around the autoencoder {b['kind']} {b['name']}, and this is "
+                             f"{a['kind']} {a['name']}, of other weights: leave --autoencoder out to go on")
+    if found not in (kind, MODEL) or (kind, found) == ("context_encoder", MODEL):
+        raise InputError(f"{path} holds a {found}, and this trains a {kind}")
 
 
 def about_model(model):

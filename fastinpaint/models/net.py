@@ -17,13 +17,13 @@ class InpaintNet(nn.Module):
     """Any inpainting network of the form `decode(refine(encode(masked, mask)))`, for images of every size.
 
     `conditioner(encoder, masked, mask)` tells the encoder of the mask, `prefill` fills the hole before, and
-    `config` rebuilds the model. Images are reflected up to multiples of `2^depth`."""
+    `config` rebuilds the model. Images are reflected up to multiples of `encoder.stride`."""
     def __init__(self, encoder, refiner, decoder, conditioner=None, prefill=False, config=None):
         super().__init__()
         self.encoder, self.refiner, self.decoder = encoder, refiner, decoder
         self.conditioner, self.prefill = conditioner, prefill
         self.config = config or {}
-        self.stride = 2**(len(encoder.stages) - 1)
+        self.stride = encoder.stride
         self.decode_in_training = True  # switched off while no loss looks at pixels
 
     def encode(self, image, mask=None):
@@ -45,7 +45,13 @@ class InpaintNet(nn.Module):
         return [] if self.decode_in_training else [self.decoder]
 
     def refine(self, latent): return self.refiner(latent)
-    def decode(self, latent): return self.decoder(latent)
+
+    def decode(self, latent, image=None, mask=None):
+        """RGB image `[B, 3, s·h, s·w]` of a latent.
+
+        Of decoders that `sees_known` the masked `image` and `mask` of `encode`, where given, help."""
+        if image is None or not getattr(self.decoder, "sees_known", False): return self.decoder(latent)
+        return self.decoder(latent, self.pad(image), self.pad(mask))
 
     def forward(self, masked, mask):
         """Raw prediction `[B, 3, H, W]`, not composited.
@@ -53,7 +59,7 @@ class InpaintNet(nn.Module):
         In training the refined latent, if `decode_in_training` is off."""
         latent = self.refine(self.encode(masked, mask))
         if self.training and not self.decode_in_training: return latent
-        return self.decode(latent)[..., :masked.shape[-2], :masked.shape[-1]]
+        return self.decode(latent, masked, mask)[..., :masked.shape[-2], :masked.shape[-1]]
 
     def pad(self, x):
         "Reflect `x` `[B, C, H, W]` up to a multiple of the stride, of two latent pixels at least"

@@ -4,11 +4,13 @@ from math import sqrt
 import torch
 from torch import nn
 
+from ..core.errors import InputError
 from .ffc import FFCBlock
 from .folded import copied, folded
 
 LOCAL_SHARE = 4  # one channel in four is local, as in every published LaMa
 DILATIONS = 1, 2, 4, 8  # of one block after the other, and again
+DELTAS = False, True, "sum"
 
 
 class Refiner(nn.Module):
@@ -16,10 +18,13 @@ class Refiner(nn.Module):
 
     `delta` (thesis, appendix A) adds their output to the input: True by a zero-initialised 1×1 convolution,
     "sum" as it is. Repeated blocks share all weights, BatchNorm's statistics too (as RAFT, Teed & Deng 2020).
+    Blocks of another `width` than the latent's together make one, `Widened`.
     `iterates`: None, or a list that takes the latent after every repetition while a loss asks for it."""
-    def __init__(self, channels, blocks, delta=False, signed=False, kind="ffc", iterations=1):
+    def __init__(self, channels, blocks, delta=False, signed=False, kind="ffc", iterations=1, width=None):
         super().__init__()
-        self.blocks = nn.Sequential(*REFINERS[kind](channels, blocks, signed))
+        made = REFINERS[kind](width or channels, blocks, signed)
+        if made and width not in (None, channels): made = [Widened(channels, width, made)]
+        self.blocks = nn.Sequential(*made)
         self.delta, self.iterations, self.iterates = None, iterations, None
         if delta == "sum": self.delta = nn.Identity()
         elif delta:
@@ -38,6 +43,18 @@ class Refiner(nn.Module):
         new = copied(self, lambda part: folded(part, winograd))
         new.iterates = None
         return new
+
+
+class Widened(nn.Module):
+    "Residual `blocks` of `width` channels for a latent of fewer. Starts as the identity; keeps any shape."
+    def __init__(self, channels, width, blocks):
+        super().__init__()
+        self.widen = nn.Conv2d(channels, width, 1)
+        self.blocks = nn.Sequential(*blocks)
+        self.narrow = nn.Conv2d(width, channels, 1)
+        for p in self.narrow.parameters(): nn.init.zeros_(p)
+
+    def forward(self, x): return x + self.narrow(self.blocks(self.widen(x)))
 
 
 def layers(n_in, n_out, size=3, stride=1, dilation=1, act=True):
@@ -109,3 +126,12 @@ def unet(channels, blocks, signed):
 
 
 REFINERS = dict(ffc=ffc, dilated=dilated, unet=unet)
+
+
+def check_refiner(net, blocks, delta, refiner, iterations):
+    "Raises InputError where a `net`, such as LaMa, has no refiner of these arguments"
+    if blocks < 0: raise InputError(f"no {net} of {blocks=}")
+    for name, value, known in ("refiner", refiner, REFINERS), ("delta", delta, DELTAS):
+        if value not in known:
+            raise InputError(f"no {net} of {name}={value!r}: expected {', '.join(map(repr, known))}")
+    if iterations < 1: raise InputError(f"no {net} of {iterations=}: the refiner is applied at least once")

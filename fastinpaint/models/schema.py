@@ -4,18 +4,41 @@ from functools import partial
 import torch
 
 from ..core.errors import InputError
+from .adapters import ADAPTERS
+from .autoencoders import MODEL
 from .context_encoder import context_encoder
 from .lama import CONDITIONERS, DELTAS, FIRST, lama
+from .latent_net import latent_net
 from .refiner import REFINERS
 
-BUILDERS = {"lama": partial(lama, autoencoder=None), "context_encoder": context_encoder}
+BUILDERS = {"lama": partial(lama, autoencoder=None), "context_encoder": context_encoder, MODEL: latent_net}
 SWITCH = False, True
-# arguments are these and no others: a file never names another one
-BOUNDS = {
-    "lama": dict(width=range(1, 513), blocks=range(101), depth=range(1, 7), iterations=range(1, 101),
-                 control=tuple(CONDITIONERS), delta=DELTAS, first=FIRST, refiner=tuple(REFINERS),
-                 linear=SWITCH, prefill=SWITCH),
-    "context_encoder": dict(width=range(1, 513), size=range(8, 1025), prefill=SWITCH)}
+MOST, LAYERS, ENTRIES = 2**16, 32, 16  # of an autoencoder's config: numbers; numbers of layers; of a list
+
+
+def check_autoencoder(about):
+    "Raises InputError for what is not `about` of an `Autoencoder` of a size that networks have"
+    if not isinstance(about, dict) or about.keys() != {"kind", "name", "sha256", "config"}:
+        raise InputError("autoencoder has kind, name, sha256 and config")
+    if about["kind"] not in tuple(ADAPTERS):
+        raise InputError(f"an autoencoder is one of {', '.join(ADAPTERS)}, not {short(about['kind'])}")
+    if not isinstance(about["config"], dict): raise InputError("config of an autoencoder is no JSON object")
+    for name, value in about["config"].items():
+        most, entries = LAYERS if "layers" in name or "blocks" in name else MOST, flat(value)
+        long = len(entries) > (MOST if name.startswith("latents_") else ENTRIES)
+        if long or any(isinstance(o, int | float) and abs(o) > most for o in entries):
+            raise InputError(f"{short(name)} of an autoencoder is out of bounds: {short(value)}")
+
+
+def flat(value): return [o for part in value for o in flat(part)] if isinstance(value, list) else [value]
+
+
+LAMAS = dict(width=range(1, 513), blocks=range(101), iterations=range(1, 101), control=tuple(CONDITIONERS),
+             delta=DELTAS, refiner=tuple(REFINERS), linear=SWITCH, prefill=SWITCH)
+# arguments are these and no others, each by what it may be or by what checks it: a file names no other
+BOUNDS = {"lama": LAMAS | dict(depth=range(1, 7), first=FIRST),
+          MODEL: LAMAS | dict(autoencoder=check_autoencoder),
+          "context_encoder": dict(width=range(1, 513), size=range(8, 1025), prefill=SWITCH)}
 DTYPES = torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64
 
 
@@ -27,6 +50,9 @@ def checked(config):
     for name, value in arguments.items():
         if name not in BOUNDS[kind]: raise InputError(f"a {kind} has no argument {short(name)}")
         allowed = BOUNDS[kind][name]
+        if callable(allowed):
+            allowed(value)
+            continue
         # by type as well: to Python 1, 1.0 and True are equal
         if (type(value), value) in [(type(o), o) for o in allowed]: continue
         span = isinstance(allowed, range)

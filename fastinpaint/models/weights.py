@@ -1,5 +1,6 @@
 "Weights on disk: one safetensors file that also says how to rebuild the model"
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -34,6 +35,16 @@ def in_one_order(file):
 
 def read_weights(path):
     "The `(state, config)` of `write_weights`. Raises MissingFile, or InputError for other files."
+    with _opened(path) as (f, config): return {k: f.get_tensor(k) for k in f.keys()}, config
+
+
+def read_config(path):
+    "The config alone. Raises what `read_weights` raises"
+    with _opened(path) as (_, config): return config
+
+
+@contextmanager
+def _opened(path):
     path = Path(path)
     if not path.is_file(): raise MissingFile(f"no weights file at {path.absolute()}")
     try:
@@ -42,7 +53,6 @@ def read_weights(path):
             if meta.get("format") != FORMAT:
                 raise InputError(f"{path} was not written by fastinpaint "
                                  "(for LaMa's own checkpoints there is load_lama)")
-            config = json_object(meta.get("config", ""), f"the configuration in {path}")
-            return {k: f.get_tensor(k) for k in f.keys()}, config
+            yield f, json_object(meta.get("config", ""), f"the configuration in {path}")
     except (SafetensorError, OSError) as e:
         raise InputError(f"{path} is no complete safetensors file ({e})") from e

@@ -15,8 +15,8 @@ from torch.export import Dim
 from ..core.device import evaluating
 from ..core.errors import InputError, MissingPackage
 from ..core.files import replacing
+from ..models.context_encoder import ContextEncoder
 from ..models.ffc import FourierUnit
-from ..models.lama import Encoder
 from ..models.load import model_file, read_model
 from ..models.net import composite
 from ..models.prefill import LEVELS, neighbours
@@ -24,7 +24,10 @@ from ..models.prefill import LEVELS, neighbours
 SMALLEST, LARGEST = 16, 8192         # sides of images in pixels
 CHECKED = (75, 161), (16, 16), (264, 96)  # height and width of what an exported model is checked on
 TOLERANCE = 1e-3                     # relative to the largest value of the model's own result
-AXES = {i: Dim(name, min=SMALLEST, max=LARGEST) for i, name in ((2, "height"), (3, "width"))}
+# autoencoders of diffusers that compute in another way by size, and how
+BY_SIZE = dict(AsymmetricAutoencoderKL="its decoder looks known pixels up by their size",
+               VQModel="it compares few latent pixels with its codes in another way than many",
+               AutoencoderDC="it attends to few latent pixels in another way than to many")
 CARD = """# {name}
 
 An inpainting model, exported by fastinpaint {fastinpaint} with torch {torch}.
@@ -47,17 +50,23 @@ def export_model(model, out, format="onnx"):
     """Write `model` to the file `out` for another runtime, and a card beside it; returns the path.
 
     `model` is as for `Inpainter`. `format` "onnx" needs `pip install fastinpaint[onnx]`, "torch"
-    writes a program: `torch.export.load(out).module()(image, mask)`. Both take images of 16 to 8192
-    pixels. Raises InputError for a network of one size or an unknown `format`, MissingPackage, and
-    RuntimeError, writing nothing, where a result is not within a thousandth of the model's."""
+    writes a program: `torch.export.load(out).module()(image, mask)`. Both take images of 16 pixels, or of two
+    strides where that is more, to 8192. Raises InputError for a network of one size, one around what is in
+    `BY_SIZE`, or an unknown `format`, MissingPackage, and RuntimeError, writing nothing, where a result
+    is not within a thousandth of the model's."""
     if format not in EXPORTERS: raise InputError(f"no format {format!r}: expected {' or '.join(EXPORTERS)}")
     path, net = Path(out), read_model(model) if isinstance(model, str | Path) else model
-    if not isinstance(net.encoder, Encoder):
+    if isinstance(net, ContextEncoder):
         raise InputError(f"{type(net).__name__} has one fixed size, not any: take a model of lama()")
+    kind = net.config.get("autoencoder", {}).get("kind")
+    if kind in BY_SIZE:
+        raise InputError(f"a network around {kind} cannot be exported for any size, as {BY_SIZE[kind]}: "
+                         "take one around an AutoencoderKL or AutoencoderTiny")
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), evaluating(net):
         file = Path(folder)/path.name
         run = EXPORTERS[format](PortableNet(net).cpu().eval(), file)
-        errors = {f"{w}x{h}": _error(net, run, h, w) for h, w in CHECKED}
+        sizes = (tuple(max(n, smallest(net)) for n in size) for size in CHECKED)
+        errors = {f"{w}x{h}": _error(net, run, h, w) for h, w in sizes}
         if (worst := max(errors.values())) > TOLERANCE:
             raise RuntimeError(f"the exported model differs from the model by {worst:.2g} of the largest "
                                f"value; {path} was not written")
@@ -80,6 +89,18 @@ class PortableNet(nn.Module):
         if net.prefill: known = prefilled(known, hole)
         pred = first(net.decode(net.refine(net.conditioner(net.encoder, known, hole))), h, w)
         return torch.where(mask > .5, pred, image).clamp(0, 1)
+
+
+def smallest(net):
+    "Side in pixels of the smallest images that `net` takes when it is exported: two strides"
+    return max(SMALLEST, 2*net.stride)
+
+
+def axes(network):
+    "What sizes a `PortableNet` takes, for exporters"
+    limits = dict(min=smallest(network.net), max=LARGEST)
+    sides = {2: Dim("height", **limits), 3: Dim("width", **limits)}
+    return sides, sides
 
 
 def reflected(x, stride):
@@ -165,7 +186,7 @@ def _error(net, run, h, w):
 
 def export_program(network, path):
     "Write `network` as a `torch.export` program; returns what runs it"
-    program = torch.export.export(network, _example(*CHECKED[0]), dynamic_shapes=(AXES, AXES),
+    program = torch.export.export(network, _example(*CHECKED[0]), dynamic_shapes=axes(network),
                                   prefer_deferred_runtime_asserts_over_guards=True)
     torch.export.save(program, path)
     return torch.export.load(path).module()
@@ -181,7 +202,7 @@ def export_onnx(network, path):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*axis name.*", UserWarning)  # which both inputs share
         program = torch.onnx.export(
-            network, _example(*CHECKED[0]), dynamic_shapes=(AXES, AXES), verbose=False,
+            network, _example(*CHECKED[0]), dynamic_shapes=axes(network), verbose=False,
             input_names=["image", "mask"], output_names=["filled"])
     program.save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -199,4 +220,5 @@ def _card(path, model, net, errors):
                  source_sha256=hashlib.sha256(file.read_bytes()).hexdigest() if file else None)
     checked = ", ".join(f"{k} pixels, largest relative difference {v:.1g}" for k, v in errors.items())
     return CARD.format(name=path.name, fastinpaint=version("fastinpaint"), torch=torch.__version__,
-                       smallest=SMALLEST, largest=LARGEST, checked=checked, about=json.dumps(about, indent=1))
+                       smallest=smallest(net), largest=LARGEST, checked=checked,
+                       about=json.dumps(about, indent=1))

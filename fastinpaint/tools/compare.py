@@ -131,7 +131,8 @@ def main(settings: CompareSettings):
     protocol, about = judging(s, flags["size"])
     rows = [*ladder.untrained_rows(folder/"baselines", about, protocol)]
     fills, spread = {row.name: BASELINES[row.name] for row in rows}, mapping(s)
-    found = spread(partial(settled, s, folder, rates), names, [flags | more[name] for name in names])
+    own = [ladder.row_flags(name, flags | more[name]) for name in names]
+    found = spread(partial(settled, s, folder, rates), names, own)
     owns, tried = ({name: o[i] for name, o in zip(names, found, strict=True)} for i in (0, 1))
     runs = [(name, folder/f"seed{seed}", seed, owns[name]) for name in names for seed in range(s.seeds)]
     spread(partial(ladder.trained_run, about=about, protocol=protocol), *zip(*runs, strict=True))

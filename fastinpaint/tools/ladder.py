@@ -43,6 +43,12 @@ def own_flags(text, names):
             for name, of in kinds.items()}
 
 
+def row_flags(name, flags):
+    "`flags` as row `name` takes them: the Context Encoder has no other encoder than its own"
+    other = name == "context_encoder" and fi.is_foreign(flags.get("autoencoder"))
+    return {k: v for k, v in flags.items() if not (other and k == "autoencoder")}
+
+
 def _value(key, text, kind):
     try: return WORDS[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError) as e:

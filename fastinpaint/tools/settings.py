@@ -44,7 +44,8 @@ class CompareSettings:
     minutes: float = flag(0., "Minutes of training steps of every row, in place of equal steps")
     prefill: bool = flag(True, "Give encoders a smooth fill, or the thesis' black hole")
     lr: str = flag("", "Highest learning rate, or several by comma, of which each row takes its best")
-    autoencoder: str = flag("sample", "Where all start: sample (trained if none is bundled), a file, none")
+    autoencoder: str = flag("sample", "Where all start: sample (trained if none is bundled), a file, none, "
+                                     "hf:NAME or a folder of diffusers")
     limit: int = flag(0, "Photographs to judge on, 0 for all")
     join: str = flag("", "Only set finished comparisons in these folders, by comma, side by side")
     out: str = flag("runs/compare", "Folder of the report and of all runs")

@@ -44,6 +44,19 @@ def decoder_response(decode, latents, stride):
     return _cut(torch.stack(kernels), stride)
 
 
+@torch.no_grad()
+def foreseen(kernel, decode, latents, stride, seed=0):
+    """Share of the energy of a change of images that `kernel`, of `decoder_response`, foresees.
+
+    The change is that by random steps of a standard deviation in all `latents`; 1 for a linear `decode`."""
+    latents = latents[:2]
+    steps = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
+    steps = steps*latents.std((0, 2, 3), keepdim=True)
+    change = decode(latents + steps) - decode(latents)
+    missed = change - F.conv_transpose2d(steps, kernel, stride=stride, padding=(kernel.shape[-1] - stride)//2)
+    return (1 - missed.square().sum()/change.square().sum()).item()
+
+
 def _cut(kernel, stride):
     "The smallest centre of `kernel`, a latent pixel's block at least, that has `KEPT` of its energy"
     energy = kernel.square().sum((0, 1))

@@ -4,11 +4,13 @@ import torch.nn.functional as F
 
 from ..core.device import evaluating
 from ..core.errors import InputError
+from ..core.ranks import is_main
 from ..core.together import channel_statistics, gathered, take_from_main
-from .decoder_distance import decoder_gram, decoder_response, matrix_root
+from .decoder_distance import decoder_gram, decoder_response, foreseen, matrix_root
 from .losses import MaskedL1
 
 EDGES = 2.
+FAITHFUL = .5
 MEASURED = 8  # photographs of the first batch, of all processes, that a decoder is measured on
 
 
@@ -92,9 +94,11 @@ class LatentEdges(LatentDecoder):
     """`LatentDecoder`'s, neighbours included, and `EDGES` times the steps of that difference between pixels.
 
     Latents whose blocks of the image do not meet have steps there, which are seen as a grid. The decoder is
-    taken for linear: its response to the average latent pixel is one transposed convolution."""
+    taken for linear: its response to the average latent pixel is one transposed convolution. Where that
+    foresees less than `FAITHFUL` of what the decoder does, this is `LatentL1`, and says so."""
     name = "latent_edges"
     def distance(self, latent, target, mask):
+        if not self.metric.numel(): return self.l1(latent, target, mask)
         stride, size = mask.shape[-1]//latent.shape[-1], self.metric.shape[-1]
         image = F.conv_transpose2d(latent - target, self.metric, stride=stride, padding=(size - stride)//2)
         blocks = F.pixel_unshuffle(image, stride)
@@ -103,7 +107,14 @@ class LatentEdges(LatentDecoder):
         return sum(factor*self.l1(e, torch.zeros_like(e), where) for factor, e, where in
                    [(1., errors, mask), *((EDGES, *step) for step in steps)])
 
-    def measured(self, model, target): return decoder_response(model.decode, target, model.stride)
+    def measured(self, model, target):
+        response = decoder_response(model.decode, target, model.stride)
+        share = foreseen(response, model.decode, target, model.stride)
+        if share >= FAITHFUL: return response
+        if is_main():
+            print(f"distance edges: this decoder is far from linear (its mean response foresees "
+                  f"{max(share, 0):.0%} of what it does), so latents are compared by l1; or try decoder")
+        return response[:0]
 
 
 def either(mask, dim):

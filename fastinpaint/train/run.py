@@ -21,6 +21,7 @@ from ..data.loaders import InpaintDataLoaders
 from ..data.named import named_data
 from ..judge.metrics import default_metrics
 from ..judge.show import results_figure
+from ..models.autoencoders import is_foreign
 from ..models.load import save_model
 from .callback.adversarial import AdversarialTraining
 from .callback.checkpoint import Checkpoint, settings_in
@@ -61,6 +62,8 @@ def train_recipe(name, settings, model, cbs=(), loss=None, chosen=None):
     learn = inpaint_learner(dls, net, loss, default_metrics(settings.lpips), cbs, settings.lr,
                             init=settings.init, path=folder,
                             opt_func=partial(Adam, sqr_mom=settings.beta2, eps=1e-8))
+    if foreign := learn.model.config.get("autoencoder"):  # whose files may have changed
+        about["autoencoder_sha256"] = foreign["sha256"]
     with held(folder) if is_main() else nullcontext():
         if is_main() and not again: _begin(folder, settings, about)
         print(f"{name}: {len(dls.train_ds)} photographs to train on, {len(dls.valid_ds)} to validate, "
@@ -121,7 +124,7 @@ def _check_optimisation(s):
 
 def _network(settings, model):
     "What `model` makes of `settings`; with `init` an untrained one, whose weights are not needed"
-    autoencoder = "none" if settings.init else settings.autoencoder
+    autoencoder = "none" if settings.init and not is_foreign(settings.autoencoder) else settings.autoencoder
     return model(width=settings.width, blocks=settings.blocks, linear=not settings.plain,
                  refiner=settings.refiner, prefill=settings.prefill,
                  autoencoder=None if autoencoder == "none" else autoencoder)

@@ -35,7 +35,7 @@ class Settings:
     plain: bool = flag(False, "LaMa's published layers, without linear paths")
     prefill: bool = flag(True, "Fill holes smoothly before the encoder sees them")
     refiner: str = flag("ffc", "Blocks of the refiner: ffc, dilated, unet")
-    autoencoder: str = setting("sample", "Where encoder and decoder start: sample, a file, or none")
+    autoencoder: str = setting("sample", "Encoder, decoder: sample, a file, none, hf:NAME or hf:FOLDER")
     lpips: str = flag("alex", "Network of the metric LPIPS: alex or vgg")
     out: str = setting("runs", "Folder of runs; this one goes to OUT/RECIPE")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps …")

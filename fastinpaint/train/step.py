@@ -9,7 +9,7 @@ from ..core.together import total
 
 @dataclass
 class Step:
-    "One batch as the loss terms read it; `LatentLoss` and `AdversarialTraining` fill in what theirs read"
+    "One batch as the loss terms read it; `LatentLoss` and others fill in what theirs read"
     image: Tensor                       # `[B, 3, H, W]` in [0, 1]
     mask: Tensor                        # `[B, 1, H, W]`, 1 in the hole
     prediction: Tensor | None = None    # Raw `[B, 3, H, W]`; the latent where the decoder rests
@@ -17,6 +17,7 @@ class Step:
     iterates: list = field(default_factory=list)  # The refiner's, the last being `latent`, if asked for
     target: Tensor | None = None        # The encoder's latent of the whole image `[B, C, h, w]`
     latent_mask: Tensor | None = None   # `mask` padded as the encoder pads
+    code_loss: Tensor | None = None     # What the code of a KL or VQ autoencoder costs
     real_logits: Tensor | None = None   # The discriminator's, `[B, 1, h, w]`, of the image
     fake_logits: Tensor | None = None   # The same of the prediction
     fake_hole: Tensor | None = None     # 1 where it shall find a fake, `[B, 1, …]`

@@ -18,6 +18,7 @@ from fastinpaint.fill.strategies import (
     tile_boxes,
     tiled,
 )
+from fastinpaint.models.latent_net import latent_net
 
 SIDE = 256
 
@@ -143,6 +144,23 @@ def test_the_memory_at_hand_says_how_many_pixels(tiny_lama, monkeypatch):
     assert 10**9 > 225*narrow > .5*10**9 and 10**9 > 392*wide > .5*10**9
     assert 10**9 > 1411*other > .5*10**9  # as wide as published networks
     assert pixels_at_once(tiny_lama(width=8), "cpu", gradients=True) == narrow/8
+
+
+PARTS = "encoder", "decoder"
+
+
+def test_other_autoencoders_take_more_memory_and_attention_has_an_end(tiny_vae, monkeypatch):
+    monkeypatch.setattr(strategies, "memory_at_hand", lambda device: 10**9)
+    pairs = dict(down_block_types=["DownEncoderBlock2D"]*4, up_block_types=["UpDecoderBlock2D"]*4)
+    # bytes a pixel of networks of width 8 at 512 pixels, as they were measured
+    for kind, bytes_, more in [
+            ("AutoencoderKL", 860, dict(block_out_channels=[16, 32, 64, 64]) | pairs),
+            ("AutoencoderTiny", 753, {f"{part}_block_out_channels": [32]*4 for part in PARTS})]:
+        net = latent_net(tiny_vae(kind, **more), width=8)
+        assert 10**9 > bytes_*pixels_at_once(net, "cpu") > .3*10**9
+    monkeypatch.setattr(strategies, "memory_at_hand", lambda device: 10**12)
+    attends, not_ = (latent_net(tiny_vae(kind)) for kind in ("AutoencoderKL", "AutoencoderTiny"))
+    assert pixels_at_once(attends, "cpu") == (128*4)**2 < pixels_at_once(not_, "cpu")
 
 
 def test_tiles_blend_from_one_to_the_next():

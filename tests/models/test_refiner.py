@@ -128,3 +128,18 @@ def test_the_sum_has_no_weights_of_its_own():
     refiner, latent = Refiner(8, 2, "sum").eval(), torch.randn(1, 8, 5, 6)
     assert torch.equal(refiner(latent), latent + refiner.blocks(latent))
     assert refiner.state_dict().keys() == Refiner(8, 2).state_dict().keys()
+
+
+@KINDS
+@torch.no_grad()
+def test_blocks_wider_than_the_latent_change_nothing_at_first(kind):
+    refiner, latent = Refiner(3, 2, kind=kind, signed=True, width=16).eval(), torch.randn(1, 3, 5, 6)
+    assert torch.equal(refiner(latent), latent)
+    nn.init.normal_(refiner.blocks[0].narrow.weight)
+    assert refiner(latent).shape == latent.shape and not torch.equal(refiner(latent), latent)
+    assert torch.allclose(refiner.folded()(latent), refiner(latent), atol=1e-4)
+
+
+def test_of_the_latents_own_width_blocks_are_as_ever():
+    assert Refiner(8, 2, width=8).state_dict().keys() == Refiner(8, 2).state_dict().keys()
+    assert not len(Refiner(3, 0, width=16).blocks)

@@ -5,6 +5,7 @@ import torch
 
 from fastinpaint.models.context_encoder import context_encoder
 from fastinpaint.models.ffc import FourierUnit
+from fastinpaint.models.latent_net import latent_net
 from fastinpaint.models.load import save_model
 from fastinpaint.models.net import composite
 from fastinpaint.models.prefill import smooth_fill
@@ -97,6 +98,28 @@ def test_a_wrong_export_leaves_nothing(tiny_lama, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="differs from the model by.*was not written"):
         export_model(tiny_lama(), tmp_path/"out/a.pt2", "torch")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_around_another_autoencoder_becomes_a_program(tiny_vae, tmp_path):
+    torch.manual_seed(0)
+    net = latent_net(tiny_vae("AutoencoderKL"), 2, blocks=0, control="mask", prefill=False)
+    for zero in net.conditioner.zero_convs: torch.nn.init.normal_(zero.weight)
+    image, mask = sample(37, 56)
+    run = torch.export.load(export_model(net, tmp_path/"a.pt2", "torch")).module()
+    assert torch.allclose(run(image, mask), expected(net, image, mask), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["AsymmetricAutoencoderKL", "VQModel", "AutoencoderDC"])
+def test_autoencoders_that_depend_on_the_size_are_not_exported(tiny_vae, tmp_path, kind):
+    with pytest.raises(ValueError, match=f"around {kind} cannot be exported for any size.*AutoencoderKL"):
+        export_model(latent_net(tiny_vae(kind), 2, 1), tmp_path/"a")
+
+
+def test_images_have_two_latent_pixels_a_side(tiny_vae):
+    vae = tiny_vae("AutoencoderTiny", encoder_block_out_channels=[4]*6, decoder_block_out_channels=[4]*6,
+                   num_encoder_blocks=[1]*6, num_decoder_blocks=[1]*6)
+    assert module.smallest(latent_net(vae, 2, 0)) == 64
+    assert module.smallest(latent_net(tiny_vae("AutoencoderKL"), 2, 0)) == 16
 
 
 def test_what_cannot_be_exported_is_named(tiny_lama, tmp_path, monkeypatch):

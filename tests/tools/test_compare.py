@@ -40,6 +40,19 @@ def test_the_rows_are_trained_judged_and_reported_once(comparison):
     assert (folder/"report.md").read_text() == text
 
 
+def test_rows_around_another_autoencoder(comparison, tiny_vae, tmp_path):
+    tiny_vae("AutoencoderTiny").save_pretrained(tmp_path/"vae")
+    rows, given = "latent_control,context_encoder", f"autoencoder={tmp_path/'vae'}"
+    folder = comparison(rows=rows, seeds=1, limit=1, set=given, autoencoder="sample")
+    assert "| latent_control |" in (folder/"report.md").read_text()
+    about, other = settings(folder, "seed0/latent_control", "seed0/context_encoder")
+    assert about["autoencoder"] == str(tmp_path/"vae") and other["autoencoder"] == "sample"
+    config = read_weights(folder/"seed0/latent_control/model.safetensors")[1]
+    assert config["autoencoder"]["kind"] == "AutoencoderTiny"
+    comparison(join=str(folder), out=str(tmp_path/"joined"))
+    assert (tmp_path/"joined/report.md").is_file()
+
+
 def settings(folder, *names): return [json.loads((folder/name/"settings.json").read_text()) for name in names]
 
 

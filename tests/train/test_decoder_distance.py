@@ -5,6 +5,7 @@ from torch import nn
 
 from fastinpaint.models.lama import lama
 from fastinpaint.models.pca import start_at_pca
+from fastinpaint.train import decoder_distance
 from fastinpaint.train.decoder_distance import decoder_gram, decoder_response, matrix_root
 
 
@@ -102,6 +103,16 @@ def test_the_estimate_depends_on_its_seed_alone_and_disturbs_nothing(white):
     assert torch.equal(decoder_gram(decode, white), first)
     assert not torch.equal(decoder_gram(decode, white, seed=1), first)
     assert all(p.grad is None for p in decode.parameters()) and not white.requires_grad
+
+
+def test_how_much_of_a_decoder_its_response_foresees(white):
+    decode = stack(2)
+    kernel = decoder_response(decode, white, 4)
+    assert decoder_distance.foreseen(kernel, decode, white, 4) == pytest.approx(1, abs=1e-4)
+    assert decoder_distance.foreseen(0*kernel, decode, white, 4) == 0
+    def bent(latent): return decode(latent).mul(3).sin()
+    kernel = decoder_response(bent, white, 4)
+    assert .05 < decoder_distance.foreseen(kernel, bent, white, 4) < .95
 
 
 @pytest.mark.parametrize("rank", [2, 6])

@@ -137,6 +137,24 @@ def test_edges_tell_latents_that_agree_from_those_that_do_not():
     assert value(target + signs) == pytest.approx(1 + EDGES*2*7/31)
 
 
+class Wave(nn.Module):
+    "A decoder whose pixels go up and down with the latent, the `faster` the further from linear"
+    stride = 8
+    def __init__(self, faster):
+        super().__init__()
+        self.decoder, self.faster = nn.Identity(), faster
+
+    def decode(self, latent): return (self.faster*F.interpolate(latent, scale_factor=8)[:, :3]).sin()
+
+
+@pytest.mark.parametrize("faster, l1", [(.1, False), (50., True)])
+def test_edges_of_a_decoder_that_is_far_from_linear_are_l1_and_say_so(step, faster, l1, capsys):
+    made, plain = (latent_distance(name, 1., .1) for name in ("edges", "l1"))
+    made.prepare(Wave(faster), step.target)
+    assert (made(step).item() == plain(step).item()) == l1
+    assert ("far from linear" in capsys.readouterr().out) == l1
+
+
 def test_what_it_found_out_first_stays(step):
     model, made = Model(), latent_distance("decoder")
     made.prepare(model, step.target)

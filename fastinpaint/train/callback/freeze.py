@@ -4,6 +4,7 @@ from contextlib import contextmanager
 from itertools import chain
 
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from ...core.errors import InputError
 from .fit import FitCallback
@@ -13,8 +14,8 @@ class FreezeSchedule(FitCallback):
     """Freeze parts of the model from one fraction of training to another; by default always.
 
     `decoder=(0, .8)` thaws it for the last fifth, None never freezes; `parts` are other modules, "." as
-    "__"; `keep` names what trains all the same. Frozen: no gradients, no optimizer step, BatchNorm in eval
-    mode. Raises InputError for unknown modules or spans outside [0, 1]."""
+    "__"; `keep` names what trains all the same. Frozen: no gradients, no optimizer step, BatchNorm and
+    dropout in eval mode. Raises InputError for unknown modules or spans outside [0, 1]."""
     order = -5  # right after TrainEvalCallback (-10), which puts the whole model into training mode
     def __init__(self, encoder=(0, 1), decoder=(0, 1), keep=(), **parts):
         spans = dict(encoder=encoder, decoder=decoder, **parts)
@@ -51,7 +52,7 @@ class FreezeSchedule(FitCallback):
 def _set_frozen(module, frozen):
     module.requires_grad_(not frozen)
     for m in module.modules():
-        if isinstance(m, _BatchNorm): m.train(not frozen)
+        if isinstance(m, _BatchNorm | _DropoutNd): m.train(not frozen)
     if frozen:
         # a gradient of zeros would still move the weights: by momentum and by weight decay
         for p in module.parameters(): p.grad = None

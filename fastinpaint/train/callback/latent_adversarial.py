@@ -22,7 +22,7 @@ class LatentAdversarial(AdversarialTraining):
                  clip=1.):
         super().__init__(discriminator, weight, feature_matching, r1, r1_every, lr, clip)
 
-    def new_discriminator(self, config): return LatentDiscriminator(config["width"]*2**config["depth"])
+    def new_discriminator(self, config): return LatentDiscriminator(self.model.encoder.channels[-1])
     def new_terms(self, weight, matching): return [InHole(weight), FeatureL1(matching)]
 
     def losses(self, real, fake, hole):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from fastai.callback.core import Callback
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastinpaint.train.callback.freeze import FreezeSchedule
@@ -33,6 +34,15 @@ def test_frozen_parts_have_no_gradients_and_batchnorm_in_eval_mode(tiny_learner)
     learn = tiny_learner(FreezeSchedule(), Watch(look), control="mask")
     learn.fit(2)
     assert len(seen) == 6
+
+
+def test_dropout_of_frozen_parts_is_off(tiny_learner):
+    learn, modes = tiny_learner(FreezeSchedule(encoder=None)), []
+    learn.model.decoder.stages[0].dropout, learn.model.refiner.dropout = nn.Dropout(), nn.Dropout()
+    def keep(*_): modes.append([m.training for m in learn.model.modules() if isinstance(m, nn.Dropout)])
+    learn.model.refiner.register_forward_hook(keep)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    assert [True, False] in modes and [True, True] not in modes
 
 
 def test_frozen_parts_stay_to_the_bit_whatever_is_done_between_fits(tiny_learner, state_of, same):
