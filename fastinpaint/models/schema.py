@@ -7,9 +7,9 @@ from ..core.errors import InputError
 from .adapters import ADAPTERS
 from .autoencoders import MODEL
 from .context_encoder import context_encoder
-from .lama import CONDITIONERS, DELTAS, FIRST, lama
+from .lama import CONDITIONERS, FIRST, lama
 from .latent_net import latent_net
-from .refiner import REFINERS
+from .refiner import DELTAS, REFINERS
 
 BUILDERS = {"lama": partial(lama, autoencoder=None), "context_encoder": context_encoder, MODEL: latent_net}
 SWITCH = False, True
