@@ -10,6 +10,7 @@ from fastinpaint.core.device import choose_device
 from fastinpaint.models import lama as modules
 from fastinpaint.models.load import load_model
 
+from .against import compare
 from .bench import now
 from .settings import BenchSpeedSettings
 
@@ -53,6 +54,7 @@ def main(settings: BenchSpeedSettings):
     "Print seconds of each run, its speed relative to the naive one, and how far it differs"
     s, device, size = settings, choose_device(settings.device), settings.size
     set_seed(0)
+    if s.against: return compare(s, device)
     torch.set_num_threads(s.threads)
     net = (load_model("sample") if s.width == 8 else random_lama(s.width, s.blocks)).to(device)
     mask = torch.zeros(1, 1, size, size, device=device)
