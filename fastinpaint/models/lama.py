@@ -8,7 +8,17 @@ from torch import nn
 
 from ..core.errors import InputError
 from .control import AlphaChannel, AlphaMaskControl, BareConv, MaskControl
-from .folded import FoldedConvBlock, PixelBlocks, copied, folded, fused, gain_and_bias, without_bn
+from .folded import (
+    FoldedConvBlock,
+    PixelBlocks,
+    blocks_conv,
+    copied,
+    folded,
+    fused,
+    gain_and_bias,
+    pixel_blocks,
+    without_bn,
+)
 from .net import InpaintNet
 from .refiner import REFINERS, Refiner
 from .weights import read_weights
@@ -21,12 +31,18 @@ SAMPLE_AUTOENCODERS = {linear: Path(__file__).parent/f"autoencoder{kind}.safeten
                        for linear, kind in {True: "", False: "-plain"}.items()}
 
 
-def conv_bn(x, conv, bn):
-    "`bn(conv(x))`; with fixed statistics one convolution, a pass less over the largest features"
-    if bn.training: return bn(conv(x))
+def conv_bn(padded, conv, bn):
+    "`bn(conv(x))` of `x` as `conv` pads it; fixed statistics go into the convolution, a pass less"
+    if bn.training: return bn(F.conv2d(padded, conv.weight, conv.bias, conv.stride))
     gain, bias = gain_and_bias(bn)
-    x = F.pad(x, [conv.padding[0]]*4, mode="reflect")
-    return F.conv2d(x, conv.weight*gain.view(-1, 1, 1, 1), bias, conv.stride)
+    return F.conv2d(padded, conv.weight*gain.view(-1, 1, 1, 1), bias, conv.stride)
+
+
+class HeadConv(nn.Conv2d):
+    "A convolution with reflection padding, by the weights of `pixel_blocks`"
+    def forward(self, x):
+        padded = F.pad(x, [self.padding[0]]*4, mode="reflect")
+        return blocks_conv(padded, *pixel_blocks(self.weight, self.bias))
 
 
 class ConvBlock(nn.Module):
@@ -42,7 +58,14 @@ class ConvBlock(nn.Module):
         width, padding = (2*stride, stride//2) if stride > 1 else (1, 0)
         self.linear = nn.Conv2d(n_in, n_out, width, stride, padding, **reflect) if linear else None
 
-    def forward(self, x): return self.add_linear(self.act(conv_bn(x, self.conv, self.bn)), x)
+    def forward(self, x):
+        conv, linear = self.conv, self.linear
+        padded = F.pad(x, [conv.padding[0]]*4, mode="reflect")
+        y = self.act(conv_bn(padded, conv, self.bn))
+        if linear is None: return y
+        shared = padded if linear.padding == conv.padding else x
+        return F.conv2d(shared, linear.weight, linear.bias, linear.stride).add_(y)
+
     def add_linear(self, y, x): return y if self.linear is None else y + self.linear(x)
 
     def folded(self, winograd=False):
@@ -91,7 +114,7 @@ class Decoder(nn.Module):
         super().__init__()
         widths = [width*2**i for i in range(depth, -1, -1)]
         self.stages = nn.Sequential(*[UpBlock(*n, linear) for n in pairwise(widths)])
-        self.head = nn.Conv2d(width, 3, 7, padding=3, padding_mode="reflect")
+        self.head = HeadConv(width, 3, 7, padding=3, padding_mode="reflect")
         self.linear = linear
 
     def forward(self, latent):
