@@ -4,7 +4,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
-from torchmetrics.image.kid import KernelInceptionDistance
 
 from ..core.together import started
 from ..models.pretrained import efflite0, inception_features
@@ -33,6 +32,7 @@ def _moments(features):
 
 def kernel(real, fake):
     "Kernel distance (Binkowski et al. 2018), mean over 50 random halves, or 1000; unbiased: may lie below 0"
+    from torchmetrics.image.kid import KernelInceptionDistance  # takes a second
     size = min(len(real), len(fake), 2000)//2
     metric = KernelInceptionDistance(nn.Identity(), subsets=50, subset_size=size)
     for features, is_real in (real, True), (fake, False): metric.update(features, real=is_real)

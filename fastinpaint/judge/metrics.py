@@ -7,7 +7,6 @@ from functools import cache, cached_property
 import torch
 from fastai.learner import Metric
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ..core.errors import InputError
 from ..core.together import total as sums
@@ -80,6 +79,7 @@ class SSIM(InpaintMetric):
     "Mean structural similarity of composites (Wang et al. 2004: 11 x 11 window, sigma 1.5)"
     name, min_size = "ssim", 11
     def measure(self, filled, image, mask):
+        from torchmetrics.functional.image import structural_similarity_index_measure  # takes a second
         ssim = structural_similarity_index_measure(filled, image, data_range=1., reduction="none")
         return ssim.sum(), len(filled)
 

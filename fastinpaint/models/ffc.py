@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from .folded import Convs, FoldedFFC, FoldedFFCBlock, folded, frozen, gain_and_bias, without_bn
+from .fused import fits, fused
 from .winograd import WIDE, Winograd
 
 
@@ -60,6 +61,7 @@ class FFC(nn.Module):
         self.act = nn.ReLU(inplace=True) if act else nn.Identity()
 
     def forward(self, x):
+        if fits(self, x): return fused(self, x)
         loc, glob = x.split(self.split, dim=1)
         y = torch.cat([self.to_local(x), self.local_to_global(loc) + self.spectral(glob)], dim=1)
         return self.act(self.bn(y))

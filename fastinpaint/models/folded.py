@@ -122,21 +122,26 @@ class Convs(nn.Module):
         return F.conv2d(x, self.to_local), F.conv2d(x[:, :to_global.shape[1]], to_global)
 
 
-class PixelBlocks(nn.Module):
-    """A reflection-padded convolution, computed for blocks of 2×2 pixels at once.
+def pixel_blocks(weight, bias):
+    """Weight `[4·O, C, k+1, k+1]` and bias of a convolution's four outputs in each block of 2×2 pixels.
 
-    Three output channels leave most of a vector unit idle; those twelve are worth a slightly larger kernel.
-    """
+    Three output channels leave most of a vector unit idle; twelve are worth a slightly larger kernel."""
+    shifted = [F.pad(weight, (x, 1 - x, y, 1 - y)) for y in (0, 1) for x in (0, 1)]
+    return torch.stack(shifted, dim=1).flatten(0, 1), bias.repeat_interleave(4)
+
+
+def blocks_conv(padded, weight, bias): return F.pixel_shuffle(F.conv2d(padded, weight, bias, 2), 2)
+
+
+class PixelBlocks(nn.Module):
+    "A reflection-padded convolution, computed for blocks of 2×2 pixels at once"
     def __init__(self, conv):
         super().__init__()
         self.padding = conv.padding[0]
-        shifted = [F.pad(conv.weight, (x, 1 - x, y, 1 - y)) for y in (0, 1) for x in (0, 1)]
-        self.weight = frozen(torch.stack(shifted, dim=1).flatten(0, 1))
-        self.bias = frozen(conv.bias.repeat_interleave(4))
+        self.weight, self.bias = map(frozen, pixel_blocks(conv.weight.detach(), conv.bias.detach()))
 
     def forward(self, x):
-        x = F.pad(x, [self.padding]*4, mode="reflect")
-        return F.pixel_shuffle(F.conv2d(x, self.weight, self.bias, 2), 2)
+        return blocks_conv(F.pad(x, [self.padding]*4, mode="reflect"), self.weight, self.bias)
 
 
 class FoldedAlphaChannel(nn.Module):

@@ -9,7 +9,17 @@ from torch import nn
 from ..core.errors import InputError
 from .autoencoders import is_foreign
 from .control import AlphaChannel, AlphaMaskControl, BareConv, MaskControl
-from .folded import FoldedConvBlock, PixelBlocks, copied, folded, fused, gain_and_bias, without_bn
+from .folded import (
+    FoldedConvBlock,
+    PixelBlocks,
+    blocks_conv,
+    copied,
+    folded,
+    fused,
+    gain_and_bias,
+    pixel_blocks,
+    without_bn,
+)
 from .latent_net import latent_net
 from .net import InpaintNet
 from .refiner import Refiner, check_refiner
@@ -27,12 +37,18 @@ def shape(width, depth):
     return [width*2**i for i in range(depth + 1)], [1, *[2]*depth]
 
 
-def conv_bn(x, conv, bn):
-    "`bn(conv(x))`; with fixed statistics one convolution, a pass less over the largest features"
-    if bn.training: return bn(conv(x))
+def conv_bn(padded, conv, bn):
+    "`bn(conv(x))` of `x` as `conv` pads it; fixed statistics go into the convolution, a pass less"
+    if bn.training: return bn(F.conv2d(padded, conv.weight, conv.bias, conv.stride))
     gain, bias = gain_and_bias(bn)
-    x = F.pad(x, [conv.padding[0]]*4, mode="reflect")
-    return F.conv2d(x, conv.weight*gain.view(-1, 1, 1, 1), bias, conv.stride)
+    return F.conv2d(padded, conv.weight*gain.view(-1, 1, 1, 1), bias, conv.stride)
+
+
+class HeadConv(nn.Conv2d):
+    "A convolution with reflection padding, by the weights of `pixel_blocks`"
+    def forward(self, x):
+        padded = F.pad(x, [self.padding[0]]*4, mode="reflect")
+        return blocks_conv(padded, *pixel_blocks(self.weight, self.bias))
 
 
 class ConvBlock(nn.Module):
@@ -48,7 +64,14 @@ class ConvBlock(nn.Module):
         width, padding = (2*stride, stride//2) if stride > 1 else (1, 0)
         self.linear = nn.Conv2d(n_in, n_out, width, stride, padding, **reflect) if linear else None
 
-    def forward(self, x): return self.add_linear(self.act(conv_bn(x, self.conv, self.bn)), x)
+    def forward(self, x):
+        conv, linear = self.conv, self.linear
+        padded = F.pad(x, [conv.padding[0]]*4, mode="reflect")
+        y = self.act(conv_bn(padded, conv, self.bn))
+        if linear is None: return y
+        shared = padded if linear.padding == conv.padding else x
+        return F.conv2d(shared, linear.weight, linear.bias, linear.stride).add_(y)
+
     def add_linear(self, y, x): return y if self.linear is None else y + self.linear(x)
 
     def folded(self, winograd=False):
@@ -98,7 +121,7 @@ class Decoder(nn.Module):
         super().__init__()
         channels, _ = shape(width, depth)
         self.stages = nn.Sequential(*[UpBlock(*n, linear) for n in pairwise(channels[::-1])])
-        self.head = nn.Conv2d(width, 3, 7, padding=3, padding_mode="reflect")
+        self.head = HeadConv(width, 3, 7, padding=3, padding_mode="reflect")
         self.linear = linear
 
     def forward(self, latent):

@@ -1,7 +1,6 @@
 "Networks for LaMa's perceptual loss: ResNet-50 of ADE20K or ImageNet, or VGG-16"
 from pathlib import Path
 
-import timm
 import torch
 from torch import nn
 
@@ -12,6 +11,7 @@ from .pretrained import PYTORCH, WeightsMissing, lpips_net, read, weights_file
 ADE20K = ("http://sceneparsing.csail.mit.edu/model/pytorch/ade20k-resnet50dilated-ppm_deepsup/"
           "encoder_epoch_20.pth")
 RESNET50 = PYTORCH + "resnet50-0676ba61.pth"
+IMAGENET = dict(mean=(.485, .456, .406), std=(.229, .224, .225))  # of its photographs
 # the stem of the ADE20K network has three convolutions where timm's has one Sequential
 ADE_STEM = {"conv1": "conv1.0", "bn1": "conv1.1", "conv2": "conv1.3", "bn2": "conv1.4",
             "conv3": "conv1.6", "bn3": "bn1"}
@@ -41,8 +41,7 @@ class FeatureMaps(nn.Module):
     def __init__(self, features):
         super().__init__()
         self.features = features
-        for name in "mean", "std":
-            values = getattr(timm.data.constants, f"IMAGENET_DEFAULT_{name.upper()}")
+        for name, values in IMAGENET.items():
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
         self.requires_grad_(False).eval()
 
@@ -81,6 +80,7 @@ def _ade_name(key: str) -> str:
 
 def _dilated_resnet(**stem):
     "ResNet-50 with output stride 8, that gives its four stages"
+    import timm  # takes seconds
     with torch.random.fork_rng(devices=[]):
         return timm.create_model("resnet50", pretrained=False, features_only=True, output_stride=8,
                                  out_indices=(1, 2, 3, 4), **stem)

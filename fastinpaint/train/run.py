@@ -9,7 +9,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.training import GradientClip
-from fastai.optimizer import Adam
 from fastai.torch_core import set_seed
 
 from ..core.device import choose_device
@@ -23,6 +22,7 @@ from ..judge.metrics import default_metrics
 from ..judge.show import results_figure
 from ..models.autoencoders import is_foreign
 from ..models.load import save_model
+from .adam import Adam
 from .callback.adversarial import AdversarialTraining
 from .callback.checkpoint import Checkpoint, settings_in
 from .callback.distributed import Distributed

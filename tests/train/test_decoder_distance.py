@@ -6,7 +6,7 @@ from torch import nn
 from fastinpaint.models.lama import lama
 from fastinpaint.models.pca import start_at_pca
 from fastinpaint.train import decoder_distance
-from fastinpaint.train.decoder_distance import decoder_gram, decoder_response, matrix_root
+from fastinpaint.train.decoder_distance import decoder_gram, decoder_response, matrix_root, respond
 
 
 def foreseen(gram, difference):
@@ -153,3 +153,14 @@ def test_the_response_of_the_bundled_decoder_foretells_images():
     change = model.decode(latents + difference) - model.decode(latents)
     foretold = F.conv_transpose2d(difference, kernel, stride=8, padding=(kernel.shape[-1] - 8)//2)
     assert (foretold - change).square().mean() < .01*change.square().mean()
+
+
+@pytest.mark.parametrize("stride, side", [(8, 8), (8, 14), (8, 16), (8, 40), (2, 4), (4, 10)])
+def test_responding_is_a_transposed_convolution(stride, side):
+    torch.manual_seed(0)
+    latents, kernel = torch.randn(2, 5, 3, 4, requires_grad=True), torch.randn(5, 3, side, side)
+    expected = F.conv_transpose2d(latents, kernel, stride=stride, padding=(side - stride)//2)
+    found, g = respond(latents, kernel, stride), torch.randn_like(expected)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    gradients = [torch.autograd.grad(image, latents, g)[0] for image in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)

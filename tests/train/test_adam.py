@@ -1,0 +1,44 @@
+from copy import deepcopy
+
+import torch
+from fastai.optimizer import Adam as PerTensor
+
+from fastinpaint.train.adam import Adam
+
+
+def parameters(): return [torch.full((n, 3), float(n), requires_grad=True) for n in range(1, 6)]
+
+
+def gradients(step):
+    "Of five parameters, one of which has none in every step, and another first has one in the third"
+    g = torch.Generator().manual_seed(step)
+    found = [torch.randn(n, 3, generator=g) for n in range(1, 6)]
+    return [None if i == step % 4 or (i == 4 and step < 2) else grad for i, grad in enumerate(found)]
+
+
+def train(make, steps, state=None):
+    ps = parameters()
+    optimizer = make([ps[:2], ps[2:]], lr=1e-2, wd=.1, sqr_mom=.99, eps=1e-8)
+    optimizer.set_hyper("lr", slice(1e-3, 1e-2))
+    optimizer.state[ps[0]]["do_wd"] = False
+    for step in range(steps):
+        for p, grad in zip(ps, gradients(step), strict=True): p.grad = grad
+        optimizer.set_hyper("mom", .8 + step/100)
+        optimizer.step()
+    return ps, optimizer
+
+
+def test_it_takes_fastais_steps_to_the_bit(same):
+    (theirs, expected), (ours, found) = (train(make, 7) for make in (PerTensor, Adam))
+    assert same(ours, theirs) and same(found.state_dict(), expected.state_dict())
+    assert not same(ours, parameters())
+
+
+def test_it_goes_on_from_fastais_state(same):
+    (theirs, expected), (ours, _) = train(PerTensor, 4), train(Adam, 4)
+    other = Adam([ours[:2], ours[2:]], lr=9.)
+    other.load_state_dict(deepcopy(expected.state_dict()))
+    for ps, optimizer in (theirs, expected), (ours, other):
+        for p in ps: p.grad = torch.ones_like(p)
+        optimizer.step()
+    assert same(ours, theirs)
