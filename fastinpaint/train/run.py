@@ -186,8 +186,9 @@ def _fit(learn, settings, folder):
     weights = folder/"model.safetensors"
     try: getattr(learn, SCHEDULES[settings.schedule])(settings.epochs, settings.lr)
     except FloatingPointError as error:
-        raise Diverged(f"{error}. {folder/'checkpoint.pt'} is as it was after the last whole epoch; "
-                       "a smaller --lr may help.") from error
+        checkpoint = folder/"checkpoint.pt"
+        kept = f"{checkpoint} is as it was after the last whole epoch. " if checkpoint.exists() else ""
+        raise Diverged(f"{error}. {kept}A smaller --lr may help.") from error
     except KeyboardInterrupt:
         if is_main(): save_model(learn, weights)
         epoch = getattr(learn, "epoch", 0)  # before the first one begins, there is none
