@@ -21,6 +21,7 @@ for name in sys.argv[1:]: assert callable(globals()[name]) or name == "PRESETS",
 model = lama(width=2, blocks=1, control="mask", autoencoder=None).eval()
 assert model(torch.rand(1, 3, 32, 32), torch.ones(1, 1, 32, 32)).isfinite().all()
 model.encode(torch.rand(1, 3, 32, 32), torch.ones(1, 1, 32, 32)).sum().backward()
+assert "diffusers" not in sys.modules  # which takes seconds
 """
 NAMES = """
     AdversarialSettings BFloat16 Checkpoint composite FID flag FreezeSchedule full_loss

@@ -4,15 +4,18 @@ import json
 from functools import partial
 from pathlib import Path
 
-from ..core.errors import InputError
+from ..core.errors import InputError, MissingPackage
 from .context_encoder import context_encoder
 from .control import add_control
 from .lama import lama
+from .latent_diffusion import MODEL as DIFFUSION
+from .latent_diffusion import add_latent_control, latent_diffusion
 from .published import load_lama
 from .weights import read_weights, write_weights
 
 SAMPLE_MODEL = Path(__file__).parent/"sample.safetensors"
-BUILDERS = {"lama": partial(lama, autoencoder=None), "context_encoder": context_encoder}
+BUILDERS = {"lama": partial(lama, autoencoder=None), "context_encoder": context_encoder,
+            DIFFUSION: partial(latent_diffusion, autoencoder=None)}
 
 
 def save_model(model, path):
@@ -33,6 +36,7 @@ def load_model(path):
     try:
         model = BUILDERS[config.pop("model", "lama")](**config)  # a LaMa's config names no model
         model.load_state_dict(state)
+    except MissingPackage: raise
     except (KeyError, TypeError, RuntimeError, ValueError) as e:
         raise InputError(f"{path} holds no model of this package: {e}") from e
     return model.eval()
@@ -55,6 +59,7 @@ def starting_model(path, like=None):
         raise InputError(f"{path} holds a {theirs}, and this trains a {kind}")
     wanted = like is not None and like.config.get("control")
     if wanted == "mask" and net.config["control"] == "alpha": net = add_control(net)
+    if kind == DIFFUSION and wanted and net.config["control"] is None: net = add_latent_control(net, wanted)
     return net.train()
 
 

@@ -25,7 +25,8 @@ from fastinpaint.train.losses import Adversarial
 FROZEN = {"autoencoder": [], "lama_l1": [], "mask_control": ["encoder", "decoder"],
           "latent": ["decoder"], "latent_control": ["encoder", "decoder"],
           "delta": ["encoder", "decoder"], "latent_gan": ["encoder", "decoder"],
-          "lama": [], "latent_control_gan": ["encoder", "decoder"], "context_encoder": []}
+          "lama": [], "latent_control_gan": ["encoder", "decoder"], "context_encoder": [],
+          "latent_diffusion": ["encoder", "decoder"]}
 TRAINED = {"autoencoder": ["encoder", "decoder"],
            "lama_l1": ["encoder", "decoder", "refiner", "conditioner"],
            "lama": ["encoder", "decoder", "refiner", "conditioner"],
@@ -66,7 +67,7 @@ def test_every_recipe_runs_and_writes_its_files(train, autoencoder, tmp_path, ph
     assert [row["epoch"] for row in rows] == ["0", "1"]
     numbers = [v for row in rows for k, v in row.items() if k not in ("time", "lpips")]
     assert np.isfinite(np.array(numbers, float)).all()
-    latent = any(column.startswith("train_latent_") for column in rows[0])
+    latent = any(column.startswith(("train_latent_", "train_denoising")) for column in rows[0])
     assert latent == ("latent" in name or name == "delta")
     with Image.open(folder/"results.png") as picture:
         assert picture.convert("RGB").getextrema() != ((255, 255),)*3
