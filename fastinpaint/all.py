@@ -24,6 +24,7 @@ from .models.latent_diffusion import LatentDiffusion, add_latent_control, latent
 from .models.load import load_model, save_model
 from .models.net import InpaintNet, composite
 from .models.perceptual import perceptual_network
+from .models.pipeline import from_diffusers
 from .models.published import load_lama
 from .models.sampling import Sampling
 from .serve import hub as _hub  # gives InpaintNet from_pretrained and push_to_hub
