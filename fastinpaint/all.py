@@ -31,7 +31,7 @@ from .serve import hub as _hub  # gives InpaintNet from_pretrained and push_to_h
 from .train.callback.adversarial import AdversarialTraining, adversarial_callbacks
 from .train.callback.centre import Centre
 from .train.callback.checkpoint import Checkpoint
-from .train.callback.denoise import Denoising
+from .train.callback.denoise import Denoising, denoising_parts
 from .train.callback.distributed import Distributed
 from .train.callback.ema import EMA
 from .train.callback.fit import FitCallback
@@ -47,4 +47,4 @@ from .train.callback.tracking import WandbTracking
 from .train.learner import InpaintLearner, inpaint_learner
 from .train.losses import InpaintLoss, Perceptual, PixelL1, PixelMSE, Term, full_loss
 from .train.run import train_recipe
-from .train.settings import AdversarialSettings, LatentSettings, Settings, thesis_setting
+from .train.settings import AdversarialSettings, DiffusionSettings, LatentSettings, Settings, thesis_setting

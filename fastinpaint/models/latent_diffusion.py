@@ -1,6 +1,7 @@
 "Latent diffusion (Rombach et al. 2022) for inpainting: a hole is filled in as many ways as there are seeds"
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from ..core.errors import InputError
 from ..core.together import channel_statistics
@@ -13,6 +14,16 @@ from .sampling import PREDICTIONS, Sampling, sampled
 MODEL = "latent_diffusion"
 PROBE = 64        # pixels: side of the image of which the autoencoder's latent is looked at
 MOST = 4096, 8    # channels of a stage; stages, and layers of each
+
+
+class Pixels(nn.Module):
+    "Encoder or decoder of an autoencoder for which the image is the latent: diffusion in pixels"
+    channels, strides, stride = [3], [1], 1
+    def __init__(self):
+        super().__init__()
+        self.stages = nn.Sequential(nn.Identity())
+
+    def forward(self, image): return image
 
 
 class LatentDiffusion(InpaintNet):
@@ -63,8 +74,10 @@ class LatentDiffusion(InpaintNet):
 
 
 def latent_diffusion(width=8, depth=3, linear=True, prefill=True, autoencoder="sample", channels=(64, 96),
-                     layers=1, control="concat", prediction="v", sampler="dpm++", steps=20):
+                     layers=1, control="concat", prediction="v", sampler="dpm++", steps=20, pixels=False):
     """A `LatentDiffusion` around the encoder and decoder that `lama` of the same first arguments has.
+
+    With `pixels` around none, so that it denoises images (GLIDE, Nichol et al. 2022).
 
     `channels`, `layers` in each stage, and `control` are those of its `Denoiser`, which predicts the noise,
     "epsilon", or the velocity, "v" (Salimans and Ho 2022). With `prefill` the encoder sees a smooth fill in
@@ -78,9 +91,11 @@ def latent_diffusion(width=8, depth=3, linear=True, prefill=True, autoencoder="s
         if value not in known:
             raise InputError(f"no diffusion of {name}={value!r}: expected {', '.join(map(repr, known))}")
     Sampling(sampler, steps)
-    base = lama(width, 0, depth, None, linear=linear, prefill=prefill, autoencoder=autoencoder)
+    base = InpaintNet(Pixels(), None, Pixels()) if pixels else lama(
+        width, 0, depth, None, linear=linear, prefill=prefill, autoencoder=autoencoder)
     config = dict(model=MODEL, width=width, depth=depth, linear=linear, prefill=prefill, channels=channels,
-                  layers=layers, control=control, prediction=prediction, sampler=sampler, steps=steps)
+                  layers=layers, control=control, prediction=prediction, sampler=sampler, steps=steps,
+                  pixels=pixels)
     if "autoencoder" in base.config: config["autoencoder"] = base.config["autoencoder"]
     with torch.no_grad(): latent = base.eval().encode(torch.zeros(1, 3, PROBE, PROBE))
     denoiser = Denoiser(latent.shape[1], channels, layers, control)

@@ -37,7 +37,7 @@ class CompareSettings:
     set: str = flag("", "Settings of every row that has them, as NAME=VALUE by comma, for an ablation")
     seeds: int = flag(3, "Runs of every row")
     full: bool = flag(False, "The rows of Table 5.2 as well")
-    rows: str = flag("", "Only these rows, by comma; iterate, latent_gan, latent_diffusion, too")
+    rows: str = flag("", "Only these rows, by comma; iterate, latent_gan, latent_diffusion … too")
     data: str = flag("sample", "Photographs with train/ and valid/, as for the recipes")
     masks: str = flag("thin,medium,thick", "Mask sets of the evaluation, by comma")
     lpips: str = flag("", "Its networks by comma: alex, vgg; without: alex, with --thesis both")

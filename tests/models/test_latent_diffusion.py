@@ -98,5 +98,19 @@ def test_impossible_models_are_refused_in_a_line(tiny_diffusion, wrong, words):
     assert "\n" not in str(e.value)
 
 
+@torch.no_grad()
+def test_in_pixels_the_image_is_the_latent(tiny_diffusion, tmp_path):
+    image, mask = torch.rand(1, 3, 18, 21), torch.zeros(1, 1, 18, 21)
+    mask[..., 4:9, 4:9] = 1
+    net = tiny_diffusion(pixels=True, prefill=False).eval()
+    condition = net.condition(image*(1 - mask), mask)
+    assert condition.shape == (1, 4, 18, 22)
+    assert torch.equal(condition[..., :21], torch.cat([image*(1 - mask), mask], dim=1))
+    pred = net(image*(1 - mask), mask)
+    assert pred.shape == image.shape
+    found = load_model(save_model(net, tmp_path/"pixels.safetensors"))
+    assert torch.equal(found(image*(1 - mask), mask), pred)
+
+
 def test_it_refines_no_latent(tiny_diffusion):
     with pytest.raises(InputError, match="sampling"): tiny_diffusion().refine(torch.zeros(1, 16, 4, 4))

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from ...core.device import evaluating
 from ...core.errors import InputError
 from ...core.ranks import rank, world
-from ...models.latent_diffusion import LatentDiffusion
+from ...models.latent_diffusion import LatentDiffusion, latent_diffusion
 from ...models.sampling import TIMESTEPS, noising
 from ..losses import Denoise
 from .fit import FitCallback
+from .freeze import FreezeSchedule
 
 
 class Denoising(FitCallback):
@@ -78,3 +79,16 @@ class Denoising(FitCallback):
         ratio = signal/(1 - signal)
         # relative to the squared error of the image: times ratio for the noise, ratio + 1 for the velocity
         return (ratio.clamp(max=self.min_snr)/(ratio + velocity)).view(-1, 1, 1, 1)
+
+
+def denoising_parts(s, stages, pixels=False):
+    """What makes the network of a recipe with the `DiffusionSettings` `s`, and its callbacks.
+
+    The U-Net has `stages`; it is frozen where a run goes on from a model by a ControlNet or mask control."""
+    control = None if s.control == "none" else s.control
+    channels = [round(s.width_u*(1 + i/2)) for i in range(stages)]
+    def model(width, linear, prefill, autoencoder, **_):
+        return latent_diffusion(width, 3, linear, prefill, autoencoder, channels, s.layers, control,
+                                s.prediction, s.sampler, s.sampling, pixels)
+    frozen = dict(refiner__unet=(0, 1)) if s.init and control in ("controlnet", "mask") else {}
+    return model, [FreezeSchedule(**frozen), Denoising(known=s.known, min_snr=s.min_snr, seed=s.seed)]
