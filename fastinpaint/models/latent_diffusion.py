@@ -35,6 +35,7 @@ class LatentDiffusion(InpaintNet):
     def __init__(self, encoder, denoiser, decoder, prefill, config):
         super().__init__(encoder, denoiser, decoder, None, prefill, config)
         self.sampling, self.prediction = Sampling(config["sampler"], config["steps"]), config["prediction"]
+        self.delta = config["delta"]
         channels = denoiser.unet.config.out_channels
         self.stride *= 2**(len(config["channels"]) - 1)  # the U-Net halves latents without a remainder
         self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
@@ -57,32 +58,41 @@ class LatentDiffusion(InpaintNet):
         latent = self.whiten(self.encoder(masked))
         return torch.cat([latent, F.adaptive_avg_pool2d(mask.to(latent), latent.shape[-2:])], dim=1)
 
+    def clean(self, image, condition):
+        "The whitened latent of `image`, or its difference from that of the condition: what noise is added to"
+        latent = self.whiten(self.encoder(self.pad(image)))
+        return latent - condition[:, :-1] if self.delta else latent
+
     def refine(self, latent):
         raise InputError("a diffusion model refines no latent: it fills by sampling, as model(masked, mask)")
 
-    def forward(self, masked, mask, noisy=None, timesteps=None, seed=None):
+    def forward(self, masked, mask, noisy=None, timesteps=None, condition=None, seed=None):
         """Prediction `[B, 3, H, W]`, not composited, of `masked` `[B, 3, H, W]`, 0 in the hole, and `mask`.
 
-        With `noisy` latents `[B, C, h, w]` at `timesteps` `[B]`, what the denoiser finds in them instead."""
-        condition = self.condition(masked, mask)
+        With `noisy` latents `[B, C, h, w]` at `timesteps` `[B]`, what the denoiser finds in them instead.
+        `condition` spares what finds it."""
+        if condition is None: condition = self.condition(masked, mask)
         if noisy is not None: return self.refiner(noisy, timesteps, condition)
         def denoise(x, t): return self.refiner(x, t, condition)
-        latent, hole = condition[:, :-1].float(), condition[:, -1:]
+        given, hole = condition[:, :-1].float(), condition[:, -1:]
+        start = torch.zeros_like(given) if self.delta else given
         with torch.no_grad():
-            latent = sampled(denoise, latent, hole == 0, self.sampling, self.prediction, seed)
+            latent = sampled(denoise, start, hole == 0, self.sampling, self.prediction, seed)
+        if self.delta: latent = latent + given
         return self.decode(latent*self.std + self.mean)[..., :masked.shape[-2], :masked.shape[-1]]
 
 
 def latent_diffusion(width=8, depth=3, linear=True, prefill=True, autoencoder="sample", channels=(64, 96),
-                     layers=1, control="concat", prediction="v", sampler="dpm++", steps=20, pixels=False):
+                     layers=1, control="concat", prediction="v", sampler="dpm++", steps=20, delta=True,
+                     pixels=False):
     """A `LatentDiffusion` around the encoder and decoder that `lama` of the same first arguments has.
 
-    With `pixels` around none, so that it denoises images (GLIDE, Nichol et al. 2022).
-
-    `channels`, `layers` in each stage, and `control` are those of its `Denoiser`, which predicts the noise,
-    "epsilon", or the velocity, "v" (Salimans and Ho 2022). With `prefill` the encoder sees a smooth fill in
-    the hole, else black. `sampler` and `steps` are the first of its `Sampling`. Raises MissingPackage without
-    diffusers, InputError for other arguments."""
+    With `pixels` around none, so that it denoises images (GLIDE, Nichol et al. 2022). `channels`, `layers` in
+    each stage, and `control` are those of its `Denoiser`, which predicts the noise, "epsilon", or the
+    velocity, "v" (Salimans and Ho 2022). With `prefill` the encoder sees a smooth fill in the hole, else
+    black. With `delta` noise is added to the difference from the latent of that, which spares a small network
+    to learn to copy; Stable Diffusion adds it to the latent. `sampler` and `steps` are the first of its
+    `Sampling`. Raises MissingPackage without diffusers, InputError for other arguments."""
     channels, (widest, most) = [*channels], MOST
     if not 1 <= len(channels) <= most or any(not 1 <= n <= widest for n in channels):
         raise InputError(f"no U-Net of {channels=}: expected 1 to {most} stages of 1 to {widest} channels")
@@ -90,12 +100,15 @@ def latent_diffusion(width=8, depth=3, linear=True, prefill=True, autoencoder="s
     for name, value, known in [("control", control, CONTROLS), ("prediction", prediction, PREDICTIONS)]:
         if value not in known:
             raise InputError(f"no diffusion of {name}={value!r}: expected {', '.join(map(repr, known))}")
+    if delta and control is None:
+        raise InputError("no diffusion of delta=True with control=None: who knows a difference alone, sees "
+                         "nothing of the image; expected delta=False")
     Sampling(sampler, steps)
     base = InpaintNet(Pixels(), None, Pixels()) if pixels else lama(
         width, 0, depth, None, linear=linear, prefill=prefill, autoencoder=autoencoder)
     config = dict(model=MODEL, width=width, depth=depth, linear=linear, prefill=prefill, channels=channels,
                   layers=layers, control=control, prediction=prediction, sampler=sampler, steps=steps,
-                  pixels=pixels)
+                  delta=delta, pixels=pixels)
     if "autoencoder" in base.config: config["autoencoder"] = base.config["autoencoder"]
     with torch.no_grad(): latent = base.eval().encode(torch.zeros(1, 3, PROBE, PROBE))
     denoiser = Denoiser(latent.shape[1], channels, layers, control)

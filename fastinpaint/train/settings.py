@@ -63,6 +63,7 @@ class DiffusionSettings(Settings):
     control: str = flag("concat", "How the U-Net is told of the hole: concat, controlnet, mask, none")
     width_u: int = flag(64, "Channels of the U-Net's first stage; each further one has half as many more")
     layers: int = flag(1, "Residual blocks in each stage")
+    delta: bool = flag(True, "Denoise the difference from the latent of the smooth fill; never with none")
     prediction: str = flag("v", "What the U-Net predicts: v (velocity), or epsilon (noise)")
     min_snr: float = flag(5., "Largest signal-to-noise ratio that weighs a timestep; 0: all alike")
     known: float = flag(.1, "Weight of known latents, or pixels; those of a hole have 1")

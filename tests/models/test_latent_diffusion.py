@@ -10,7 +10,7 @@ from fastinpaint.models.lama import lama
 from fastinpaint.models.latent_diffusion import add_latent_control
 from fastinpaint.models.load import load_model, save_model, starting_model
 from fastinpaint.models.net import composite
-from fastinpaint.models.sampling import Sampling
+from fastinpaint.models.sampling import Sampling, noising
 
 
 @torch.no_grad()
@@ -76,7 +76,7 @@ def test_folded_it_fills_alike(tiny_diffusion, half):
 def test_control_is_added_to_a_trained_model_and_changes_nothing_at_first(
         tiny_diffusion, tmp_path, half, control):
     image, mask = half
-    free = tiny_diffusion(control=None).eval()
+    free = tiny_diffusion(control=None, delta=False).eval()
     free.measure(torch.randn(2, 16, 8, 8))
     noisy, t, inputs = torch.randn(1, 16, 4, 4), torch.tensor([400]), (image*(1 - mask), mask)
     expected = free(*inputs, noisy, t), free(*inputs)
@@ -91,7 +91,8 @@ def test_control_is_added_to_a_trained_model_and_changes_nothing_at_first(
 
 @pytest.mark.parametrize("wrong, words", [
     (dict(channels=()), r"channels=\[\]"), (dict(channels=(0, 8)), "channels"), (dict(layers=0), "layers=0"),
-    (dict(channels=(8, 10**6)), "4096"), (dict(control="alpha"), "control="), (dict(steps=0), "0 st"),
+    (dict(control=None), "delta=False"), (dict(channels=(8, 10**6)), "4096"),
+    (dict(control="alpha"), "control="), (dict(steps=0), "0 st"),
     (dict(prediction="x"), "prediction='x'"), (dict(sampler="x"), "'x'"), (dict(width=0), "width=0")])
 def test_impossible_models_are_refused_in_a_line(tiny_diffusion, wrong, words):
     with pytest.raises(InputError, match=words) as e: tiny_diffusion(**wrong)
@@ -110,6 +111,19 @@ def test_in_pixels_the_image_is_the_latent(tiny_diffusion, tmp_path):
     assert pred.shape == image.shape
     found = load_model(save_model(net, tmp_path/"pixels.safetensors"))
     assert torch.equal(found(image*(1 - mask), mask), pred)
+
+
+@torch.no_grad()
+def test_a_difference_of_nothing_is_the_smooth_fill(tiny_diffusion, half):
+    image, mask = half
+    net = tiny_diffusion(prediction="epsilon", sampler="ddim").eval()
+    signal = noising("epsilon").alphas_cumprod
+    net.refiner.forward = lambda x, t, condition: x/(1 - signal[t]).sqrt()  # all of it is noise
+    for sampling in Sampling("ddim", 3, repaint=1), Sampling("ddpm", 3):
+        net.sampling = sampling
+        given = net.condition(image*(1 - mask), mask)[:, :-1]
+        expected = net.decode(given*net.std + net.mean)
+        assert torch.allclose(net(image*(1 - mask), mask), expected, atol=1e-4)
 
 
 def test_it_refines_no_latent(tiny_diffusion):

@@ -4,7 +4,6 @@ from itertools import islice
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from ...core.device import evaluating
 from ...core.errors import InputError
@@ -41,27 +40,28 @@ class Denoising(FitCallback):
     def before_train(self):
         if not self.in_fit or self.model.measured: return
         batches = -(-self.images//(self.dls.train.bs*world()))
-        with evaluating(self.model):
-            latents = [self._latent(b[2]) for b in islice(self.dls.train, batches)]
-        self.model.measure(torch.cat(latents))
+        with evaluating(net := self.model):
+            latents = [net.encoder(net.pad(b[2])) for b in islice(self.dls.train, batches)]
+        net.measure(torch.cat(latents))
 
     def before_batch(self):
         if not self.in_fit: return  # validation outside of a fit judges pixels
         step, net = self.learn.step, self.model
-        with torch.no_grad(): latent = net.whiten(self._latent(step.image))
+        with torch.no_grad():
+            condition = net.condition(*self.xb)
+            latent = net.clean(step.image, condition)
         timesteps, noise = self._drawn(latent)
         noisy = self.noising.add_noise(latent, noise, timesteps)
         velocity = self.noising.config.prediction_type == "v_prediction"
         step.target = self.noising.get_velocity(latent, noise, timesteps) if velocity else noise
-        hole = F.adaptive_avg_pool2d(net.pad(step.mask), latent.shape[-2:])
+        hole = condition[:, -1:]
         step.latent_weight = self._weights(timesteps, velocity)*(hole + self.known*(1 - hole))
-        if self.training: self.learn.xb = *self.xb, noisy, timesteps
-        else: step.latent = net(*self.xb, noisy, timesteps)  # beside the fill, which metrics look at
+        more = noisy, timesteps, condition
+        if self.training: self.learn.xb = *self.xb, *more
+        else: step.latent = net(*self.xb, *more)  # beside the fill, which metrics look at
 
     def after_pred(self):
         if self.in_fit and self.training: self.learn.step.latent = self.pred
-
-    def _latent(self, image): return self.model.encoder(self.model.pad(image))
 
     def _drawn(self, latent):
         "Timesteps `[B]` and noise like `latent`: this process's rows of those of the whole batch"
@@ -89,6 +89,6 @@ def denoising_parts(s, stages, pixels=False):
     channels = [round(s.width_u*(1 + i/2)) for i in range(stages)]
     def model(width, linear, prefill, autoencoder, **_):
         return latent_diffusion(width, 3, linear, prefill, autoencoder, channels, s.layers, control,
-                                s.prediction, s.sampler, s.sampling, pixels)
+                                s.prediction, s.sampler, s.sampling, s.delta and control is not None, pixels)
     frozen = dict(refiner__unet=(0, 1)) if s.init and control in ("controlnet", "mask") else {}
     return model, [FreezeSchedule(**frozen), Denoising(known=s.known, min_snr=s.min_snr, seed=s.seed)]

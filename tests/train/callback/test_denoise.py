@@ -37,9 +37,9 @@ def learner(photos, tmp_path, tiny_diffusion):
     return make
 
 
-@pytest.mark.parametrize("prediction, min_snr, known", [("v", 5., .1), ("epsilon", 5., 1.), ("v", 0., 1.),
-                                                        ("epsilon", 0., 0.)])
-def test_a_step_is_diffusers_own(learner, prediction, min_snr, known):
+@pytest.mark.parametrize("prediction, min_snr, known, delta", [
+    ("v", 5., .1, False), ("epsilon", 5., 1., False), ("v", 0., 1., True), ("epsilon", 0., 0., True)])
+def test_a_step_is_diffusers_own(learner, prediction, min_snr, known, delta):
     "Restated with diffusers alone: noise, U-Net, target, weights"
     seen = []
     scheduler = diffusers.DDPMScheduler(
@@ -47,7 +47,7 @@ def test_a_step_is_diffusers_own(learner, prediction, min_snr, known):
         prediction_type=dict(v="v_prediction", epsilon="epsilon")[prediction])
 
     def look(learn):
-        net, (masked, mask, _, _), (image, _) = learn.model, learn.xb, learn.yb
+        net, (masked, mask, *_), (image, _) = learn.model, learn.xb, learn.yb
         unet = diffusers.UNet2DConditionModel(**net.refiner.unet.config)
         unet.load_state_dict(net.refiner.unet.state_dict())
         rng = np.random.default_rng([3, True, learn.train_iter])
@@ -56,6 +56,7 @@ def test_a_step_is_diffusers_own(learner, prediction, min_snr, known):
         with torch.no_grad():
             latent, given = ((net.encoder(x) - net.mean)/net.std for x in (image, masked))
             hole = F.avg_pool2d(mask, 8)
+            if delta: latent = latent - given
             pred = unet(torch.cat([scheduler.add_noise(latent, noise, t), given, hole], 1), t, None).sample
         target = scheduler.get_velocity(latent, noise, t) if prediction == "v" else noise
         snr = diffusers.training_utils.compute_snr(scheduler, t)
@@ -65,7 +66,7 @@ def test_a_step_is_diffusers_own(learner, prediction, min_snr, known):
         seen.append((learn.loss.item(), 2*(error.mean((1, 2, 3))*weight).mean().item()))
 
     learn = learner(Watch(look), denoising=dict(weight=2., min_snr=min_snr, known=known, seed=3),
-                    prediction=prediction, prefill=False)
+                    prediction=prediction, prefill=False, delta=delta)
     learn.fit(2)
     assert len(seen) == 6 and all(loss == pytest.approx(theirs, rel=1e-6) for loss, theirs in seen)
 
@@ -107,7 +108,8 @@ def test_validation_has_the_same_noise_in_every_epoch_and_looks_at_pictures(lear
 def test_a_resumed_run_ends_with_the_bits_of_a_whole_one(
         learner, interrupted, tmp_path, state_of, same, control):
     def run(name, resume=False):
-        return learner(EMA(.9), Checkpoint(tmp_path/name, resume), control=control, augment=True)
+        return learner(EMA(.9), Checkpoint(tmp_path/name, resume), control=control, augment=True,
+                       delta=control is not None)
     whole, broken = run("whole.pt"), run("run.pt")
     whole.fit_one_cycle(3, 1e-2)
     interrupted(broken, 2, 1, lambda: broken.fit_one_cycle(3, 1e-2))
