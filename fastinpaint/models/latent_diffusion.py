@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core.errors import InputError
-from ..core.together import channel_statistics
+from ..core.together import batch_mean, channel_statistics
 from .denoiser import CONTROLS, Denoiser, with_control
 from .lama import lama
 from .net import InpaintNet
@@ -13,6 +13,7 @@ from .sampling import PREDICTIONS, Sampling, sampled
 
 MODEL = "latent_diffusion"
 PROBE = 64        # pixels: side of the image of which the autoencoder's latent is looked at
+SMALLEST = .05    # scale of a difference, of the standard deviation of latents
 MOST = 4096, 8    # channels of a stage; stages, and layers of each
 
 
@@ -30,7 +31,8 @@ class LatentDiffusion(InpaintNet):
     """An `InpaintNet` that fills by sampling: a `Denoiser` of whitened latents between encoder and decoder.
 
     What becomes of an image and its hole depends on the seed alone. `sampling`, a `Sampling`, may be replaced
-    at any time. Every channel of a latent has mean 0 and standard deviation 1 by what `measure` found."""
+    at any time. By what `measure` found, every channel of a latent has mean 0 and standard deviation 1, and
+    with `delta` every channel of the differences in holes has the mean square 1."""
     generates = True
     def __init__(self, encoder, denoiser, decoder, prefill, config):
         super().__init__(encoder, denoiser, decoder, None, prefill, config)
@@ -40,13 +42,19 @@ class LatentDiffusion(InpaintNet):
         self.stride *= 2**(len(config["channels"]) - 1)  # the U-Net halves latents without a remainder
         self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
         self.register_buffer("std", torch.ones(1, channels, 1, 1))
+        self.register_buffer("scale", torch.ones(1, channels, 1, 1))
         self.register_buffer("measured", torch.tensor(0))
 
-    def measure(self, latents):
-        "Take the statistics of all processes' `latents` `[B, C, h, w]`; weak channels count less"
+    def measure(self, latents, given, hole):
+        """Take the statistics of all processes' `latents` `[B, C, h, w]`; weak channels count less.
+
+        `given` are those of the masked images, `hole` `[B, 1, h, w]` its share behind each latent pixel."""
         mean, std = channel_statistics(latents)
+        square = hole*((latents - given)/std).square()
+        square = batch_mean(square.mean((0, 2, 3), keepdim=True))/batch_mean(hole.mean()).clamp_min(1e-6)
         self.mean.copy_(mean)
         self.std.copy_(std)
+        if self.delta and square.all(): self.scale.copy_(square.sqrt().clamp_min(SMALLEST))
         self.measured.fill_(1)
 
     def whiten(self, latent): return (latent - self.mean)/self.std
@@ -61,7 +69,7 @@ class LatentDiffusion(InpaintNet):
     def clean(self, image, condition):
         "The whitened latent of `image`, or its difference from that of the condition: what noise is added to"
         latent = self.whiten(self.encoder(self.pad(image)))
-        return latent - condition[:, :-1] if self.delta else latent
+        return (latent - condition[:, :-1])/self.scale if self.delta else latent
 
     def refine(self, latent):
         raise InputError("a diffusion model refines no latent: it fills by sampling, as model(masked, mask)")
@@ -78,7 +86,7 @@ class LatentDiffusion(InpaintNet):
         start = torch.zeros_like(given) if self.delta else given
         with torch.no_grad():
             latent = sampled(denoise, start, hole == 0, self.sampling, self.prediction, seed)
-        if self.delta: latent = latent + given
+        if self.delta: latent = latent*self.scale + given
         return self.decode(latent*self.std + self.mean)[..., :masked.shape[-2], :masked.shape[-1]]
 
 

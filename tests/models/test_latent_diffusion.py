@@ -35,7 +35,8 @@ def test_the_condition_is_the_whitened_latent_and_the_share_of_hole(tiny_diffusi
     mask[..., 8:12, 4:6] = 0
     net = tiny_diffusion(prefill=prefill).eval()
     latents = 3*torch.randn(4, 16, 8, 8) + 1
-    net.measure(latents)
+    net.measure(latents, latents, torch.zeros(4, 1, 8, 8))
+    assert torch.equal(net.scale, torch.ones(1, 16, 1, 1))  # without a hole there is no difference
     assert net.whiten(latents).mean((0, 2, 3)).abs().max() < 1e-5
     assert net.whiten(latents).std((0, 2, 3)).sub(1).abs().max() < .01
     condition = net.condition(image*(1 - mask), mask)
@@ -56,7 +57,7 @@ def test_encoder_and_decoder_are_those_of_the_bundled_autoencoder(tiny_diffusion
 def test_it_comes_back_from_a_file(tiny_diffusion, tmp_path, half):
     image, mask = half
     net = tiny_diffusion(control="mask", prediction="epsilon", sampler="ddim").eval()
-    net.measure(torch.randn(2, 16, 8, 8))
+    net.measure(*torch.randn(2, 2, 16, 8, 8), torch.rand(2, 1, 8, 8))
     expected = net(image*(1 - mask), mask)
     found = load_model(save_model(net, tmp_path/"model.safetensors"))
     assert torch.equal(found(image*(1 - mask), mask), expected) and found.config == net.config
@@ -77,7 +78,7 @@ def test_control_is_added_to_a_trained_model_and_changes_nothing_at_first(
         tiny_diffusion, tmp_path, half, control):
     image, mask = half
     free = tiny_diffusion(control=None, delta=False).eval()
-    free.measure(torch.randn(2, 16, 8, 8))
+    free.measure(*torch.randn(2, 2, 16, 8, 8), torch.rand(2, 1, 8, 8))
     noisy, t, inputs = torch.randn(1, 16, 4, 4), torch.tensor([400]), (image*(1 - mask), mask)
     expected = free(*inputs, noisy, t), free(*inputs)
     path = save_model(free, tmp_path/"free.safetensors")

@@ -40,9 +40,11 @@ class Denoising(FitCallback):
     def before_train(self):
         if not self.in_fit or self.model.measured: return
         batches = -(-self.images//(self.dls.train.bs*world()))
-        with evaluating(net := self.model):
-            latents = [net.encoder(net.pad(b[2])) for b in islice(self.dls.train, batches)]
-        net.measure(torch.cat(latents))
+        with evaluating(net := self.model):  # which so far whitens nothing
+            parts = [(net.encoder(net.pad(image)), net.condition(masked, mask))
+                     for masked, mask, image, _ in islice(self.dls.train, batches)]
+        latents, conditions = map(torch.cat, zip(*parts, strict=True))
+        net.measure(latents, conditions[:, :-1], conditions[:, -1:])
 
     def before_batch(self):
         if not self.in_fit: return  # validation outside of a fit judges pixels

@@ -56,7 +56,7 @@ def test_a_step_is_diffusers_own(learner, prediction, min_snr, known, delta):
         with torch.no_grad():
             latent, given = ((net.encoder(x) - net.mean)/net.std for x in (image, masked))
             hole = F.avg_pool2d(mask, 8)
-            if delta: latent = latent - given
+            if delta: latent = (latent - given)/net.scale
             pred = unet(torch.cat([scheduler.add_noise(latent, noise, t), given, hole], 1), t, None).sample
         target = scheduler.get_velocity(latent, noise, t) if prediction == "v" else noise
         snr = diffusers.training_utils.compute_snr(scheduler, t)
@@ -74,12 +74,16 @@ def test_a_step_is_diffusers_own(learner, prediction, min_snr, known, delta):
 def test_the_latent_is_whitened_once_by_training_photographs(learner, state_of):
     learn, given = learner(denoising=dict(images=3)), []
     net, measure = learn.model, learn.model.measure
-    net.measure = lambda latents: given.append(latents) or measure(latents)
+    net.measure = lambda *parts: given.append(parts) or measure(*parts)
     before = net.encoder.state_dict()["stages.0.bn.running_mean"].clone()
     learn.fit(1)
     learn.fit(1)
-    (latents,), mean = given, net.mean.flatten()
-    assert latents.shape == (4, 16, 4, 4) and torch.allclose(mean, latents.mean((0, 2, 3)))
+    ((latents, masked, hole),), mean = given, net.mean.flatten()
+    assert latents.shape == masked.shape == (4, 16, 4, 4) and torch.allclose(mean, latents.mean((0, 2, 3)))
+    assert torch.equal(hole.amax((2, 3)), torch.ones(4, 1)) and 0 < hole.mean() < .5
+    difference = (latents - masked)/net.std/net.scale
+    squares = (hole*difference.square()).sum((0, 2, 3))/hole.sum()
+    assert torch.allclose(squares, torch.ones(16), rtol=1e-3)
     assert net.measured and torch.equal(net.encoder.state_dict()["stages.0.bn.running_mean"], before)
 
 
@@ -92,7 +96,7 @@ def test_it_learns_and_only_the_denoiser_changes(learner, state_of, same):
     assert losses[-1] < .9*losses[0]
     after = state_of(learn.model)
     changed = {k.partition(".")[0] for k in before if not torch.equal(before[k], after[k])}
-    assert changed == {"refiner", "mean", "std", "measured"}
+    assert changed == {"refiner", "mean", "std", "scale", "measured"}
 
 
 def test_validation_has_the_same_noise_in_every_epoch_and_looks_at_pictures(learner):
