@@ -7,10 +7,10 @@ from importlib.util import find_spec
 
 from .core.program import program
 from .core.settings import flag, group, setting
-from .train.settings import AdversarialSettings, LatentSettings, Settings, thesis_setting
+from .train.settings import AdversarialSettings, DiffusionSettings, LatentSettings, Settings, thesis_setting
 
-__all__ = ["AdversarialSettings", "LatentSettings", "Settings", "flag", "group", "program", "setting",
-           "thesis_setting"]
+__all__ = ["AdversarialSettings", "DiffusionSettings", "LatentSettings", "Settings", "flag", "group",
+           "program", "setting", "thesis_setting"]
 
 # fastai compiles two activations on import
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)

@@ -21,16 +21,20 @@ from .models.context_encoder import context_encoder
 from .models.control import add_control
 from .models.discriminator import LatentDiscriminator, PatchGAN, load_discriminator
 from .models.lama import lama
+from .models.latent_diffusion import LatentDiffusion, add_latent_control, latent_diffusion
 from .models.latent_net import latent_net, new_autoencoder, save_autoencoder
 from .models.load import load_model, save_model
 from .models.net import InpaintNet, composite
 from .models.perceptual import perceptual_network
+from .models.pipeline import from_diffusers
 from .models.published import load_lama
+from .models.sampling import Sampling
 from .serve import hub as _hub  # gives InpaintNet from_pretrained and push_to_hub
 from .train.callback.adversarial import AdversarialTraining, adversarial_callbacks
 from .train.callback.centre import Centre
 from .train.callback.checkpoint import Checkpoint
 from .train.callback.code import Code
+from .train.callback.denoise import Denoising, denoising_parts
 from .train.callback.distributed import Distributed
 from .train.callback.ema import EMA
 from .train.callback.fit import FitCallback
@@ -46,4 +50,4 @@ from .train.callback.tracking import WandbTracking
 from .train.learner import InpaintLearner, inpaint_learner
 from .train.losses import InpaintLoss, Perceptual, PixelL1, PixelMSE, Term, full_loss
 from .train.run import train_recipe
-from .train.settings import AdversarialSettings, LatentSettings, Settings, thesis_setting
+from .train.settings import AdversarialSettings, DiffusionSettings, LatentSettings, Settings, thesis_setting

@@ -76,9 +76,11 @@ def train():
 @click.option("--precision", default="fp32", help="fp32, or bf16: faster on a GPU, less exact.")
 @click.option("--strategy", default="auto", type=click.Choice(STRATEGIES), help="How large images are cut.")
 @click.option("--refine", is_flag=True, help="From 1024 pixels on, keep a smaller fill's structure; slow.")
-@click.option("--texture/--no-texture", default=True, help="Give the network's fill the photograph's own.")
+@click.option("--texture/--no-texture", default=None,
+              help="Give the network's fill the photograph's own.  [default: unless the model generates]")
 @click.option("--fills", "n", default=1, type=click.IntRange(1), metavar="NUMBER",
-              help="For a file: so many to choose from, -1 (the most coherent) to -NUMBER.")
+              help="For a file: so many to choose from, -1 (the most coherent, or of --seed) to -NUMBER.")
+@click.option("--seed", default=0, type=click.IntRange(0), help="Of all that is random.")
 @click.option("--invert", is_flag=True, help="In masks, black is the hole.")
 @click.option("--dilate", default=0, metavar="PIXELS", help="Enlarge the hole on all sides.")
 @click.option("--feather", default=0, metavar="PIXELS", help="Of these, blend the outer so many.")

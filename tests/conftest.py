@@ -23,6 +23,7 @@ from PIL import Image
 from fastinpaint.data.loaders import InpaintDataLoaders
 from fastinpaint.judge.metrics import HoleL1
 from fastinpaint.models.lama import lama
+from fastinpaint.models.latent_diffusion import latent_diffusion
 from fastinpaint.models.load import save_model
 from fastinpaint.train.learner import inpaint_learner
 
@@ -93,6 +94,16 @@ def tiny_vae():
 def vae(request, tiny_vae):
     "An autoencoder of each class"
     return tiny_vae(request.param)
+
+
+@pytest.fixture
+def tiny_diffusion():
+    "Makes a latent diffusion model of 16 latent channels, always the same; a fill takes three steps"
+    def make(seed=0, **kwargs):
+        pytest.importorskip("diffusers")
+        torch.manual_seed(seed)
+        return latent_diffusion(**(dict(width=2, channels=(8, 16), autoencoder=None, steps=3) | kwargs))
+    return make
 
 
 @pytest.fixture

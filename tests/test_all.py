@@ -22,6 +22,7 @@ for name in "timm", "torchmetrics", "lpips": assert name not in sys.modules, nam
 model = lama(width=2, blocks=1, control="mask", autoencoder=None).eval()
 assert model(torch.rand(1, 3, 32, 32), torch.ones(1, 1, 32, 32)).isfinite().all()
 model.encode(torch.rand(1, 3, 32, 32), torch.ones(1, 1, 32, 32)).sum().backward()
+assert "diffusers" not in sys.modules  # which takes seconds
 """
 NAMES = """
     AdversarialSettings BFloat16 Checkpoint composite FID flag FreezeSchedule full_loss

@@ -178,6 +178,16 @@ def test_several_fills_and_none_with_texture(cli, here):
     assert cli("fill", "photos", "--masks", "masks", "-o", "filled", "--fills", 2).exit_code == 2
 
 
+def test_fills_of_a_model_that_generates_are_those_of_seeds(cli, here, tiny_diffusion):
+    save_model(tiny_diffusion(), "diffusion.safetensors")
+    command = "fill photo.png mask.png --model diffusion.safetensors --device cpu".split()
+    assert cli(*command, "--fills", 2, "--seed", 3).exit_code == 0
+    fills = [pixels(f"photo-filled-{i}.png") for i in (1, 2)]
+    assert cli(*command, "--seed", 4).exit_code == 0
+    assert np.array_equal(pixels("photo-filled.png"), fills[1]) and not np.array_equal(*fills)
+    assert cli(*command, "--fills", 0).exit_code == 2
+
+
 def test_a_manifest_in_shares_with_a_report(cli, here):
     rows = [f"photos/{i}.png,masks/{i}.png,{i}.png" for i in range(3)]
     (here/"manifest.csv").write_text("\n".join(["image,mask,out", *rows]))

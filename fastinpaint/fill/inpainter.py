@@ -2,6 +2,7 @@
 import sys
 import warnings
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -40,11 +41,12 @@ class Inpainter:
         elif device == "auto": device = next(model.parameters()).device
         self.device = choose_device(device)
         self.model, self.precision, self.strategy = model, precision, strategy
+        self.generates = model.generates
         winograd = self.device.type == "cpu" and precision == "fp32"  # its sums need full precision
         self.net = model.folded(winograd).to(self.device)
 
     def __call__(self, image, mask, invert=False, dilate=0, feather=0, refine=False, strategy=None,
-                 texture=True):
+                 texture=None, seed=0):
         """`image` with its hole filled, a `PIL.Image` of its size (16-bit colours: an array).
 
         Both are paths, PIL images or arrays: image uint8 or uint16 `[H, W]` or `[H, W, C]`, mask
@@ -52,15 +54,17 @@ class Inpainter:
         is first grown by a disc of radius `dilate`, in pixels. Pixels outside, and alpha everywhere,
         are bit-identical in the result. `feather` blends original and fill in the outer pixels that
         `dilate` added; `refine` improves large fills (see `refined`); `texture` gives the network's fill the
-        photograph's own (see `textured`). Raises InputError where sizes, types or options do not fit and
-        where all is hole; warns where nothing is."""
-        options = Options(invert, dilate, feather, refine, strategy, texture)
+        photograph's own (see `textured`), by default unless the network generates, of which patches would
+        cover what makes one fill differ from another. `seed` is of all that is random. Raises InputError
+        where sizes, types or options do not fit and where all is hole; warns where nothing is."""
+        options = Options(invert, dilate, feather, refine, strategy, texture, seed)
         return self._fills(opened(image, mask, options), 1)[0].image
 
     def several(self, image, mask, n=4, **options):
         """`n` different results of `__call__`, which takes the same `options`; the most coherent comes first.
 
-        Raises InputError without texture, in which they differ, too."""
+        Of a network that generates, those of `seed` and the seeds after it, in this order; of others they
+        differ in texture: InputError without."""
         return [picture.image for picture in self._fills(opened(image, mask, Options(**options)), n)]
 
     def fill_file(self, image, mask, out, n=1, **options):
@@ -92,9 +96,14 @@ class Inpainter:
         return GPU_AT_ONCE if self.device.type == "cuda" else CPU_AT_ONCE
 
     def _fills(self, work, n):
-        work.options.check_number(n)
-        self.predict([work])
-        return self.finished(work, n)
+        options, generates = work.options, self.generates
+        options.check_number(n, generates)
+        pictures = []
+        for seed in range(options.seed, options.seed + n) if generates else [options.seed]:
+            work.options = replace(options, seed=seed)
+            self.predict([work])
+            pictures += self.finished(work, 1 if generates else n)
+        return pictures
 
     def predict(self, works):
         "Let the network fill `works`, which are of one size and have the same options"
@@ -105,19 +114,19 @@ class Inpainter:
         if refine and strategy == "auto": strategy = "crop"  # tiles, each refined alone, would lose structure
         whole = strategy == "whole" or strategy == "auto" and strategies.fits_whole(works[0].hole, pixels)
         cast = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        net = partial(self.net, seed=works[0].options.seed) if self.generates else self.net
         with torch.no_grad(), cast:
             if len(works) > 1 and whole and not refine and len(works)*works[0].hole.size <= pixels:
-                return self._predict_together(works)
-            net = self.net
+                return self._predict_together(net, works)
             if refine:
                 from .refine import refined  # seconds to import
-                net = partial(refined, net, pixels=pixels, progress=IN_NOTEBOOK or sys.stdout.isatty())
+                net = partial(refined, self.net, pixels=pixels, progress=IN_NOTEBOOK or sys.stdout.isatty())
             def predict(image, hole): return self._seen(net, [image], [hole])[0]
             for work in works:
                 work.filled, work.strategy = strategies.fill(predict, work.rgb, work.grown, strategy, pixels)
 
-    def _predict_together(self, works):
-        seen = self._seen(self.net, [work.rgb for work in works], [work.grown for work in works])
+    def _predict_together(self, net, works):
+        seen = self._seen(net, [work.rgb for work in works], [work.grown for work in works])
         for work, colours in zip(works, seen, strict=True):
             work.filled, work.strategy = work.rgb.copy(), "whole"
             strategies.write(work.filled, work.grown, colours)
@@ -140,7 +149,8 @@ class Inpainter:
         if work.filled is None: return [picture]*n
         filled = [work.filled]
         where = self.device if self.device.type == "cuda" else "cpu"  # Apple's lacks what it takes
-        if options.texture: filled = textured(work.rgb, work.grown, *filled, n, device=where)
+        if options.textured(self.generates):
+            filled = textured(work.rgb, work.grown, *filled, n, options.seed, where)
         if options.feather:
             filled = [feathered(work.rgb, fill, work.hole, work.grown, options.feather) for fill in filled]
         return [picture.with_colours(fill, work.grown) for fill in filled]

@@ -17,7 +17,8 @@ class Options:
     feather: int = 0
     refine: bool = False
     strategy: str | None = None
-    texture: bool = True
+    texture: bool | None = None
+    seed: int = 0
 
     def __post_init__(self):
         for name in "dilate", "feather":
@@ -28,9 +29,13 @@ class Options:
             raise InputError(f"cannot feather {self.feather} of {self.dilate} dilated pixels: "
                              "0 to what dilate adds")
 
-    def check_number(self, n):
+    def textured(self, generates):
+        "Whether texture is added to the fills of a network that makes its own, or does not"
+        return not generates if self.texture is None else self.texture
+
+    def check_number(self, n, generates=False):
         "Raises InputError where there are no `n` different fills"
-        if n < 1 or n > 1 and not self.texture:
+        if n < 1 or n > 1 and not (generates or self.textured(generates)):
             raise InputError(f"no {n} fills: expected 1 or more; as they differ in texture, 1 without")
 
 

@@ -3,7 +3,9 @@ import hashlib
 import platform
 import time
 from collections import defaultdict
+from functools import partial
 from importlib.metadata import distributions
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from fastai.learner import Learner
 
 from ..core.device import evaluating
 from ..core.errors import InputError
+from ..data.holes import hole_rng
 from ..models.load import model_file, read_model
 from ..models.net import composite
 from .baselines import BASELINES
@@ -28,20 +31,27 @@ PACKAGES = "fastinpaint", "torch", "torchvision", "torchmetrics", "lpips", "pill
 
 
 def evaluate(model, photos, masks=SETS, size=256, seed=42, device="cpu", limit=None, frechet=True, name=None,
-             lpips=("alex",)):
+             lpips=("alex",), fills=1):
     """Judge `model` on the folder `photos` with every mask set in `masks`; returns a `Card`.
 
     `model`: a Learner, an `InpaintNet`, the file of one, the name of a baseline, or any
     `fill(image, mask)` of `[B, 3, H, W]` in [0, 1], 0 in the hole, and `[B, 1, H, W]`, 1 = hole.
     `masks`: presets, folders of masks matched by stem, or "pool:FOLDER". `limit`: photographs to take.
     `frechet`: distances between sets, too. `lpips`: its networks, "alex" and, twenty times as slow, "vgg".
+    `fills` beyond 1: of a network that generates, so many of each hole, whose seeds depend on the names as
+    holes do; metrics are means over them, `lpips_best` is that of the best, `diversity` the mean LPIPS
+    between two of them; distances between sets are those of the first.
     Raises InputError for no model and for fills of another shape, out of range or not finite."""
     fill, about = _fill_of(model, device)
+    if fills < 1 or fills > 1 and not getattr(fill, "generates", False):
+        raise InputError(f"no {fills} fills of {about['name']}: expected 1 or more, "
+                         "and 1 where it does not generate")
     if name: about["name"] = name
     items = holes(photos, masks, size, seed, limit)
     rules = dict(size=f"central square resized to {size} px, bicubic", seed=seed, files=FILES,
                  holes="a function of photograph name, mask set and seed")
-    return make_card(items, about, rules, device, fill, frechet, lpips)
+    if fills > 1: rules["fills"] = fills
+    return make_card(items, about, rules, device, fill, frechet, lpips, fills)
 
 
 def evaluate_files(images, masks, filled, invert=False, frechet=True, name=None, lpips=("alex",)):
@@ -51,25 +61,28 @@ def evaluate_files(images, masks, filled, invert=False, frechet=True, name=None,
     return make_card(items, dict(name=name or str(filled)), rules, "cpu", None, frechet, lpips)
 
 
-def make_card(items, about, rules, device, fill=None, frechet=True, lpips=("alex",)):
-    "Measure every item, filled by `fill` unless it comes filled; returns a `Card`"
+def make_card(items, about, rules, device, fill=None, frechet=True, lpips=("alex",), fills=1):
+    "Measure every item, filled by `fill`, in `fills` ways, unless it comes filled; returns a `Card`"
     rows, sets, pixels, clock = [], defaultdict(hashlib.sha256), hashlib.sha256(), _Clock()
     distances = SetDistances() if frechet else None
     metrics = [HoleL1(), PSNR(), SSIM(), *map(LPIPS, lpips), Grid()]
     for item in items:
         image, mask = item.tensors()
         clock.end("reading")
-        if item.filled is not None: pred = to_tensor(item.filled)
-        else: pred = _checked(fill, image, mask, device, item.name)
+        if item.filled is not None: preds = [to_tensor(item.filled)]
+        else: preds = [_checked(way, image, mask, device, item.name)
+                       for way in _ways(fill, fills, rules["seed"], item)]
         # metrics run where the fill is: on a GPU they are many times as fast
-        image, mask = image.to(pred.device), mask.to(pred.device)
+        image, mask = image.to(preds[0].device), mask.to(preds[0].device)
         clock.end("filling")
-        pred, known = (pred.clamp(0, 1)*255).round()/255, 1 - mask
-        drift = float(((pred - image).abs()*known).sum()/(3*known.sum()).clamp_min(1))
-        row = dict(set=item.set, name=item.name, share=float(mask.mean()), drift=drift)
-        rows.append(row | _measured(metrics, pred, image, mask, clock))
+        preds, known = [(pred.clamp(0, 1)*255).round()/255 for pred in preds], 1 - mask
+        drifts = [float(((pred - image).abs()*known).sum()/(3*known.sum()).clamp_min(1)) for pred in preds]
+        row = dict(set=item.set, name=item.name, share=float(mask.mean()), drift=float(np.mean(drifts)))
+        found = [_measured(metrics, pred, image, mask, clock) for pred in preds]
+        several = _of_several(found, preds, metrics, image, mask, clock) if fills > 1 else found[0]
+        rows.append(row | several)
         if distances:
-            distances.update(item.name, composite(pred, image, mask), image)
+            distances.update(item.name, composite(preds[0], image, mask), image)
             clock.end("distances")
         pixels.update(item.image.tobytes())
         sets[item.set].update(np.packbits(item.hole).tobytes())
@@ -80,7 +93,7 @@ def make_card(items, about, rules, device, fill=None, frechet=True, lpips=("alex
     notes = ["No published table uses this protocol (photographs, size, holes), so none is set beside it."]
     if distances: notes += distances.notes()
     seconds = {part: total/len(rows) for part, total in clock.totals.items()}
-    by_set, by_area = _summaries(images, [metric.name for metric in metrics], distances)
+    by_set, by_area = _summaries(images, [*images.columns[4:]], distances)
     drift = float(np.mean(images["drift"].to_numpy()))
     return Card(about, data, rules, by_set, by_area, drift, seconds, _environment(device), notes, rows)
 
@@ -103,6 +116,23 @@ def _measured(metrics, pred, image, mask, clock):
         found[metric.name] = None if np.isnan(metric.value) else float(metric.value)
         clock.end(metric.name)
     return found
+
+
+def _ways(fill, n, seed, item):
+    "`fill` with each of `n` seeds, which depend on the item's names and `seed`; as it is, if it takes none"
+    if not getattr(fill, "generates", False): return [fill]
+    seeds = hole_rng(seed, f"{item.set}/{item.name}").integers(2**31, size=n)
+    return [partial(fill, seed=int(o)) for o in seeds]
+
+
+def _of_several(found, preds, metrics, image, mask, clock):
+    "Means of the metrics `found` of each of an image's `preds`, the best LPIPS, and how the fills differ"
+    lpips = next(metric for metric in metrics if isinstance(metric, LPIPS))
+    row = {k: None if found[0][k] is None else float(np.mean([o[k] for o in found])) for k in found[0]}
+    if row[lpips.name] is None: return row | dict(lpips_best=None, diversity=None)
+    between = [_measured([lpips], a, composite(b, image, mask), mask, clock)[lpips.name]
+               for a, b in combinations(preds, 2)]
+    return row | dict(lpips_best=min(o[lpips.name] for o in found), diversity=float(np.mean(between)))
 
 
 def _summaries(images, names, distances):
@@ -152,8 +182,9 @@ def _fill_of(model, device):
     if isinstance(model, Learner): model = model.model
     if isinstance(model, torch.nn.Module):
         net = model.to(device)
-        def fill(image, mask):
-            with evaluating(net): return net(image, mask)
+        def fill(image, mask, **seed):
+            with evaluating(net): return net(image, mask, **seed)
+        fill.generates = getattr(net, "generates", False)
         return fill, dict(name=type(net).__name__.lower(), config=getattr(net, "config", {}),
                           parameters=sum(p.numel() for p in net.parameters()))
     if callable(model): return model, dict(name=getattr(model, "__name__", type(model).__name__))

@@ -6,6 +6,8 @@ from ..core.errors import InputError, MissingPackage
 from ..core.files import json_object
 from .autoencoders import MODEL
 from .control import add_control
+from .latent_diffusion import MODEL as DIFFUSION
+from .latent_diffusion import add_latent_control
 from .published import load_lama
 from .schema import build
 from .weights import read_weights, write_weights
@@ -48,8 +50,9 @@ def starting_model(path, like=None):
     around another autoencoder. A LaMa untrained as yet stands for a network around any."""
     net = read_model(path)
     if like is not None: _check_kind(path, net.config, like.config)
-    wanted = like is not None and like.config.get("control")
-    if wanted == "mask" and net.config["control"] == "alpha": net = add_control(net)
+    wanted, has = like is not None and like.config.get("control"), net.config.get("control")
+    if wanted == "mask" and has == "alpha": net = add_control(net)
+    if wanted and has is None and net.config.get("model") == DIFFUSION: net = add_latent_control(net, wanted)
     return net.train()
 
 

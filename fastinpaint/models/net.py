@@ -18,6 +18,7 @@ class InpaintNet(nn.Module):
 
     `conditioner(encoder, masked, mask)` tells the encoder of the mask, `prefill` fills the hole before, and
     `config` rebuilds the model. Images are reflected up to multiples of `encoder.stride`."""
+    generates = False  # whether `forward` takes a `seed`, by which fills differ
     def __init__(self, encoder, refiner, decoder, conditioner=None, prefill=False, config=None):
         super().__init__()
         self.encoder, self.refiner, self.decoder = encoder, refiner, decoder

@@ -7,11 +7,17 @@ from ..core.errors import InputError
 from .adapters import ADAPTERS
 from .autoencoders import MODEL
 from .context_encoder import context_encoder
+from .denoiser import CONTROLS
 from .lama import CONDITIONERS, FIRST, lama
+from .latent_diffusion import MODEL as DIFFUSION
+from .latent_diffusion import MOST as UNETS
+from .latent_diffusion import latent_diffusion
 from .latent_net import latent_net
 from .refiner import DELTAS, REFINERS
+from .sampling import PREDICTIONS, SAMPLERS
 
-BUILDERS = {"lama": partial(lama, autoencoder=None), "context_encoder": context_encoder, MODEL: latent_net}
+BUILDERS = {"lama": partial(lama, autoencoder=None), "context_encoder": context_encoder, MODEL: latent_net,
+            DIFFUSION: partial(latent_diffusion, autoencoder=None)}
 SWITCH = False, True
 MOST, LAYERS, ENTRIES = 2**16, 32, 16  # of an autoencoder's config: numbers; numbers of layers; of a list
 
@@ -33,11 +39,23 @@ def check_autoencoder(about):
 def flat(value): return [o for part in value for o in flat(part)] if isinstance(value, list) else [value]
 
 
+def check_channels(stages):
+    "Raises InputError for what are not channels of the stages of a U-Net"
+    widest, most = UNETS
+    if not isinstance(stages, list) or len(stages) > most or any(
+            type(n) is not int or not 1 <= n <= widest for n in stages):
+        raise InputError(f"channels of a U-Net are up to {most} numbers, 1 to {widest}, not {short(stages)}")
+
+
 LAMAS = dict(width=range(1, 513), blocks=range(101), iterations=range(1, 101), control=tuple(CONDITIONERS),
              delta=DELTAS, refiner=tuple(REFINERS), linear=SWITCH, prefill=SWITCH)
 # arguments are these and no others, each by what it may be or by what checks it: a file names no other
 BOUNDS = {"lama": LAMAS | dict(depth=range(1, 7), first=FIRST),
           MODEL: LAMAS | dict(autoencoder=check_autoencoder),
+          DIFFUSION: dict(width=range(1, 513), depth=range(1, 7), linear=SWITCH, prefill=SWITCH, delta=SWITCH,
+                          pixels=SWITCH, channels=check_channels, layers=range(1, UNETS[1] + 1),
+                          control=tuple(CONTROLS), prediction=tuple(PREDICTIONS), sampler=tuple(SAMPLERS),
+                          steps=range(1, 1001), autoencoder=check_autoencoder),
           "context_encoder": dict(width=range(1, 513), size=range(8, 1025), prefill=SWITCH)}
 DTYPES = torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64
 

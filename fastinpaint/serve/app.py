@@ -146,7 +146,9 @@ def build(inpainters, max_pixels, max_refined, seconds, memory):
         os.utime(photo)  # counts as use
         photo, hole = Path(photo), _hole(strokes, image_size(photo))
         out = Path(mkdtemp(dir=photo.parent), f"{photo.stem}-filled{suffix}")
-        n, options = min(int(fills), FILLS) if texture else 1, dict(refine=refine, texture=texture)
+        # ticked, it is as it is by default: a model that generates has texture, and other fills, of its own
+        several = texture or inpainters[model].generates
+        n, options = min(int(fills), FILLS) if several else 1, dict(refine=refine, texture=texture and None)
         try: outs = [*map(str, inpainters[model].fill_file(photo, hole, out, n, dilate=dilate, **options))]
         except Stopped: raise
         except (InputError, OSError) as e:

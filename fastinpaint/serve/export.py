@@ -56,6 +56,9 @@ def export_model(model, out, format="onnx"):
     is not within a thousandth of the model's."""
     if format not in EXPORTERS: raise InputError(f"no format {format!r}: expected {' or '.join(EXPORTERS)}")
     path, net = Path(out), read_model(model) if isinstance(model, str | Path) else model
+    if net.generates:
+        raise InputError(f"{type(net).__name__} fills in many steps, which no exported program holds: "
+                         "take a model of lama()")
     if isinstance(net, ContextEncoder):
         raise InputError(f"{type(net).__name__} has one fixed size, not any: take a model of lama()")
     kind = net.config.get("autoencoder", {}).get("kind")

@@ -41,7 +41,8 @@ def judged(s, name):
     device = choose_device(s.device)
     model = textured_model(name, device) if s.texture else name
     photos, sets, limit = judged_photos(s.data), s.masks.split(","), s.limit or None
-    return fi.evaluate(model, photos, sets, s.size, s.seed, device, limit, **measured(s))
+    return fi.evaluate(model, photos, sets, s.size, s.seed, device, limit,
+                       fills=s.fills, **measured(s))
 
 
 def judged_files(s):

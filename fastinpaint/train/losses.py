@@ -38,6 +38,12 @@ class PixelMSE(Term):
     def forward(self, step): return F.mse_loss(step.prediction, step.image)
 
 
+class Denoise(Term):
+    "Squared error of what a denoiser finds in noisy latents; weights are the step's"
+    name = "denoising"
+    def forward(self, step): return (step.latent_weight*(step.latent - step.target).square()).mean()
+
+
 class Adversarial(Term):
     "Non-saturating generator loss (Goodfellow et al. 2014) on the discriminator's logits"
     name = "adversarial"

@@ -59,6 +59,23 @@ class LatentSettings(Settings):
 
 
 @dataclass(kw_only=True)
+class DiffusionSettings(Settings):
+    "Settings of the recipes that denoise; `blocks` and `refiner` mean nothing to them"
+    control: str = flag("concat", "How the U-Net is told of the hole: concat, controlnet, mask, none")
+    width_u: int = flag(64, "Channels of the U-Net's first stage; each further one has half as many more")
+    layers: int = flag(1, "Residual blocks in each stage")
+    delta: bool = flag(True, "Denoise the difference from the latent of the smooth fill; never with none")
+    prediction: str = flag("v", "What the U-Net predicts: v (velocity), or epsilon (noise)")
+    min_snr: float = flag(5., "Largest signal-to-noise ratio that weighs a timestep; 0: all alike")
+    known: float = flag(.1, "Weight of known latents, or pixels; those of a hole have 1")
+    sampler: str = flag("dpm++", "How holes are filled: ddim, ddpm, dpm++, lcm")
+    sampling: int = flag(20, "Steps of sampling")
+    lr: float = flag(1e-3, "Learning rate, the highest of a schedule")
+    clip: float = flag(1., "Largest norm of the gradients; 0: any")
+    ema: float = flag(.999, "Decay of the weights' moving average, judged and saved instead; 0: none")
+
+
+@dataclass(kw_only=True)
 class AdversarialSettings(Settings):
     "Settings of the recipes that train with all of LaMa's losses"
     thesis: bool = thesis_setting(perceptual="ade20k", width_d=64)

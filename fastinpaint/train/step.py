@@ -18,6 +18,7 @@ class Step:
     target: Tensor | None = None        # The encoder's latent of the whole image `[B, C, h, w]`
     latent_mask: Tensor | None = None   # `mask` padded as the encoder pads
     code_loss: Tensor | None = None     # What the code of a KL or VQ autoencoder costs
+    latent_weight: Tensor | None = None  # Of the errors of `latent` as `target`, `[B, 1, h, w]`
     real_logits: Tensor | None = None   # The discriminator's, `[B, 1, h, w]`, of the image
     fake_logits: Tensor | None = None   # The same of the prediction
     fake_hole: Tensor | None = None     # 1 where it shall find a fake, `[B, 1, …]`

@@ -233,6 +233,29 @@ def test_refining_counts_gradients_and_is_not_done_in_tiles(inpainter, monkeypat
     assert asked == [("auto", 8), ("crop", 1), ("tiles", 1)]
 
 
+def test_a_network_that_generates_fills_by_seeds_and_without_texture(tiny_diffusion):
+    image, mask = photo(), hole()
+    inpainter = Inpainter(tiny_diffusion())
+    first, second, third = inpainter.several(image, mask, n=3, seed=5)
+    for fill in (first, second, third): check(fill, image, mask)
+    assert len({fill.tobytes() for fill in (first, second, third)}) == 3
+    for seed, fill in ((5, first), (6, second)):
+        for texture in (None, False):
+            assert inpainter(image, mask, seed=seed, texture=texture).tobytes() == fill.tobytes()
+        assert inpainter(image, mask, seed=seed, texture=True).tobytes() != fill.tobytes()
+    together = [*inpainter.many([(image, mask), (image[::-1].copy(), mask)], seed=6)]
+    change = np.asarray(together[0]).astype(int) - np.asarray(second)
+    assert np.abs(change).max() <= 1  # in a batch it is the same
+    with pytest.raises(ValueError, match="no 0 fills"): inpainter.several(image, mask, n=0)
+    with pytest.raises(ValueError, match="no refiner blocks"): inpainter(image, mask, refine=True)
+
+
+def test_a_seed_is_that_of_the_texture_of_other_networks(inpainter):
+    image, mask = photo(96, 96), hole(96, 96)
+    fills = [inpainter(image, mask, seed=seed).tobytes() for seed in (0, 0, 1)]
+    assert fills[0] == fills[1] != fills[2]
+
+
 def test_texture_is_added_unless_said_otherwise_and_in_several_ways(inpainter):
     image, mask = photo(64, 64), hole(64, 64)
     plain, textured = (inpainter(image, mask, **options) for options in (dict(texture=False), {}))

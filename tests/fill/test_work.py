@@ -26,3 +26,10 @@ def test_options_that_do_not_fit_are_refused():
     with pytest.raises(TypeError, match="blend"): Options(blend=True)
     with pytest.raises(InputError, match="no 2 fills"): Options(texture=False).check_number(2)
     Options().check_number(2)
+    Options(texture=False).check_number(2, generates=True)
+    with pytest.raises(InputError, match="no 0 fills"): Options().check_number(0, generates=True)
+
+
+def test_texture_is_for_networks_that_do_not_generate_unless_it_is_asked_for():
+    assert Options().textured(False) and not Options().textured(True)
+    assert Options(texture=True).textured(True) and not Options(texture=False).textured(False)

@@ -7,9 +7,10 @@ from PIL import Image
 from fastinpaint.judge import distances
 from fastinpaint.judge.baselines import mean_colour, smooth_fill
 from fastinpaint.judge.evaluate import evaluate, evaluate_files
-from fastinpaint.judge.metrics import PSNR, HoleL1
+from fastinpaint.judge.metrics import LPIPS, PSNR, HoleL1
 from fastinpaint.judge.protocol import export_photos, holes
 from fastinpaint.models.load import save_model
+from fastinpaint.models.net import composite
 
 QUICK = dict(size=32, frechet=False)
 
@@ -105,6 +106,40 @@ def test_distances_of_all_sets_and_by_share_of_hole_say_their_number(photos):
         n, fd, kid = (found[name]["value"] for name in ("n", "fd_efflite0", "kid_efflite0"))
         assert (fd is None) == (n < 2) and (kid is None) == (n < 4)
     assert "| all | 16 | 0." in card.markdown()
+
+
+def test_several_fills_of_a_hole_the_best_and_how_they_differ(photos, tiny_diffusion):
+    net, seen = tiny_diffusion(), []
+    forward = net.forward
+    def watched(masked, mask, seed):
+        seen.append((seed, forward(masked, mask, seed=seed)))
+        return seen[-1][1]
+    net.forward = watched
+    card = evaluate(net, photos, "center", **QUICK, limit=2, fills=3)
+    again = evaluate(net, photos, "center", **QUICK, limit=2, fills=3)
+    assert card.images == again.images and card.rules["fills"] == 3
+    seeds, preds = zip(*seen[:6], strict=True)
+    assert len(set(seeds)) == 6 and seeds == tuple(seed for seed, _ in seen[6:])
+    lpips = LPIPS().load()
+    for row, item, fills in zip(card.images, holes(photos, "center", 32, limit=2), (preds[:3], preds[3:]),
+                                strict=True):
+        image, mask = tensors(item)
+        filled = [composite((o.clamp(0, 1)*255).round()/255, image, mask) for o in fills]
+        def distance(a, b): return lpips(a, b, normalize=True).item()
+        each = [distance(o, image) for o in filled]
+        assert row["lpips"] == pytest.approx(np.mean(each), rel=1e-4)
+        assert row["lpips_best"] == pytest.approx(min(each), rel=1e-4)
+        pairs = [distance(filled[a], filled[b]) for a, b in ((0, 1), (0, 2), (1, 2))]
+        assert row["diversity"] == pytest.approx(np.mean(pairs), rel=1e-4) and row["diversity"] > 0
+    assert {"lpips", "lpips_best", "diversity", "psnr"} <= values(card, "center").keys()
+    first = evaluate(net, photos, "center", **QUICK, limit=2)
+    assert seen[-2][0] == seeds[0] and "diversity" not in first.images[0]
+
+
+@pytest.mark.parametrize("fills", [0, 2])
+def test_other_fills_than_there_are_are_refused(photos, fills):
+    with pytest.raises(ValueError, match=f"no {fills} fills of mean_colour"):
+        evaluate("mean_colour", photos, "center", **QUICK, fills=fills)
 
 
 def test_lpips_is_measured_by_the_networks_asked_for(photos):

@@ -26,7 +26,8 @@ from fastinpaint.train.losses import Adversarial
 FROZEN = {"autoencoder": [], "lama_l1": [], "mask_control": ["encoder", "decoder"],
           "latent": ["decoder"], "latent_control": ["encoder", "decoder"],
           "delta": ["encoder", "decoder"], "latent_gan": ["encoder", "decoder"],
-          "lama": [], "latent_control_gan": ["encoder", "decoder"], "context_encoder": []}
+          "lama": [], "latent_control_gan": ["encoder", "decoder"], "context_encoder": [],
+          "latent_diffusion": ["encoder", "decoder"], "pixel_diffusion": []}
 TRAINED = {"autoencoder": ["encoder", "decoder"],
            "lama_l1": ["encoder", "decoder", "refiner", "conditioner"],
            "lama": ["encoder", "decoder", "refiner", "conditioner"],
@@ -67,8 +68,8 @@ def test_every_recipe_runs_and_writes_its_files(train, autoencoder, tmp_path, ph
     assert [row["epoch"] for row in rows] == ["0", "1"]
     numbers = [v for row in rows for k, v in row.items() if k not in ("time", "lpips")]
     assert np.isfinite(np.array(numbers, float)).all()
-    latent = any(column.startswith("train_latent_") for column in rows[0])
-    assert latent == ("latent" in name or name == "delta")
+    latent = any(column.startswith(("train_latent_", "train_denoising")) for column in rows[0])
+    assert latent == ("latent" in name or name in ("delta", "pixel_diffusion"))
     with Image.open(folder/"results.png") as picture:
         assert picture.convert("RGB").getextrema() != ((255, 255),)*3
     assert json.loads((folder/"settings.json").read_text()).items() >= (TINY | start).items()
@@ -91,6 +92,20 @@ def test_of_the_latent_recipes_encoder_only_first_convolutions_train(train, auto
     linear = {"encoder.stages.0.linear.weight", "encoder.stages.0.linear.bias"}
     # where two ReLUs are silent, so is their convolution's gradient
     assert linear <= changed <= linear | {"encoder.stages.0.conv.weight"}
+
+
+@pytest.mark.parametrize("control", ["controlnet", "mask"])
+def test_control_is_trained_beside_the_frozen_unet_of_a_model_without(
+        train, autoencoder, tmp_path, same, control):
+    free = train("latent_diffusion", tmp_path, autoencoder=str(autoencoder), control="none", width_u=8)
+    free = free.rename(tmp_path/"free")/"model.safetensors"
+    folder = train("latent_diffusion", tmp_path, control=control, width_u=8, init=str(free))
+    found = folder/"model.safetensors"
+    for part in "encoder", "decoder", "refiner.unet":
+        assert same(weights(found, part), weights(free, part)), part
+    assert load_model(found).config["control"] == control
+    trained = weights(found, "refiner.control")
+    assert trained and any(v.any() for k, v in trained.items() if "zero_convs" in k or "down_blocks.0.w" in k)
 
 
 @pytest.mark.parametrize("name", ["autoencoder", "lama_l1", "latent_control"])

@@ -122,7 +122,9 @@ def test_images_have_two_latent_pixels_a_side(tiny_vae):
     assert module.smallest(latent_net(tiny_vae("AutoencoderKL"), 2, 0)) == 16
 
 
-def test_what_cannot_be_exported_is_named(tiny_lama, tmp_path, monkeypatch):
+def test_what_cannot_be_exported_is_named(tiny_lama, tiny_diffusion, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="LatentDiffusion fills in many steps"):
+        export_model(tiny_diffusion(), tmp_path/"a")
     with pytest.raises(ValueError, match="'tflite'.*onnx or torch"):
         export_model(tiny_lama(), tmp_path/"a", "tflite")
     with pytest.raises(ValueError, match="ContextEncoder has one fixed size"):
