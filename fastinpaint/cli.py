@@ -11,7 +11,7 @@ from pkgutil import iter_modules
 import click
 
 from . import recipes
-from .core.program import STYLE, Commands, PathOrAddress, Program
+from .core.program import STYLE, Commands, PathOrAddress, Program, progress
 from .tools.settings import TOOLS
 
 STRATEGIES = "auto", "whole", "crop", "tiles", "resize"
@@ -165,15 +165,9 @@ def _fill_many(images, mask, masks, out, format, n, workers, engine, address, **
     return [out or images.parent], result.failed
 
 
-def _progress(results, total):
-    "`results` with a bar on a terminal; elsewhere a line for each, for a log"
-    if sys.stderr.isatty():
-        bar = click.progressbar(results, total, "Filling", show_pos=True, file=sys.stderr)
-        with bar: yield from bar
-        return
-    for i, outcome in enumerate(results, 1):
-        click.echo(f"{i}/{total} {outcome.image}{' failed: '*bool(outcome.error)}{outcome.error}", err=True)
-        yield outcome
+def _progress(outcomes, total):
+    def line(o): return f"{o.image}{' failed: '*bool(o.error)}{o.error}"
+    return progress(outcomes, total, "Filling", line)
 
 
 @main.command()
@@ -199,14 +193,7 @@ def shard(folder, out, side, count):
 
 
 def _shard_progress(shards, total):
-    "`shards` with a bar of their photographs on a terminal; elsewhere a line for each, for a log"
-    done, tty = 0, sys.stderr.isatty()
-    with click.progressbar(None, total, "Writing", file=sys.stderr, hidden=not tty) as bar:
-        for o in shards:
-            done += len(o.names) + len(o.skipped)
-            bar.update(len(o.names) + len(o.skipped))
-            if not tty: click.echo(f"{done}/{total} {o.shard}", err=True)
-            yield o
+    return progress(shards, total, "Writing", lambda o: o.shard, lambda o: len(o.names) + len(o.skipped))
 
 
 @main.command()

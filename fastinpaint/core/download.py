@@ -5,7 +5,7 @@ import urllib.request
 from functools import cache
 from pathlib import Path
 
-from .errors import Unreachable
+from .errors import MissingFile, Unreachable
 
 TIMEOUT = 4  # seconds until a silent server counts as out of reach
 
@@ -54,3 +54,21 @@ def _download(url, path):
     except (OSError, http.client.HTTPException) as e: return str(e) or type(e).__name__
     except RuntimeError as e: return f"what came has another SHA-256: {e}"
     return None
+
+
+def hub_folder(name: str, patterns: list[str]) -> Path:
+    """The folder in the Hub's cache of the repository `name`, its files of `patterns` downloaded if need be.
+
+    Raises, within seconds, Unreachable where the Hub is out of reach and they were never downloaded, and
+    MissingFile where it has no such repository, or none that one may read."""
+    from huggingface_hub import constants, errors, snapshot_download
+    why = unreachable(constants.ENDPOINT)
+    try: return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=bool(why)))
+    except errors.HFValidationError as e:
+        raise MissingFile(f"no folder or file {name}, and no name on the Hub, which is org/name") from e
+    except errors.LocalEntryNotFoundError as e:
+        raise Unreachable(f"{name} has not been downloaded before, and {constants.ENDPOINT} is out of reach "
+                          f"({why or 'it broke off'}): give a folder of its files instead") from e
+    except errors.HfHubHTTPError as e:
+        raise MissingFile(f"no {name} on {constants.ENDPOINT}, or no right to read it; for a private one: "
+                          "hf auth login") from e

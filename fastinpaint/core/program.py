@@ -1,6 +1,7 @@
 "Functions of settings as programs: called with keywords in Python, with flags in a shell"
 import errno
 import signal
+import sys
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import update_wrapper
@@ -139,3 +140,14 @@ def shown_default(f):
 
 
 def dashed(name): return name.replace("_", "-")
+
+
+def progress(items, total, label, line, count=lambda item: 1):
+    "`items`, of which each counts `count`, with a bar on a terminal; elsewhere a `line` for each, for a log"
+    done, tty = 0, sys.stderr.isatty()
+    with click.progressbar(None, total, label, show_pos=True, file=sys.stderr, hidden=not tty) as bar:
+        for item in items:
+            done += count(item)
+            bar.update(count(item))
+            if not tty: click.echo(f"{done}/{total} {line(item)}", err=True)
+            yield item

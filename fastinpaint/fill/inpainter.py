@@ -17,6 +17,7 @@ from ..data.masks import MOSTLY, TIPS
 from ..data.pictures import open_picture
 from ..models.load import read_model
 from ..models.net import InpaintNet
+from ..models.pipeline import PipelineNet
 from . import strategies
 from .hole import dilated, feathered, read_hole
 from .texture.several import textured
@@ -28,14 +29,14 @@ CPU_AT_ONCE, GPU_AT_ONCE = 4, 16  # photographs of one size in the network; on a
 class Inpainter:
     """Fills photographs with `model` on `device`, "auto" for the model's own or a GPU.
 
-    `model` is an `InpaintNet`, of which a copy is made, or what `read_model` takes. `precision` is
+    `model` is an `InpaintNet`, of which a copy is made, or a `PipelineNet`, or what `read_model` takes. `precision` is
     "fp32" or "bf16", `strategy` one of `STRATEGIES`, or "auto", which depends on the memory at hand: name
     one for the same result everywhere. Raises InputError where an argument does not fit."""
     def __init__(self, model="sample", device="auto", precision="fp32", strategy="auto"):
         if precision not in ("fp32", "bf16"):
             raise InputError(f"no precision {precision!r}: expected fp32 or bf16")
         if isinstance(model, str | Path): model = read_model(model)
-        elif not isinstance(model, InpaintNet):
+        elif not isinstance(model, InpaintNet | PipelineNet):
             raise InputError("a model is an InpaintNet, a file's name or \"sample\", not "
                              f"{type(model).__name__}; photographs go to Inpainter(model)(image, mask)")
         elif device == "auto": device = next(model.parameters()).device

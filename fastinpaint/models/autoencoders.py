@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..core.download import unreachable
-from ..core.errors import InputError, MissingFile, MissingPackage, Unreachable
+from ..core.download import hub_folder
+from ..core.errors import InputError, MissingFile, MissingPackage
 from .adapters import ADAPTERS, adapted
 from .weights import read_config, read_weights
 
@@ -20,6 +20,7 @@ PREFIX = "hf:"
 MODEL = "latent_net"  # what the config of a model says whose autoencoder is one of these
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 PARTS = "", "vae", "vqvae", "movq"  # where a pipeline's repository or folder keeps its autoencoder
+FILES = [f"{part}/{file}".lstrip("/") for part in PARTS for file in (CONFIG, WEIGHTS)]
 KNOWN = f"known are {', '.join(ADAPTERS)}"
 
 
@@ -43,7 +44,7 @@ def frozen_autoencoder(source):
     name = str(source).removeprefix(PREFIX)
     path = Path(name)
     if path.is_file(): return _of_model(path)
-    return _of_folder(path if path.is_dir() else _downloaded(name), name)
+    return _of_folder(path if path.is_dir() else hub_folder(name, FILES), name)
 
 
 def is_foreign(source):
@@ -144,22 +145,6 @@ def _loaded(cls, place, name):
         raise InputError(f"the weights of {name} are not those of its {CONFIG}: {', '.join(missing[:3])} "
                          "missing or of another shape")
     return vae
-
-
-def _downloaded(name):
-    "The folder of `name` in the cache of the Hub, downloaded if it is not there"
-    from huggingface_hub import constants, errors, snapshot_download
-    files = [f"{part}/{file}".lstrip("/") for part in PARTS for file in (CONFIG, WEIGHTS)]
-    why = unreachable(constants.ENDPOINT)
-    try: return Path(snapshot_download(name, allow_patterns=files, local_files_only=bool(why)))
-    except errors.HFValidationError as e:
-        raise MissingFile(f"no folder or file {name}, and no name on the Hub, which is org/name") from e
-    except errors.LocalEntryNotFoundError as e:
-        raise Unreachable(f"{name} has not been downloaded before, and {constants.ENDPOINT} is out of reach "
-                          f"({why or 'it broke off'}): give a folder of its files instead") from e
-    except errors.HfHubHTTPError as e:
-        raise MissingFile(f"no {name} on {constants.ENDPOINT}, or no right to read it; for a private one: "
-                          "hf auth login") from e
 
 
 @contextmanager

@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core.download import unreachable
-from ..core.errors import InputError, MissingFile, MissingPackage, Unreachable
+from ..core.download import hub_folder
+from ..core.errors import InputError, MissingFile, MissingPackage
 from .denoiser import of_diffusers
 
 INDEX, CLASS = "model_index.json", "StableDiffusionInpaintPipeline"
 PARTS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+FILES = ["*.json", "*/*.json", "*/*.safetensors", "*/merges.txt"]
 CONTEXT = 1.  # around a hole on every side, times the hole's
 
 
@@ -100,7 +101,7 @@ def from_diffusers(source, prompt=None, negative_prompt="", prompt_embeds=None, 
     those of its scheduler. Raises MissingFile, MissingPackage, Unreachable, and InputError for another
     pipeline, pickled weights, and arguments that do not fit."""
     if steps < 1: raise InputError(f"no filling in {steps} steps: expected 1 or more")
-    if isinstance(source, str | Path): unet, vae, scheduler, encode = _of_folder(_folder(source), source)
+    if isinstance(source, str | Path): unet, vae, scheduler, encode = _of_folder(source)
     else:
         unet, vae, scheduler = source.unet, source.vae, source.scheduler
         encode = _encoder(getattr(source, "tokenizer", None), getattr(source, "text_encoder", None))
@@ -119,23 +120,9 @@ def from_diffusers(source, prompt=None, negative_prompt="", prompt_embeds=None, 
     return PipelineNet(unet, vae, scheduler, torch.cat(embeds), guidance, steps, seed).folded()
 
 
-def _folder(source):
-    "The folder of the pipeline `source`, downloaded if it is none"
-    if Path(source).is_dir(): return Path(source)
-    from huggingface_hub import constants, errors, snapshot_download
-    patterns, why = ["*.json", "*/*.json", "*/*.safetensors", "*/merges.txt"], unreachable(constants.ENDPOINT)
-    try: return Path(snapshot_download(str(source), allow_patterns=patterns, local_files_only=bool(why)))
-    except errors.HFValidationError as e:
-        raise MissingFile(f"no folder {source}, and no name on the Hub, which is org/name") from e
-    except errors.LocalEntryNotFoundError as e:
-        raise Unreachable(f"{source} has not been downloaded before, and {constants.ENDPOINT} is out of "
-                          f"reach ({why or 'it broke off'}): give a folder that diffusers saved it to") from e
-    except errors.HfHubHTTPError as e:
-        raise MissingFile(f"no pipeline {source} on {constants.ENDPOINT}, or no right to read it") from e
-
-
-def _of_folder(folder, name):
-    "U-Net, VAE, scheduler, and what encodes a prompt, of a pipeline's folder"
+def _of_folder(name):
+    "U-Net, VAE, scheduler, and what encodes a prompt, of a pipeline's folder, or repository"
+    folder = Path(name) if Path(name).is_dir() else hub_folder(str(name), FILES)
     if not (folder/INDEX).is_file():
         raise MissingFile(f"{name} is no folder of a pipeline: it has no {INDEX}")
     try: index = json.loads((folder/INDEX).read_text())

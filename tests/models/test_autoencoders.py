@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 
 from fastinpaint.core import download
 from fastinpaint.core.errors import InputError, MissingFile, MissingPackage, Unreachable
-from fastinpaint.models import autoencoders
 from fastinpaint.models.autoencoders import WEIGHTS, frozen_autoencoder, is_foreign
 from fastinpaint.models.lama import lama
 from fastinpaint.models.load import save_model
@@ -159,9 +158,9 @@ def test_what_was_downloaded_before_needs_no_network(offline, folder, tmp_path, 
 
 def test_only_safetensors_are_asked_of_the_hub(folder, monkeypatch):
     asked = {}
-    def download(name, **kwargs): return asked.update(kwargs, name=name) or str(folder)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    monkeypatch.setattr(autoencoders, "unreachable", lambda url: None)
+    def given(name, **kwargs): return asked.update(kwargs, name=name) or str(folder)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", given)
+    monkeypatch.setattr(download, "unreachable", lambda url: None)
     assert lama(2, 1, autoencoder="hf:org/name").config["autoencoder"]["name"] == "org/name"
     assert asked["name"] == "org/name" and not asked["local_files_only"]
     assert {o.rpartition("/")[2] for o in asked["allow_patterns"]} == {"config.json", WEIGHTS}

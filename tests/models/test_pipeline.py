@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from fastinpaint.core import download
 from fastinpaint.core.errors import InputError, MissingFile, MissingPackage, Unreachable
 from fastinpaint.fill.inpainter import Inpainter
-from fastinpaint.models import pipeline
 from fastinpaint.models.pipeline import PipelineNet, context_box, from_diffusers
 
 diffusers = pytest.importorskip("diffusers")
@@ -169,7 +169,7 @@ def test_what_does_not_fit_is_told_in_a_line(folder, parts, embeds, tmp_path, mo
 
 
 def test_without_network_it_says_so_at_once(monkeypatch, tmp_path):
-    monkeypatch.setattr(pipeline, "unreachable", lambda _: "no network")
+    monkeypatch.setattr(download, "unreachable", lambda _: "no network")
     with pytest.raises(Unreachable, match="nobody/nothing has not been downloaded before"):
         from_diffusers("nobody/nothing", "a lawn")
     with pytest.raises(MissingFile, match="no folder"): from_diffusers(tmp_path/"nowhere", "a lawn")
