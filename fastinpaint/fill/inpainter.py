@@ -29,9 +29,9 @@ CPU_AT_ONCE, GPU_AT_ONCE = 4, 16  # photographs of one size in the network; on a
 class Inpainter:
     """Fills photographs with `model` on `device`, "auto" for the model's own or a GPU.
 
-    `model` is an `InpaintNet`, of which a copy is made, or a `PipelineNet`, or what `read_model` takes. `precision` is
-    "fp32" or "bf16", `strategy` one of `STRATEGIES`, or "auto", which depends on the memory at hand: name
-    one for the same result everywhere. Raises InputError where an argument does not fit."""
+    `model` is an `InpaintNet`, of which a copy is made, a `PipelineNet`, or what `read_model` takes.
+    `precision` is "fp32" or "bf16", `strategy` one of `STRATEGIES`, or "auto", which depends on the memory at
+    hand: name one for the same result everywhere. Raises InputError where an argument does not fit."""
     def __init__(self, model="sample", device="auto", precision="fp32", strategy="auto"):
         if precision not in ("fp32", "bf16"):
             raise InputError(f"no precision {precision!r}: expected fp32 or bf16")
