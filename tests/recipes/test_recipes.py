@@ -156,7 +156,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_name(train, tmp_path, m
         float("nan") if checkpoint.exists() else 0.))
     with pytest.raises(Diverged, match="epoch 1, batch 0: adversarial is nan.*checkpoint.pt is as it was"):
         train("lama", tmp_path, autoencoder="none", perceptual="none", epochs=2)
-    assert read_checkpoint(checkpoint)["epoch"] == 0
+    assert read_checkpoint(checkpoint)["epoch"] == 1  # the next
     monkeypatch.setattr(Adversarial, "forward", lambda self, step: step.prediction.sum()*float("nan"))
     with pytest.raises(Diverged, match="epoch 0, batch 0: adversarial is nan. A smaller --lr"):
         train("lama", tmp_path, autoencoder="none", perceptual="none", overwrite=True)
