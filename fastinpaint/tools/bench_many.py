@@ -45,16 +45,21 @@ def together_and_alone(inpainter, pairs, rounds, texture):
     return in_rounds([alone, lambda: [*inpainter.many(pairs, texture=texture)]], rounds)
 
 
-def overhead(outcomes, batch):
-    "Seconds that each of `outcomes` takes beyond its own, once the first `batch` of them is there"
-    arrived = [(time.perf_counter(), outcome.seconds) for outcome in outcomes]
-    later = arrived[batch:]
-    return (later[-1][0] - arrived[0][0])/len(later) - mean(seconds for _, seconds in later)
+def overhead(fill, jobs):
+    """Seconds that each of `jobs` takes beyond its own: all of them against half, after a run to warm up.
+
+    What starts, starts in both."""
+    taken, half = [], len(jobs)//2
+    for some in jobs[:half], jobs[:half], jobs:
+        start = time.perf_counter()
+        outcomes = [*fill(some)]
+        taken.append(time.perf_counter() - start)
+    return (taken[2] - taken[1])/(len(jobs) - half) - mean(o.seconds for o in outcomes[half:])
 
 
 def ray_and_local(folder, s):
     "Seconds that an item takes beyond its filling: by a Ray actor, and in this process; and of its filling"
-    from fastinpaint.serve.ray import BATCH, connected, fill_by_actors
+    from fastinpaint.serve.ray import connected, fill_by_actors
     folder, jobs = Path(folder), []
     for i, (image, hole) in enumerate(photographs(s.files, s.size)):
         job = Job(*(str(folder/f"{i}-{name}.png") for name in ("image", "mask", "out")))
@@ -64,8 +69,9 @@ def ray_and_local(folder, s):
     load, options = partial(Inpainter, s.model, s.device), dict(texture=False)
     torch.set_num_threads(1)  # as actors do
     here = [*in_turn(jobs, load, options)]
-    local = overhead(in_turn(jobs, load, options), BATCH)
-    with connected(): ray = overhead(fill_by_actors(jobs, load, options, 1, device=s.device), BATCH)
+    local = overhead(partial(in_turn, load=load, options=options), jobs)
+    by_ray = partial(fill_by_actors, load=load, options=options, workers=1, device=s.device)
+    with connected(): ray = overhead(by_ray, jobs)
     return ray, local, median(outcome.seconds for outcome in here)
 
 

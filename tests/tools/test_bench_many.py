@@ -14,10 +14,10 @@ def test_runs_are_timed_in_turn_after_one_to_warm_up():
 
 
 def test_overhead_is_what_is_no_filling(monkeypatch):
-    clock = iter([10., 10., 11., 12., 13.])
+    clock = iter([0., 9., 10., 15., 20., 27.])  # five seconds for two of four jobs, seven for all
     monkeypatch.setattr(bench_many.time, "perf_counter", lambda: next(clock))
-    outcomes = [Outcome("a", "b", seconds=seconds) for seconds in (9, 9, .5, .5, .5)]
-    assert overhead(outcomes, 2) == pytest.approx(.5)
+    def fill(jobs): return [Outcome(job, "b", seconds=.75) for job in jobs]
+    assert overhead(fill, [*"abcd"]) == pytest.approx(1 - .75)
 
 
 def test_it_prints_a_line_for_each_number_of_threads(capsys):
