@@ -142,6 +142,7 @@ def setup_context(ctx, inputs, output):
 
 
 def gradient(ctx, grad):
+    "Of `x`, guide and weight, as far as they are wanted, from `grad` of the merge"
     of_x, *wanted = ctx.needs_input_grad
     found = zero_conv_merge_backward(grad, *ctx.saved_tensors, *wanted) if any(wanted) else (None, None)
     parts = (g if of else None for g, of in zip(found, wanted, strict=True))

@@ -11,6 +11,7 @@ WIDEST = 8  # times `width`: channels of the refiner, as many as those of a LaMa
 
 
 def conditioner(encoder, control):
+    "What tells `encoder`, a `LatentEncoder`, of the mask by `control`, None for none; else InputError"
     shape = encoder.channels, encoder.strides
     if control == "alpha": return AlphaKernels(*shape)
     if control == "mask": return MaskControl(*shape)

@@ -27,6 +27,7 @@ def naive(net):
 
 
 def ours(net, bf16=False):
+    "A function that fills by `net`, with `bf16` under autocast"
     def run(masked, mask):
         autocast = torch.autocast(masked.device.type, torch.bfloat16, enabled=bf16)
         with torch.inference_mode(), autocast: return net(masked, mask)

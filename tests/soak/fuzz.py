@@ -58,15 +58,16 @@ def opened(n, seed=0, folder=None):
             name, door = DOORS[kind]
             (path := Path(place)/name).write_bytes(data)
             signal.setitimer(signal.ITIMER_PROF, SECONDS)
+            became = None
             try:
                 door(path)
-                counts[kind, "opened"] += 1
-            except InputError: counts[kind, "refused"] += 1
-            except BaseException as e:
-                Path(folder or ".", f"fuzz-{kind}-{seed}-{i}").write_bytes(data)
-                e.add_note(f"file {i} of seed {seed}, of the kind {kind}") if hasattr(e, "add_note") else None
-                raise
-            finally: signal.setitimer(signal.ITIMER_PROF, 0)
+                became = "opened"
+            except InputError: became = "refused"
+            finally:
+                signal.setitimer(signal.ITIMER_PROF, 0)
+                # named by what it is: the file of that number of that seed, of that kind
+                if became is None: Path(folder or ".", f"fuzz-{kind}-{seed}-{i}").write_bytes(data)
+            counts[kind, became] += 1
             if peak() > most: raise MemoryError(f"{kind} {i} of seed {seed} took more than {MEMORY} bytes")
     signal.signal(signal.SIGPROF, before)
     return counts
