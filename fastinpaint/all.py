@@ -20,6 +20,7 @@ from .models.autoencoders import frozen_autoencoder, is_foreign, refuse_foreign
 from .models.context_encoder import context_encoder
 from .models.control import add_control
 from .models.discriminator import LatentDiscriminator, PatchGAN, load_discriminator
+from .models.fcf import FcF, fcf
 from .models.lama import lama
 from .models.latent_diffusion import LatentDiffusion, add_latent_control, latent_diffusion
 from .models.latent_net import latent_net, new_autoencoder, save_autoencoder
@@ -29,6 +30,7 @@ from .models.perceptual import perceptual_network
 from .models.pipeline import from_diffusers
 from .models.published import load_lama
 from .models.sampling import Sampling
+from .models.upsampler import upsampler
 from .serve import hub as _hub  # gives InpaintNet from_pretrained and push_to_hub
 from .train.callback.adversarial import AdversarialTraining, adversarial_callbacks
 from .train.callback.centre import Centre
@@ -43,6 +45,7 @@ from .train.callback.gradient_share import GradientShare, weight_for_share
 from .train.callback.history import History
 from .train.callback.latent import LatentLoss
 from .train.callback.latent_adversarial import LatentAdversarial
+from .train.callback.noise import StyleNoise
 from .train.callback.precision import BFloat16
 from .train.callback.reconstruct import Reconstruct
 from .train.callback.terms import LossTerms

@@ -66,6 +66,8 @@ class LatentDiffusion(InpaintNet):
         latent = self.whiten(self.encoder(masked))
         return torch.cat([latent, F.adaptive_avg_pool2d(mask.to(latent), latent.shape[-2:])], dim=1)
 
+    def condition_of(self, image, masked, mask): return self.condition(masked, mask)  # in training
+
     def clean(self, image, condition):
         "The whitened latent of `image`, or its difference from that of the condition: what noise is added to"
         latent = self.whiten(self.encoder(self.pad(image)))
@@ -101,13 +103,9 @@ def latent_diffusion(width=8, depth=3, linear=True, prefill=True, autoencoder="s
     black. With `delta` noise is added to the difference from the latent of that, which spares a small network
     to learn to copy; Stable Diffusion adds it to the latent. `sampler` and `steps` are the first of its
     `Sampling`. Raises MissingPackage without diffusers, InputError for other arguments."""
-    channels, (widest, most) = [*channels], MOST
-    if not 1 <= len(channels) <= most or any(not 1 <= n <= widest for n in channels):
-        raise InputError(f"no U-Net of {channels=}: expected 1 to {most} stages of 1 to {widest} channels")
-    if not 1 <= layers <= most: raise InputError(f"no U-Net of {layers=}: expected 1 to {most}")
-    for name, value, known in [("control", control, CONTROLS), ("prediction", prediction, PREDICTIONS)]:
-        if value not in known:
-            raise InputError(f"no diffusion of {name}={value!r}: expected {', '.join(map(repr, known))}")
+    channels = check_unet(channels, layers, prediction)
+    if control not in CONTROLS:
+        raise InputError(f"no diffusion of {control=}: expected {', '.join(map(repr, CONTROLS))}")
     if delta and control is None:
         raise InputError("no diffusion of delta=True with control=None: who knows a difference alone, sees "
                          "nothing of the image; expected delta=False")
@@ -121,6 +119,17 @@ def latent_diffusion(width=8, depth=3, linear=True, prefill=True, autoencoder="s
     with torch.no_grad(): latent = base.eval().encode(torch.zeros(1, 3, PROBE, PROBE))
     denoiser = Denoiser(latent.shape[1], channels, layers, control)
     return LatentDiffusion(base.encoder, denoiser, base.decoder, prefill, config).train()
+
+
+def check_unet(channels, layers, prediction):
+    "`channels` as a list. Raises InputError where no U-Net of this package has these"
+    channels, (widest, most) = [*channels], MOST
+    if not 1 <= len(channels) <= most or any(not 1 <= n <= widest for n in channels):
+        raise InputError(f"no U-Net of {channels=}: expected 1 to {most} stages of 1 to {widest} channels")
+    if not 1 <= layers <= most: raise InputError(f"no U-Net of {layers=}: expected 1 to {most}")
+    if prediction not in PREDICTIONS:
+        raise InputError(f"no diffusion of {prediction=}: expected {', '.join(map(repr, PREDICTIONS))}")
+    return channels
 
 
 def add_latent_control(net, control):

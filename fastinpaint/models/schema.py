@@ -8,6 +8,9 @@ from .adapters import ADAPTERS
 from .autoencoders import MODEL
 from .context_encoder import context_encoder
 from .denoiser import CONTROLS
+from .fcf import BOUNDS as FCF_BOUNDS
+from .fcf import MODEL as FCF
+from .fcf import fcf
 from .lama import CONDITIONERS, FIRST, lama
 from .latent_diffusion import MODEL as DIFFUSION
 from .latent_diffusion import MOST as UNETS
@@ -15,9 +18,12 @@ from .latent_diffusion import latent_diffusion
 from .latent_net import latent_net
 from .refiner import DELTAS, REFINERS
 from .sampling import PREDICTIONS, SAMPLERS
+from .upsampler import MODEL as UPSAMPLER
+from .upsampler import upsampler
 
 BUILDERS = {"lama": partial(lama, autoencoder=None), "context_encoder": context_encoder, MODEL: latent_net,
-            DIFFUSION: partial(latent_diffusion, autoencoder=None)}
+            DIFFUSION: partial(latent_diffusion, autoencoder=None), FCF: fcf,
+            UPSAMPLER: upsampler}
 SWITCH = False, True
 MOST, LAYERS, ENTRIES = 2**16, 32, 16  # of an autoencoder's config: numbers; numbers of layers; of a list
 
@@ -47,16 +53,26 @@ def check_channels(stages):
         raise InputError(f"channels of a U-Net are up to {most} numbers, 1 to {widest}, not {short(stages)}")
 
 
+def check_base(about):
+    "Raises InputError for what is not `about` of a diffusion model in pixels"
+    if not isinstance(about, dict) or about.get("model") != DIFFUSION or about.get("pixels") is not True:
+        raise InputError(f"the base of an upsampler is a diffusion model in pixels, not {short(about)}")
+    checked(about)
+
+
 LAMAS = dict(width=range(1, 513), blocks=range(101), iterations=range(1, 101), control=tuple(CONDITIONERS),
              delta=DELTAS, refiner=tuple(REFINERS), linear=SWITCH, prefill=SWITCH)
+UNET = dict(channels=check_channels, layers=range(1, UNETS[1] + 1), prediction=tuple(PREDICTIONS),
+            sampler=tuple(SAMPLERS), steps=range(1, 1001))
 # arguments are these and no others, each by what it may be or by what checks it: a file names no other
 BOUNDS = {"lama": LAMAS | dict(depth=range(1, 7), first=FIRST),
           MODEL: LAMAS | dict(autoencoder=check_autoencoder),
-          DIFFUSION: dict(width=range(1, 513), depth=range(1, 7), linear=SWITCH, prefill=SWITCH, delta=SWITCH,
-                          pixels=SWITCH, channels=check_channels, layers=range(1, UNETS[1] + 1),
-                          control=tuple(CONTROLS), prediction=tuple(PREDICTIONS), sampler=tuple(SAMPLERS),
-                          steps=range(1, 1001), autoencoder=check_autoencoder),
-          "context_encoder": dict(width=range(1, 513), size=range(8, 1025), prefill=SWITCH)}
+          DIFFUSION: UNET | dict(width=range(1, 513), depth=range(1, 7), linear=SWITCH, prefill=SWITCH,
+                                 delta=SWITCH, pixels=SWITCH, control=tuple(CONTROLS),
+                                 autoencoder=check_autoencoder),
+          UPSAMPLER: UNET | dict(base=check_base),
+          "context_encoder": dict(width=range(1, 513), size=range(8, 1025), prefill=SWITCH),
+          FCF: FCF_BOUNDS | dict(prefill=SWITCH)}
 DTYPES = torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64
 
 

@@ -9,7 +9,9 @@ from ...core.device import evaluating
 from ...core.errors import InputError
 from ...core.ranks import rank, world
 from ...models.latent_diffusion import LatentDiffusion, latent_diffusion
+from ...models.load import load_model
 from ...models.sampling import TIMESTEPS, noising
+from ...models.upsampler import upsampler
 from ..losses import Denoise
 from .fit import FitCallback
 from .freeze import FreezeSchedule
@@ -41,7 +43,7 @@ class Denoising(FitCallback):
         if not self.in_fit or self.model.measured: return
         batches = -(-self.images//(self.dls.train.bs*world()))
         with evaluating(net := self.model):  # which so far whitens nothing
-            parts = [(net.encoder(net.pad(image)), net.condition(masked, mask))
+            parts = [(net.encoder(net.pad(image)), net.condition_of(image, masked, mask))
                      for masked, mask, image, _ in islice(self.dls.train, batches)]
         latents, conditions = map(torch.cat, zip(*parts, strict=True))
         net.measure(latents, conditions[:, :-1], conditions[:, -1:])
@@ -50,7 +52,7 @@ class Denoising(FitCallback):
         if not self.in_fit: return  # validation outside of a fit judges pixels
         step, net = self.learn.step, self.model
         with torch.no_grad():
-            condition = net.condition(*self.xb)
+            condition = net.condition_of(step.image, *self.xb)
             latent = net.clean(step.image, condition)
         timesteps, noise = self._drawn(latent)
         noisy = self.noising.add_noise(latent, noise, timesteps)
@@ -83,14 +85,17 @@ class Denoising(FitCallback):
         return (ratio.clamp(max=self.min_snr)/(ratio + velocity)).view(-1, 1, 1, 1)
 
 
-def denoising_parts(s, stages, pixels=False):
+def denoising_parts(s, stages, pixels=False, base=None):
     """What makes the network of a recipe with the `DiffusionSettings` `s`, and its callbacks.
 
-    The U-Net has `stages`; it is frozen where a run goes on from a model by a ControlNet or mask control."""
+    The U-Net has `stages`; it is frozen where a run goes on from a model by a ControlNet or mask control.
+    With the file `base`, an upsampler of that model's fills. Raises as `load_model`."""
     control = None if s.control == "none" else s.control
     channels = [round(s.width_u*(1 + i/2)) for i in range(stages)]
     def model(width, linear, prefill, autoencoder, **_):
+        if base: return upsampler(load_model(base), channels, s.layers, s.prediction, s.sampler, s.sampling)
         return latent_diffusion(width, 3, linear, prefill, autoencoder, channels, s.layers, control,
                                 s.prediction, s.sampler, s.sampling, s.delta and control is not None, pixels)
     frozen = dict(refiner__unet=(0, 1)) if s.init and control in ("controlnet", "mask") else {}
+    if base: frozen = dict(base=(0, 1))
     return model, [FreezeSchedule(**frozen), Denoising(known=s.known, min_snr=s.min_snr, seed=s.seed)]
