@@ -9,6 +9,7 @@ from ..models.net import composite
 from ..models.prefill import smooth_fill
 
 OUTLINE = (1., .1, .5)  # a colour that photographs rarely hold
+FILLS = 4  # of each hole, in pictures of a model that generates
 
 
 def outlined(image, mask):
@@ -32,10 +33,18 @@ def show_rows(columns, max_n=4, height=2.2):
     return fig
 
 
-def batch_columns(masked, mask, image, *_, pred=None):
-    "Masked input, outlined hole, the composite of `pred` if given, and original, by title"
+@torch.no_grad()
+def other_fills(net, masked, mask, n=FILLS - 1):
+    "Predictions `[B, 3, H, W]` by the seeds 1 to `n` of a `net` that generates; none by others"
+    if not getattr(net, "generates", False): return []
+    with evaluating(net): return [net(masked, mask, seed=seed) for seed in range(1, n + 1)]
+
+
+def batch_columns(masked, mask, image, *_, pred=None, others=()):
+    "Masked input, outlined hole, the composite of `pred` if given, those of `others`, and original, by title"
     columns = {"masked input": masked, "hole": outlined(image, mask)}
     if pred is not None: columns["result"] = composite(pred, image, mask)
+    columns |= {f"seed {i}": composite(other, image, mask) for i, other in enumerate(others, 1)}
     return columns | {"original": image}
 
 
@@ -46,9 +55,12 @@ def show_batch(self: InpaintDL, b=None, max_n=4, **kwargs):
 
 
 @patch
-def show_results(self: InpaintDL, b, out, max_n=4, **kwargs):
-    "Masked input, outlined hole, result and original side by side; returns the figure"
-    return show_rows(batch_columns(*b, pred=out.to(b[0].device)), max_n)
+def show_results(self: InpaintDL, b, out, max_n=4, net=None, **kwargs):
+    """Masked input, outlined hole, result and original side by side; returns the figure.
+
+    Of a `net` that generates there are results of other seeds, too."""
+    b, pred = [x[:max_n] for x in b], out[:max_n].to(b[0].device)
+    return show_rows(batch_columns(*b, pred=pred, others=other_fills(net, *b[:2])), max_n)
 
 
 def show_latent_damage(learn, max_n=4):
@@ -109,4 +121,4 @@ def results_figure(learn, max_n=4):
     "The first validation images and their fills, drawn by `show_results`; returns the figure"
     batch = learn.dls.valid.one_batch()
     with learn.no_bar(): pred, _ = learn.get_preds(dl=[batch])
-    return learn.dls.valid.show_results(batch, pred, max_n=max_n)
+    return learn.dls.valid.show_results(batch, pred, max_n=max_n, net=learn.model)

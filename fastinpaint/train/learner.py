@@ -41,6 +41,10 @@ class InpaintLearner(Learner):
         "The `PIL.Image` that `Inpainter.__call__` makes of these with the Learner's model"
         return Inpainter(self.model)(image, mask, **options)
 
+    def show_results(self, *args, **kwargs):
+        "fastai's, with several fills of each hole where the model generates"
+        super().show_results(*args, **kwargs | dict(net=self.model))
+
     show_latent_damage = show_latent_damage
 
     @property

@@ -59,6 +59,23 @@ def test_results_show_the_composite(tiny_learner, figures):
     assert not masked[hole].any()
 
 
+def test_results_of_a_generator_are_several(tiny_learner, figures, monkeypatch):
+    learn = tiny_learner()
+    model, forward = learn.model, learn.model.forward
+    monkeypatch.setattr(model, "generates", True, raising=False)
+    model.forward = lambda masked, mask, seed=0: forward(masked, mask)*0 + seed/8
+    model.train()
+    learn.show_results()
+    fig = results_figure(learn, max_n=1)
+    assert [len(f.axes) for f in figures()] == [2*7, 7] and model.encoder.stages[0].bn.weight.requires_grad
+    assert titles(fig) == ["masked input", "hole", "result", "seed 1", "seed 2", "seed 3", "original"]
+    hole = learn.dls.valid.one_batch()[1][0, 0].bool()
+    *_, original = (torch.tensor(p) for p in panels(fig))
+    for i, panel in enumerate(panels(fig)[2:6]):
+        fill = torch.tensor(panel)
+        assert torch.equal(fill[~hole], original[~hole]) and (fill[hole] == i/8).all()
+
+
 def test_the_outline_runs_around_the_hole():
     mask = torch.zeros(1, 1, 9, 9)
     mask[..., 3:6, 3:6] = 1

@@ -17,11 +17,13 @@ from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 from ...core.errors import InputError
 from ...core.files import replacing
 from ...core.ranks import is_main, world
+from ...judge.show import other_fills
 from ...models.net import composite
 from ...models.weights import write_weights
 from .fit import FitCallback
 
 RUN_ID = "wandb-run.txt"  # in a run's folder: what a resumed one goes on with
+GENERATED = 4  # holes that are shown of a model that generates: each is filled several times
 MODES = "online", "offline", "shared", "disabled"
 # W&B has no base class for what it raises over bad settings, full disks and a dead service
 WANDB_ERRORS = (wandb.errors.Error, OSError, RuntimeError, TypeError, ValueError,
@@ -93,18 +95,21 @@ class WandbTracking(FitCallback):
         if not run.disabled: print(f"W&B: {where}")
 
     def _keep_images(self):
-        "Keep the first `n_images` of the validation set, whose order is fixed"
-        n = self.n_images - sum(map(len, self.shown))
+        "Keep the first `n_images` of the validation set, whose order is fixed; of a generator's, few"
+        net = get_model(self.model)
+        most = min(self.n_images, GENERATED) if getattr(net, "generates", False) else self.n_images
+        n = most - sum(map(len, self.shown))
         if n <= 0: return
-        image, mask = self.yb
-        rows = torch.cat([self.xb[0], composite(self.pred, image, mask), image], dim=2)[:n]
+        masked, mask, pred, image = (x[:n] for x in (*self.xb[:2], self.pred, self.yb[0]))
+        fills = [composite(fill, image, mask) for fill in (pred, *other_fills(net, masked, mask))]
+        rows = torch.cat([masked, *fills, image], dim=2)
         if not self.shown or rows.shape[1:] == self.shown[0].shape[1:]: self.shown.append(rows.float().cpu())
 
     def _grid(self):
-        "One picture [3 H, n W, 3] of the kept images [n, 3, 3 H, W]"
+        "One picture [k H, n W, 3] of the kept images [n, 3, k H, W]: inputs, fills, originals"
         rows = torch.cat(self.shown).permute(2, 0, 3, 1)
         picture = (rows.flatten(1, 2).clamp(0, 1)*255).round().byte().numpy()
-        return wandb.Image(picture, caption="masked, composite, original", file_type="jpg")
+        return wandb.Image(picture, caption="masked, composites, original", file_type="jpg")
 
     def _log(self, values): self._use(lambda: self.tracked.log(values, step=self.train_iter))
 

@@ -109,6 +109,30 @@ def test_the_grid_shows_the_same_images_every_epoch(tmp_path, monkeypatch):
     assert np.array_equal(filled[~hole], original[~hole]) and not np.array_equal(last[16:32], first[16:32])
 
 
+class Chooses(Fill):
+    "Fills each hole with a grey of its own for every seed"
+    generates = True
+
+    def forward(self, masked, mask, seed=0): return super().forward(masked, mask)*0 + (seed + 1)/8
+
+
+def test_several_fills_of_a_generator_are_shown_over_the_steps(tmp_path, monkeypatch):
+    pictures = []
+    monkeypatch.setattr(wandb, "Image", lambda data, **_: pictures.append(data))
+    learn = learner(tmp_path, WandbTracking(dir=tmp_path, mode="disabled", n_images=3))
+    learn.model = Chooses()
+    learn.fit(2)
+    assert len(pictures) == 2
+    masked, *fills, original = np.split(pictures[-1], 6)
+    hole = masked.max(-1) == 0
+    for i, fill in enumerate(fills, 1):
+        assert (fill[hole] == round(255*i/8)).all() and np.array_equal(fill[~hole], original[~hole])
+    many = learner(tmp_path, WandbTracking(dir=tmp_path, mode="disabled"))
+    many.model, many.dls.valid = Chooses(), many.dls.train
+    many.fit(1)
+    assert pictures[-1].shape == (6*16, 4*16, 3)  # not all six
+
+
 def test_terms_are_logged_by_name(tmp_path):
     class Watch(FitCallback):
         def after_batch(self): self.step_log.health.write({"watched": torch.tensor(.25)})
