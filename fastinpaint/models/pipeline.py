@@ -16,7 +16,7 @@ from .denoiser import of_diffusers
 
 INDEX, CLASS = "model_index.json", "StableDiffusionInpaintPipeline"
 PARTS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+WEIGHTS, TEXT_WEIGHTS = "diffusion_pytorch_model.safetensors", "model.safetensors"
 FILES = ["*.json", "*/*.json", "*/*.safetensors", "*/merges.txt"]
 CONTEXT = 1.  # around a hole on every side, times the hole's
 
@@ -109,11 +109,11 @@ def from_diffusers(source, prompt=None, negative_prompt="", prompt_embeds=None, 
     if unet.config.in_channels != channels:
         raise InputError(f"the U-Net has {unet.config.in_channels} input channels: expected {channels}, as "
                          "in a pipeline made for inpainting")
-    embeds = [prompt_embeds if prompt_embeds is not None else encode(prompt or "")]
-    if guidance > 1:
-        if prompt_embeds is not None and negative_prompt_embeds is None:
-            raise InputError(f"{guidance=} needs negative_prompt_embeds beside prompt_embeds; 1 does not")
-        embeds.insert(0, negative_prompt_embeds if prompt_embeds is not None else encode(negative_prompt))
+    guided = guidance > 1
+    if prompt_embeds is None: embeds = encode(*[negative_prompt]*guided, prompt or "")
+    elif guided and negative_prompt_embeds is None:
+        raise InputError(f"{guidance=} needs negative_prompt_embeds beside prompt_embeds; 1 does not")
+    else: embeds = [*[negative_prompt_embeds]*guided, prompt_embeds]
     width = unet.config.cross_attention_dim
     if wrong := [list(o.shape) for o in embeds if o.ndim != 3 or o.shape[-1] != width or len(o) != 1]:
         raise InputError(f"prompt embeddings {wrong[0]}: this U-Net takes [1, n, {width}]")
@@ -139,26 +139,30 @@ def _of_folder(name):
     return *loaded, scheduler, partial(_encoded, folder, name)
 
 
-def _encoded(folder, name, prompt):
-    "The embedding of `prompt` by the text encoder in the pipeline's `folder`"
-    if not (folder/"text_encoder").is_dir(): return _encoder(None, None)(prompt)
+def _encoded(folder, name, *prompts):
+    "The embeddings of `prompts` by the text encoder in the pipeline's `folder`"
+    if not (folder/"text_encoder").is_dir(): return _encoder(None, None)(*prompts)
+    for part in f"text_encoder/{TEXT_WEIGHTS}", "tokenizer":
+        if not (folder/part).exists():
+            raise InputError(f"{name} has no {part} for a prompt: give prompt_embeds instead; of weights "
+                             "only safetensors are read")
     try: transformers = import_module("transformers")
     except ImportError as e:
-        raise MissingPackage(f"the prompt of {name} needs transformers: pip install transformers, or give "
-                             "prompt_embeds") from e
+        raise MissingPackage(f"the prompt of {name} needs transformers: pip install "
+                             '"fastinpaint[diffusers]", or give prompt_embeds') from e
     here = dict(local_files_only=True)
     model = transformers.CLIPTextModel.from_pretrained(folder/"text_encoder", use_safetensors=True, **here)
-    return _encoder(transformers.CLIPTokenizer.from_pretrained(folder/"tokenizer", **here), model)(prompt)
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(folder/"tokenizer", **here)
+    return _encoder(tokenizer, model.eval())(*prompts)
 
 
 def _encoder(tokenizer, model):
-    "A function from a prompt to its embedding `[1, n, d]`, which raises InputError without a text encoder"
+    "A function from prompts to their embeddings `[1, n, d]`, which raises InputError without a text encoder"
     @torch.no_grad()
-    def encode(prompt):
+    def encode(*prompts):
         if model is None:
             raise InputError("this pipeline has no text encoder for a prompt: give prompt_embeds instead")
-        length = tokenizer.model_max_length
-        tokens = tokenizer(prompt, padding="max_length", max_length=length, truncation=True,
-                           return_tensors="pt")
-        return model(tokens.input_ids.to(model.device))[0]
+        exactly = dict(padding="max_length", max_length=tokenizer.model_max_length, truncation=True)
+        tokens = [tokenizer(prompt, **exactly, return_tensors="pt").input_ids for prompt in prompts]
+        return [model(ids.to(model.device))[0] for ids in tokens]
     return encode

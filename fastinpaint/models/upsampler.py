@@ -54,11 +54,9 @@ def upsampler(base, channels=(16, 24, 32, 40), layers=1, prediction="v", sampler
     U-Net. Raises as that does, and InputError for another base."""
     if isinstance(base, dict): base = latent_diffusion(**{k: v for k, v in base.items() if k != "model"})
     if not isinstance(base, LatentDiffusion) or not base.config.get("pixels"):
-        raise InputError(f"an upsampler has a model of pixel_diffusion as its base, not {_name(base)}")
+        raise InputError(f"an upsampler has a model of pixel_diffusion as its base, not "
+                         f"{type(base).__name__} of {base.config.get('model', 'lama')}")
     channels = check_unet(channels, layers, prediction)
     config = dict(model=MODEL, base=base.config, channels=channels, layers=layers, prediction=prediction,
                   sampler=sampler, steps=steps)
     return Upsampler(base, Denoiser(3, channels, layers, "concat"), config).train()
-
-
-def _name(net): return f"{type(net).__name__} of {net.config.get('model', 'lama')}"

@@ -1,9 +1,6 @@
 "A Stable Diffusion inpainting pipeline as a network"
 import json
-import os
-import subprocess
 import sys
-from importlib.util import find_spec
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,49 +19,10 @@ UNET = dict(sample_size=4, in_channels=9, out_channels=4, block_out_channels=(8,
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"))
 VAE = dict(block_out_channels=(4,)*4, down_block_types=["DownEncoderBlock2D"]*4, norm_num_groups=2,
            up_block_types=["UpDecoderBlock2D"]*4, latent_channels=4)
-# diffusers imports its pipeline where transformers is, of which embeddings need nothing: any class will do
-STAND_IN = """
-import sys
-from importlib.machinery import ModuleSpec
-from types import ModuleType
-import torch
-__version__ = "4.57.0"
-__path__ = []
-def __getattr__(name):
-    if name.startswith("__"): raise AttributeError(name)
-    return type(name, (torch.nn.Module,), {})
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name.startswith(__name__ + "."): return ModuleSpec(name, self, is_package=True)
-    def create_module(self, spec):
-        module = ModuleType(spec.name)
-        module.__getattr__ = __getattr__
-        return module
-    def exec_module(self, module): pass
-sys.meta_path.append(Finder())
-"""
-PARITY = """
-import diffusers, torch
-from fastinpaint.models.pipeline import from_diffusers
-from test_pipeline import UNET, VAE
-torch.manual_seed(0)
-parts = dict(unet=diffusers.UNet2DConditionModel(**UNET), vae=diffusers.AutoencoderKL(**VAE))
-absent = dict.fromkeys(["text_encoder", "tokenizer", "safety_checker", "feature_extractor"])
-image, mask = torch.rand(1, 3, 32, 32), torch.zeros(1, 1, 32, 32)
-mask[..., 9:20, 12:25] = 1
-embeds = dict(zip(["prompt_embeds", "negative_prompt_embeds"], torch.randn(2, 1, 5, 8)))
-for name in "DDIMScheduler", "PNDMScheduler", "EulerAncestralDiscreteScheduler":
-    more = dict(skip_prk_steps=True) if name == "PNDMScheduler" else {}
-    scheduler = getattr(diffusers, name)(steps_offset=1, **more)
-    pipe = diffusers.StableDiffusionInpaintPipeline(
-        **parts, **absent, scheduler=scheduler, requires_safety_checker=False)
-    for guidance in 1., 7.5:
-        theirs = pipe(**embeds, image=image, mask_image=mask, height=32, width=32, num_inference_steps=4,
-                      guidance_scale=guidance, generator=torch.Generator().manual_seed(3), output_type="pt")
-        net = from_diffusers(pipe, **embeds, steps=4, guidance=guidance, seed=3)
-        assert torch.equal(net.part(image*(1 - mask), mask, 3), theirs.images), (name, guidance)
-print("equal")
-"""
+TEXT = dict(vocab_size=32, hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+            max_position_embeddings=12)
+SCHEDULERS = {"DDIMScheduler": {}, "PNDMScheduler": dict(skip_prk_steps=True),
+              "EulerAncestralDiscreteScheduler": {}}
 
 
 @pytest.fixture(scope="module")
@@ -90,20 +48,67 @@ def folder(parts, tmp_path):
     return tmp_path
 
 
-def test_the_image_is_that_of_diffusers_own_pipeline(tmp_path):
+@pytest.fixture
+def text(folder):
+    "A text encoder and its tokenizer, in the pipeline's folder as published ones have them"
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(2)
+    vocab = ["<|startoftext|>", "<|endoftext|>", "la", *"abelnw", *(f"{letter}</w>" for letter in "abelnw")]
+    model = transformers.CLIPTextModel(transformers.CLIPTextConfig(**TEXT, bos_token_id=0, eos_token_id=1))
+    model.save_pretrained(folder/"text_encoder")
+    (folder/"tokenizer").mkdir()
+    for name, content in {"vocab.json": json.dumps({o: i for i, o in enumerate(vocab)}),
+                          "merges.txt": "#version: 0.2\nl a\n",
+                          "tokenizer_config.json": json.dumps(dict(model_max_length=12))}.items():
+        (folder/"tokenizer"/name).write_text(content)
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(folder/"tokenizer")
+    return dict(text_encoder=model.eval(), tokenizer=tokenizer)
+
+
+def pipeline(parts, scheduler, text_encoder=None, tokenizer=None, **config):
+    "diffusers' own"
+    pytest.importorskip("transformers")  # without which diffusers has none
+    absent = dict.fromkeys(["safety_checker", "feature_extractor"])
+    return diffusers.StableDiffusionInpaintPipeline(
+        unet=parts.unet, vae=parts.vae, text_encoder=text_encoder, tokenizer=tokenizer, **absent,
+        scheduler=getattr(diffusers, scheduler)(steps_offset=1, **config), requires_safety_checker=False)
+
+
+def theirs(pipe, image, mask, guidance, **prompt):
+    pipe.set_progress_bar_config(disable=True)
+    return pipe(**prompt, image=image, mask_image=mask, height=32, width=32, num_inference_steps=4,
+                guidance_scale=guidance, generator=torch.Generator().manual_seed(3), output_type="pt").images
+
+
+def batch():
+    image, mask = torch.rand(1, 3, 32, 32), torch.zeros(1, 1, 32, 32)
+    mask[..., 9:20, 12:25] = 1
+    return image, mask
+
+
+@pytest.mark.parametrize("guidance", [1., 7.5])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_the_image_is_that_of_diffusers_own_pipeline(parts, embeds, scheduler, guidance):
     "To the bit, at the same seed"
-    paths = [os.getcwd(), os.path.dirname(__file__)]
-    if not find_spec("transformers"):
-        paths.append(str(tmp_path))
-        for name in "transformers", "tokenizers":
-            (tmp_path/name).mkdir()
-            (tmp_path/name/"__init__.py").write_text(STAND_IN)
-            about = tmp_path/f"{name}-4.57.0.dist-info"
-            about.mkdir()
-            (about/"METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 4.57.0\n")
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    run = subprocess.run([sys.executable, "-c", PARITY], env=env, capture_output=True, text=True)
-    assert run.stdout == "equal\n", run.stderr
+    pipe, (image, mask) = pipeline(parts, scheduler, **SCHEDULERS[scheduler]), batch()
+    net = from_diffusers(pipe, **embeds, steps=4, guidance=guidance, seed=3)
+    found = net.part(image*(1 - mask), mask, 3)
+    assert torch.equal(found, theirs(pipe, image, mask, guidance, **embeds))
+
+
+@pytest.mark.parametrize("guidance", [1., 7.5])
+def test_a_prompt_is_encoded_as_diffusers_does(parts, text, folder, guidance):
+    "The image is that of both, of a pipeline to the bit; weights of files lie elsewhere in memory"
+    pipe, (image, mask) = pipeline(parts, "DDIMScheduler", **text), batch()
+    expected = theirs(pipe, image, mask, guidance, prompt="a lawn", negative_prompt="a wall")
+    pipe.scheduler.save_pretrained(folder/"scheduler")
+    for source, error in (pipe, 0), (folder, 1e-5):
+        def difference(*prompts, source=source):
+            net = from_diffusers(source, *prompts, steps=4, guidance=guidance, seed=3)
+            return (net.part(image*(1 - mask), mask, 3) - expected).abs().max()
+        assert difference("a lawn", "a wall") <= error
+        assert difference("a well", "a wall") > 1e-4
+        assert (difference("a lawn", "a bell") > 1e-4) == (guidance > 1)
 
 
 def test_a_photograph_is_filled_by_seeds_and_known_pixels_stay(folder, embeds):
@@ -157,8 +162,14 @@ def test_what_does_not_fit_is_told_in_a_line(folder, parts, embeds, tmp_path, mo
     refused("needs negative_prompt_embeds", negative_prompt_embeds=None)
     with pytest.raises(InputError, match="no text encoder"): from_diffusers(folder, "a lawn")
     (folder/"text_encoder").mkdir()
-    if not find_spec("transformers"):
-        with pytest.raises(MissingPackage, match="pip install transformers"): from_diffusers(folder, "a lawn")
+    for part in "text_encoder/model.safetensors", "tokenizer":
+        with pytest.raises(InputError, match=f"has no {part} for a prompt.*only safetensors"):
+            from_diffusers(folder, "a lawn")
+        (folder/part).touch()
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "transformers", None)
+        with pytest.raises(MissingPackage, match=r'pip install "fastinpaint\[diffusers\]"'):
+            from_diffusers(folder, "a lawn")
     refused("it has no model_index.json", MissingFile, source=folder/"unet")
     (folder/"vae/diffusion_pytorch_model.safetensors").rename(folder/"vae/diffusion_pytorch_model.bin")
     refused("no vae/diffusion_pytorch_model.safetensors: only safetensors")

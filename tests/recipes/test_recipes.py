@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from fastinpaint import recipes
-from fastinpaint.core.errors import Diverged, InputError
+from fastinpaint.core.errors import Diverged, InputError, MissingFile
 from fastinpaint.fill.inpainter import Inpainter
 from fastinpaint.models import perceptual
 from fastinpaint.models.load import load_model
@@ -27,12 +27,12 @@ FROZEN = {"autoencoder": [], "lama_l1": [], "mask_control": ["encoder", "decoder
           "latent": ["decoder"], "latent_control": ["encoder", "decoder"],
           "delta": ["encoder", "decoder"], "latent_gan": ["encoder", "decoder"],
           "lama": [], "latent_control_gan": ["encoder", "decoder"], "context_encoder": [],
-          "latent_diffusion": ["encoder", "decoder"], "pixel_diffusion": []}
+          "latent_diffusion": ["encoder", "decoder"], "pixel_diffusion": [], "fcf": []}
 TRAINED = {"autoencoder": ["encoder", "decoder"],
            "lama_l1": ["encoder", "decoder", "refiner", "conditioner"],
            "lama": ["encoder", "decoder", "refiner", "conditioner"],
            "latent": ["refiner", "conditioner", "encoder.stages.0.linear"]}
-ADVERSARIAL = "lama", "latent_control_gan"
+ADVERSARIAL = "lama", "latent_control_gan", "fcf"
 TINY = dict(size=32, bs=2, epochs=2, steps=4, width=2, blocks=1, device="cpu", workers=0,
             valid="0.25", wandb="disabled")
 FILES = ["metrics.csv", "model.json", "model.safetensors", "results.png", "settings.json"]
@@ -106,6 +106,19 @@ def test_control_is_trained_beside_the_frozen_unet_of_a_model_without(
     assert load_model(found).config["control"] == control
     trained = weights(found, "refiner.control")
     assert trained and any(v.any() for k, v in trained.items() if "zero_convs" in k or "down_blocks.0.w" in k)
+
+
+def test_an_upsampler_is_trained_around_its_frozen_base(train, tmp_path, photos, same):
+    base = train("pixel_diffusion", tmp_path, width_u=8, sampling=2)/"model.safetensors"
+    found = train("pixel_upsample", tmp_path, base=str(base), width_u=8, sampling=2)/"model.safetensors"
+    before = read_weights(base)[0]
+    assert same(weights(found, "base"), {f"base.{k}": v for k, v in before.items()})
+    first, second = Inpainter(found).several(photos/"0.png", np.eye(40, 48, dtype=bool), n=2)
+    assert first.size == (48, 40) and first.tobytes() != second.tobytes()
+    with pytest.raises(InputError, match="its base, not Upsampler of upsampler"):
+        train("pixel_upsample", tmp_path/"again", base=str(found))
+    with pytest.raises(MissingFile, match="no weights file at .*pixel_diffusion/model.safetensors"):
+        train("pixel_upsample", tmp_path/"again")
 
 
 @pytest.mark.parametrize("name", ["autoencoder", "lama_l1", "latent_control"])
