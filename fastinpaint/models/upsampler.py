@@ -47,15 +47,15 @@ def smaller(masked, mask):
     return F.avg_pool2d(masked, SMALLER)/known.clamp_min(1e-3)*(1 - hole), hole
 
 
-def upsampler(base, channels=(16, 24, 32, 40), layers=1, prediction="v", sampler="dpm++", steps=20):
+def upsampler(base=None, channels=(16, 24, 32, 40), layers=1, prediction="v", sampler="dpm++", steps=20):
     """An `Upsampler` of the fills of `base`, a `LatentDiffusion` in pixels, or the config of one.
 
     It keeps the base, so that one file fills. The others are those of `latent_diffusion`, and of its own
     U-Net. Raises as that does, and InputError for another base."""
     if isinstance(base, dict): base = latent_diffusion(**{k: v for k, v in base.items() if k != "model"})
     if not isinstance(base, LatentDiffusion) or not base.config.get("pixels"):
-        raise InputError(f"an upsampler has a model of pixel_diffusion as its base, not "
-                         f"{type(base).__name__} of {base.config.get('model', 'lama')}")
+        kind = getattr(base, "config", {}).get("model", type(base).__name__)
+        raise InputError(f"the base of an upsampler is a model of pixel_diffusion, not {kind}")
     channels = check_unet(channels, layers, prediction)
     config = dict(model=MODEL, base=base.config, channels=channels, layers=layers, prediction=prediction,
                   sampler=sampler, steps=steps)

@@ -57,7 +57,7 @@ def export_model(model, out, format="onnx"):
     if format not in EXPORTERS: raise InputError(f"no format {format!r}: expected {' or '.join(EXPORTERS)}")
     path, net = Path(out), read_model(model) if isinstance(model, str | Path) else model
     if net.generates:
-        raise InputError(f"{type(net).__name__} fills in many steps, which no exported program holds: "
+        raise InputError(f"{type(net).__name__} fills by a seed, for which exported programs have no input: "
                          "take a model of lama()")
     if isinstance(net, ContextEncoder):
         raise InputError(f"{type(net).__name__} has one fixed size, not any: take a model of lama()")

@@ -14,7 +14,7 @@ from .rows import Row, lpips_in, read_history
 
 LADDER = "lama_l1", "mask_control", "latent", "latent_control", "delta", "context_encoder"
 FULL = "lama", "latent_control_gan"  # Table 5.2
-ROWS = (*LADDER, *FULL, "iterate", "latent_gan", "latent_diffusion", "pixel_diffusion")
+ROWS = (*LADDER, *FULL, "iterate", "latent_gan", "latent_diffusion", "pixel_diffusion", "fcf")
 SHORT = dict(epochs=1, seed=1000, wandb="disabled")  # to choose rates and time steps; no seed of the ladder
 TIMED_STEPS = 100
 UNTRAINED = "mean_colour", "smooth_fill", "telea", "navier_stokes", "patchmatch"

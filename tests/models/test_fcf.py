@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from fastinpaint.core.errors import InputError
 from fastinpaint.fill.inpainter import Inpainter
+from fastinpaint.judge.evaluate import evaluate
 from fastinpaint.models.fcf import ModulatedConv, fcf
 from fastinpaint.models.load import load_model, save_model, starting_model
 from fastinpaint.models.net import composite
@@ -108,6 +109,13 @@ def test_it_comes_back_from_a_file_and_folded_it_is_the_same(tiny_fcf, tmp_path)
     first, second = (np.asarray(o) for o in Inpainter(found).several(photo, hole, n=2, seed=7))
     assert (first[~hole] == photo[~hole]).all() and (first[hole] != second[hole]).any()
     assert (np.asarray(Inpainter(path)(photo, hole, seed=8)) == second).all()
+
+
+def test_it_is_judged_by_several_fills(tiny_fcf, photos):
+    card = evaluate(tiny_fcf(), photos, ["center"], 64, limit=2, frechet=False, fills=3)
+    assert card.rules["fills"] == 3 and len(card.images) == 2
+    for row in card.images:
+        if row["lpips"] is not None: assert row["lpips_best"] < row["lpips"] and row["diversity"] > 0
 
 
 @pytest.mark.parametrize("wrong, words", [(dict(width=1), "width=1: expected 2 to 512"),

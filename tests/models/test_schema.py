@@ -8,6 +8,7 @@ from safetensors.torch import save
 from fastinpaint.core.errors import InputError
 from fastinpaint.models import schema
 from fastinpaint.models.context_encoder import context_encoder
+from fastinpaint.models.fcf import fcf
 from fastinpaint.models.load import about_model, load_model, save_model
 from fastinpaint.models.published import load_lama
 from fastinpaint.models.schema import checked
@@ -39,6 +40,8 @@ WRONG = {"many blocks": dict(blocks=10**6), "deep": dict(depth=60), "wide": dict
          "a fraction": dict(width=8.), "a truth": dict(width=True), "not a number": dict(width=float("nan")),
          "a list": dict(refiner=["ffc"]), "an object": dict(control={}), "zero": dict(depth=0),
          "a number": dict(linear=1), "another kind": dict(model="gpt"), "no kind": dict(model=[]),
+         "a wide fcf": dict(model="fcf", width=10**6), "a deep fcf": dict(model="fcf", depth=60),
+         "a base of bases": dict(model="upsampler", base=dict(model="upsampler", base={})),
          "a large map": dict(model="context_encoder", size=10**6), "a long name": {"x"*10_000: 1}}
 
 
@@ -81,6 +84,7 @@ def test_tensors_of_another_shape_or_type_are_refused(tiny_lama, tmp_path):
 def test_every_model_of_this_package_is_within_the_bounds(tiny_lama, control):
     assert checked(tiny_lama(control=control).config) == ("lama", tiny_lama(control=control).config)
     assert checked(context_encoder(2, 32).config)[0] == "context_encoder"
+    assert checked(fcf(2, 3).config)[0] == "fcf"
 
 
 FIRST, SPLIT = "model.1.ffc.convl2l.weight", "model.{}.ffc.convl2g.weight"

@@ -115,7 +115,7 @@ def test_an_upsampler_is_trained_around_its_frozen_base(train, tmp_path, photos,
     assert same(weights(found, "base"), {f"base.{k}": v for k, v in before.items()})
     first, second = Inpainter(found).several(photos/"0.png", np.eye(40, 48, dtype=bool), n=2)
     assert first.size == (48, 40) and first.tobytes() != second.tobytes()
-    with pytest.raises(InputError, match="its base, not Upsampler of upsampler"):
+    with pytest.raises(InputError, match="of pixel_diffusion, not upsampler"):
         train("pixel_upsample", tmp_path/"again", base=str(found))
     with pytest.raises(MissingFile, match="no weights file at .*pixel_diffusion/model.safetensors"):
         train("pixel_upsample", tmp_path/"again")

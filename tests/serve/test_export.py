@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fastinpaint.models.context_encoder import context_encoder
+from fastinpaint.models.fcf import fcf
 from fastinpaint.models.ffc import FourierUnit
 from fastinpaint.models.latent_net import latent_net
 from fastinpaint.models.load import save_model
@@ -123,8 +124,9 @@ def test_images_have_two_latent_pixels_a_side(tiny_vae):
 
 
 def test_what_cannot_be_exported_is_named(tiny_lama, tiny_diffusion, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="LatentDiffusion fills in many steps"):
-        export_model(tiny_diffusion(), tmp_path/"a")
+    for net in tiny_diffusion(), fcf(2, 3):
+        with pytest.raises(ValueError, match=f"{type(net).__name__} fills by a seed"):
+            export_model(net, tmp_path/"a")
     with pytest.raises(ValueError, match="'tflite'.*onnx or torch"):
         export_model(tiny_lama(), tmp_path/"a", "tflite")
     with pytest.raises(ValueError, match="ContextEncoder has one fixed size"):

@@ -8,6 +8,7 @@ from fastai.torch_core import set_seed
 
 from fastinpaint.core.errors import InputError
 from fastinpaint.data.loaders import InpaintDataLoaders
+from fastinpaint.models.upsampler import upsampler
 from fastinpaint.train.callback.checkpoint import Checkpoint
 from fastinpaint.train.callback.denoise import Denoising
 from fastinpaint.train.callback.ema import EMA
@@ -122,6 +123,28 @@ def test_a_resumed_run_ends_with_the_bits_of_a_whole_one(
     resumed.fit_one_cycle(3, 1e-2)
     assert same(state_of(resumed.model), state_of(whole.model))
     assert same(resumed.opt.state_dict(), whole.opt.state_dict())
+
+
+def test_an_upsampler_learns_from_the_image_made_smaller_and_resumes_to_the_bit(
+        photos, interrupted, tiny_diffusion, tmp_path, state_of, same):
+    def run(name, resume=False):
+        set_seed(0)
+        dls = InpaintDataLoaders.from_folder(photos, "center", 32, 2, valid=.25, seed=0, steps=3,
+                                             augment=False, num_workers=0, device="cpu")
+        net = upsampler(tiny_diffusion(pixels=True), (8, 16), steps=2)
+        cbs = [FreezeSchedule(base=(0, 1)), Denoising(), EMA(.9), Checkpoint(tmp_path/name, resume)]
+        return inpaint_learner(dls, net, None, [], cbs, lr=1e-2, path=tmp_path)
+    whole, broken, seen = run("whole.pt"), run("run.pt"), []
+    net, base, of = whole.model, state_of(whole.model.base), whole.model.condition_of
+    net.condition_of = lambda *batch: seen.append((*batch, given := of(*batch))) or given
+    whole.fit_one_cycle(3, 1e-2)
+    image, masked, mask, condition = (o.as_subclass(torch.Tensor) for o in seen[-1])
+    larger = F.interpolate(F.avg_pool2d(image, 4), scale_factor=4, mode="bilinear")
+    assert torch.equal(condition[:, :3], net.whiten(torch.where(mask > .5, larger, masked)))
+    interrupted(broken, 2, 1, lambda: broken.fit_one_cycle(3, 1e-2))
+    resumed = run("run.pt", resume=True)
+    resumed.fit_one_cycle(3, 1e-2)
+    assert same(state_of(resumed.model), state_of(net)) and same(state_of(net.base), base)
 
 
 def test_in_bfloat16(learner):
