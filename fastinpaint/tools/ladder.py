@@ -44,8 +44,8 @@ def own_flags(text, names):
 
 
 def row_flags(name, flags):
-    "`flags` as row `name` takes them: the Context Encoder has no other encoder than its own"
-    other = name == "context_encoder" and fi.is_foreign(flags.get("autoencoder"))
+    "`flags` as row `name` takes them: some have no other encoder than their own"
+    other = name in ("context_encoder", "fcf") and fi.is_foreign(flags.get("autoencoder"))
     return {k: v for k, v in flags.items() if not (other and k == "autoencoder")}
 
 

@@ -13,6 +13,7 @@ from fastinpaint.train.callback.adversarial import AdversarialTraining
 from fastinpaint.train.callback.checkpoint import Checkpoint
 from fastinpaint.train.callback.ema import EMA
 from fastinpaint.train.callback.noise import StyleNoise
+from fastinpaint.train.callback.precision import BFloat16
 from fastinpaint.train.learner import inpaint_learner
 
 
@@ -56,12 +57,13 @@ def test_validation_has_the_noise_of_a_seed(learner):
     assert n == 2 and torch.equal(before, after)
 
 
-def test_it_learns_to_use_it(learner):
-    learn = learner()
+@pytest.mark.parametrize("cbs", [[], [BFloat16()]], ids=["float32", "bfloat16"])
+def test_it_learns_to_use_it(learner, cbs):
+    learn = learner(*cbs)
     masked, mask, *_ = learn.dls.valid.one_batch()
-    learn.fit(4)
+    learn.fit(2)
     with torch.no_grad(): a, b = (learn.model.eval()(masked, mask, seed=seed) for seed in (0, 1))
-    assert (a - b).abs().mean() > 0
+    assert (a - b).abs().mean() > 1e-5 and learn.recorder.losses[-1].isfinite()
 
 
 def test_each_process_has_its_rows_of_the_noise_of_all(learner, monkeypatch):
