@@ -93,9 +93,11 @@ def denoising_parts(s, stages, pixels=False, base=None):
     control = None if s.control == "none" else s.control
     channels = [round(s.width_u*(1 + i/2)) for i in range(stages)]
     def model(width, linear, prefill, autoencoder, **_):
-        if base: return upsampler(load_model(base), channels, s.layers, s.prediction, s.sampler, s.sampling)
+        if base is not None:
+            return upsampler(load_model(base), channels, s.layers, s.prediction, s.sampler, s.sampling)
         return latent_diffusion(width, 3, linear, prefill, autoencoder, channels, s.layers, control,
                                 s.prediction, s.sampler, s.sampling, s.delta and control is not None, pixels)
-    frozen = dict(refiner__unet=(0, 1)) if s.init and control in ("controlnet", "mask") else {}
-    if base: frozen = dict(base=(0, 1))
-    return model, [FreezeSchedule(**frozen), Denoising(known=s.known, min_snr=s.min_snr, seed=s.seed)]
+    frozen, images = dict(refiner__unet=(0, 1)) if s.init and control in ("controlnet", "mask") else {}, 512
+    if base is not None: frozen, images = dict(base=(0, 1)), 64  # sixteen times as large, all held at once
+    denoising = Denoising(known=s.known, min_snr=s.min_snr, seed=s.seed, images=images)
+    return model, [FreezeSchedule(**frozen), denoising]
