@@ -70,7 +70,7 @@ def test_lr_find_leaves_the_learner_as_it_was(tiny_learner, tmp_path, state_of, 
            StepTimes(tmp_path/"step.json")]
     learn = tiny_learner(*cbs, control="mask")
     before = state_of(learn.model), deepcopy(learn.adversarial_training.state_dict())
-    assert learn.lr_find(num_it=8, show_plot=False).valley > 0
+    assert learn.lr_find(num_it=8, show_plot=False).minimum > 0
     assert same((state_of(learn.model), learn.adversarial_training.state_dict()), before)
     assert learn.ema.average is None and not [*tmp_path.glob("*.*")]
     assert learn.model.decode_in_training and not learn.model.refiner._forward_hooks
