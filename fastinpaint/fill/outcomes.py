@@ -55,7 +55,7 @@ def filled(inpainter, jobs, options):
         for work, outcome in pairs:
             outcome.strategy = work.strategy
             if outcome.error: continue
-            with _trying(outcome): inpainter.finished(work)[0].save(outcome.out)
+            with _trying(outcome): inpainter.finished(work)[0].save(outcome.out, options.quality)
     return outcomes
 
 
