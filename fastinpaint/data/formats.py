@@ -22,7 +22,7 @@ XMP = "XML:com.adobe.xmp"  # its name among a PNG's texts
 
 
 def check_quality(suffix, quality):
-    "Raises InputError where files with `suffix` cannot be written with `quality`, 1 to 100, or None, or at all"
+    "Raises InputError where files with `suffix` cannot be written, or not with `quality`, 1 to 100 or None"
     if quality is not None and suffix not in LOSSY:
         raise InputError(f"a file that ends in {suffix!r} is lossless and has no quality; for one that has, "
                          f"name one that ends in {', '.join(LOSSY)}")

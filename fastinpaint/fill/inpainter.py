@@ -57,9 +57,10 @@ class Inpainter:
         `dilate` added; `refine` improves large fills (see `refined`); `texture` gives the network's fill the
         photograph's own (see `textured`), by default unless the network generates, of which patches would
         cover what makes one fill differ from another. `seed` is of all that is random. `resize_mask` brings
-        a mask to the image's size. With `soft`, grey in a mask is opacity: all but black is filled, and fill and
-        original are blended by it; black stays bit-identical. `extend`, pixels to the left, at the top, to
-        the right and at the bottom, makes the picture larger and fills that, too; then there may be no mask.
+        a mask to the image's size. With `soft`, grey in a mask is opacity: all but black is filled, and fill
+        and original are blended by it; black stays bit-identical. `extend`, pixels to the left, at the
+        top, to the right and at the bottom, makes the picture larger and fills that, too: with or without a
+        mask.
         Raises InputError where sizes, types or options do not fit and where all is hole; warns where nothing
         is."""
         options = Options(invert, dilate, feather, refine, strategy, texture, seed, resize_mask, soft, extend)
@@ -79,11 +80,16 @@ class Inpainter:
     def fill_file(self, image, mask, out, n=1, **options):
         """As `__call__`, to the file `out`, with all that a file keeps; returns the paths of the results.
 
-        `n` beyond 1: as `several`, to the paths of `numbered`. `quality`, and what is raised: `Picture.save`."""
+        `n` beyond 1: as `several`, to the paths of `numbered`. `quality` and errors are `Picture.save`'s."""
         outs = numbered(out, n)
         work = opened(image, mask, options := Options(**options), outs[0].suffix.lower())
         for fill, path in zip(self._fills(work, n), outs, strict=True): fill.save(path, options.quality)
         return outs
+
+    def fill_bytes(self, image, mask, suffix, **options):
+        "As `fill_file`: the bytes of a file that ends in `suffix`"
+        work = opened(image, mask, options := Options(**options), suffix)
+        return self._fills(work, 1)[0].encode(suffix, options.quality)
 
     def many(self, pairs, at_once=None, **options):
         """Yields what `__call__` gives for each (image, mask) of `pairs`, which may be endless, in order.

@@ -48,7 +48,7 @@ def filled(inpainter, jobs, options):
     outcomes = [Outcome(job.image, job.out) for job in jobs]
     for job, outcome in zip(jobs, outcomes, strict=True):
         with _trying(outcome):
-            work = opened(job.image, job.mask, options, Path(job.out).suffix.lower())
+            work = opened(job.image, job.mask or None, options, Path(job.out).suffix.lower())
             works[work.size].append((work, outcome))
     for pairs in works.values():
         with _trying(*(outcome for _, outcome in pairs)): inpainter.predict([work for work, _ in pairs])

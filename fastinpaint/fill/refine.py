@@ -40,7 +40,8 @@ def refined(net, image, mask, iterations=15, lr=2e-3, shortest=512, pixels=2048*
         pred, done = net(*scales[0]), [f"filled at {measures(scales[0][0])}"]
         for small, (x, m) in pairwise(scales):
             guide, inside = composite(pred, *small), eroded(small[1])
-            if x[0, 0].numel() > pixels: pred, how = doubled(guide)[..., :x.shape[-2], :x.shape[-1]], "enlarged"
+            if x[0, 0].numel() > pixels:
+                pred, how = doubled(guide)[..., :x.shape[-2], :x.shape[-1]], "enlarged"
             elif inside.any():
                 pred, losses = optimised(net, x, m, guide, inside, iterations, lr, progress)
                 how = f"{iterations} steps, loss {losses[0]:.4f} to {min(losses):.4f}"
@@ -56,7 +57,7 @@ def measures(image): return "x".join(map(str, image.shape[:-3:-1]))
 
 
 def optimised(net, image, mask, guide, inside, iterations, lr, progress):
-    "The prediction closest to `image` outside of `mask` and, halved, to `guide` `inside`; losses of all steps"
+    "The prediction closest to `image` outside of `mask` and, halved, to `guide` `inside`; each step's loss"
     (h, w), latent = image.shape[-2:], net.encode(image, mask).float().requires_grad_()
     adam, losses, steps = torch.optim.Adam([latent], lr), [], range(iterations + 1)
     # weights that turn means over all pixels into means over those compared

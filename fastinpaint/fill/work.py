@@ -27,8 +27,8 @@ class Options:
     def __post_init__(self):
         sides = self.extend if isinstance(self.extend, tuple | list) else ()
         if len(sides) != 4 or not all(isinstance(n, int | np.integer) and n >= 0 for n in sides):
-            raise InputError(f"extend={self.extend}: four whole numbers of pixels, to the left, at the top, to "
-                             "the right and at the bottom, each 0 or more")
+            raise InputError(f"extend={self.extend}: four whole numbers of pixels, to the left, at the top, "
+                             "to the right and at the bottom, each 0 or more")
         for name in "dilate", "feather":
             pixels = getattr(self, name)
             if not isinstance(pixels, int | np.integer) or pixels < 0:

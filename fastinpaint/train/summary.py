@@ -31,8 +31,8 @@ def summary(learn):
     opt, callbacks = getattr(learn.opt_func, "func", learn.opt_func), learn.cbs.sorted("order")
     about = [f"Optimizer: {opt.__name__}", f"Loss: {learn.loss_func}",
              f"Callbacks: {', '.join(cb.name for cb in callbacks)}"]
-    if learn.opt and learn.opt.frozen_idx:
-        about += [f"Frozen: the first {learn.opt.frozen_idx} of {len(learn.opt.param_lists)} parameter groups"]
+    if learn.opt and (held := learn.opt.frozen_idx):
+        about += [f"Frozen: the first {held} of {len(learn.opt.param_lists)} parameter groups"]
     return Text("\n".join([*table, "", *about]))
 
 

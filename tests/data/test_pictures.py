@@ -329,7 +329,8 @@ def test_a_photograph_from_elsewhere_becomes_a_jpeg_of_quality_95(tmp_path):
 @pytest.mark.parametrize("suffix, quality, message", [
     (".png", 90, "lossless"), (".jpg", 0, "from 1 to 100"), (".jpg", 101, "from 1 to 100")])
 def test_qualities_that_are_none(tmp_path, suffix, quality, message):
-    with pytest.raises(ValueError, match=message): Picture(noise(), "RGB").save(tmp_path/f"a{suffix}", quality)
+    picture = Picture(noise(), "RGB")
+    with pytest.raises(ValueError, match=message): picture.save(tmp_path/f"a{suffix}", quality)
     assert not any(tmp_path.iterdir())
 
 
@@ -356,11 +357,12 @@ def test_a_phones_turned_photograph_is_upright(tmp_path, suffix):
 
 
 def test_without_the_package_it_is_named(tmp_path, monkeypatch):
-    Picture(noise(), "RGB").save(path := tmp_path/"a.heic")
+    picture = Picture(noise(), "RGB")
+    picture.save(path := tmp_path/"a.heic")
     monkeypatch.setattr(Image, "ID", [kind for kind in Image.ID if kind != "HEIF"])
     monkeypatch.delitem(Image.SAVE, "HEIF")
     with pytest.raises(ValueError, match=r"a.heic.*fastinpaint\[heif\]"): open_picture(path)
-    with pytest.raises(ValueError, match=r"fastinpaint\[heif\]"): Picture(noise(), "RGB").save(tmp_path/"b.heic")
+    with pytest.raises(ValueError, match=r"fastinpaint\[heif\]"): picture.save(tmp_path/"b.heic")
 
 
 @pytest.mark.parametrize("suffix", [".avif", ".heic"])

@@ -384,12 +384,13 @@ def test_a_soft_mask_blends_by_its_grey_and_leaves_black_alone(plain, invert):
     image, opacity = photo(), np.zeros((40, 48), np.uint8)
     opacity[8:24, 8:32] = 100
     opacity[10:22, 10:30] = 255
-    found = np.asarray(plain(image, 255 - opacity if invert else opacity, soft=True, invert=invert)).astype(int)
+    mask = 255 - opacity if invert else opacity
+    found = np.asarray(plain(image, mask, soft=True, invert=invert)).astype(int)
     full = np.asarray(plain(image, opacity > 0)).astype(int)
     assert np.array_equal(found[opacity == 0], image[opacity == 0])
     assert np.array_equal(found[opacity == 255], full[opacity == 255])
     seam = opacity == 100
-    expected = (100*full[seam] + 155*image[seam])/255
+    expected = (100*full[seam] + 155*image[seam].astype(int))/255
     assert np.abs(found[seam] - expected).max() <= .5 and not np.array_equal(found[seam], full[seam])
 
 
