@@ -79,6 +79,20 @@ def test_every_frame_is_filled_and_all_else_stays(inpainter, tmp_path, space):
         assert np.abs(filled - b)[hole()].mean() < 6 < difference[hole()].mean()
 
 
+def test_a_phones_film_is_turned_upright(inpainter, tmp_path):
+    film = make(tmp_path/"a.mp4", sound=False)
+    data, one, none, minus = film.read_bytes(), b"\0\1\0\0", b"\0"*4, b"\xff\xff\0\0"
+    before, track, after = data.partition(b"tkhd")
+    upright = one + none*3 + one
+    assert upright in after
+    film.write_bytes(before + track + after.replace(upright, none + one + none + minus + none, 1))
+    frames, *_ = read(fill_video(inpainter, film, hole().T, tmp_path/"b.mp4"))
+    turned = np.rot90(scene()[0], -1)  # clockwise, as players do
+    assert frames[0].shape == turned.shape
+    known = ~hole().T
+    assert np.abs(frames[0].astype(int) - turned)[known].mean() < 6
+
+
 def test_odd_sides_and_no_sound(inpainter, tmp_path):
     film = make(tmp_path/"a.mkv", sound=False)
     frames, _, sound = read(fill_video(inpainter, film, hole(), tmp_path/"b.mkv", extend=(3, 0, 0, 1)))

@@ -1,11 +1,14 @@
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from fastai.interpret import Interpretation
 
+from fastinpaint.data.loaders import InpaintDataLoaders
 from fastinpaint.judge.show import latent_damage, outlined, results_figure, show_latent_damage, show_rows
 from fastinpaint.models.prefill import smooth_fill
 from fastinpaint.train.callback.freeze import FreezeSchedule
 from fastinpaint.train.callback.latent import LatentLoss
+from fastinpaint.train.learner import inpaint_learner
 
 
 @pytest.fixture(autouse=True)
@@ -134,3 +137,28 @@ def test_the_figure_says_how_large_the_damage_is_in_the_hole_and_elsewhere(train
         assert title in ("before control", "after control", "after refiner")
         assert hole == f"hole {(size*share).sum()/share.sum():.4f}"
         assert rest == f"elsewhere {(size*(1 - share)).sum()/(1 - share).sum():.4f}"
+
+
+def test_the_worst_fills_are_shown(tiny_learner):
+    learn = tiny_learner()
+    found = Interpretation.from_learner(learn)
+    losses, _ = found.top_losses(2)
+    found.plot_top_losses(2)
+    texts = [ax.get_title() for ax in plt.gcf().axes[2::4]]
+    assert len(plt.gcf().axes) == 2*4 and losses[0] >= losses[1]
+    assert all(f"{loss:.4f}" in text for loss, text in zip(losses, texts, strict=True))
+
+
+@pytest.mark.parametrize("bs", [2, 16])
+def test_results_of_few_photographs_are_each_shown_once(photos, tiny_lama, bs):
+    dls = InpaintDataLoaders.from_folder(photos, "center", 32, bs, valid=.25, num_workers=0, device="cpu")
+    inpaint_learner(dls, tiny_lama(), metrics=[]).show_results()
+    originals = {ax.images[0].get_array().data.tobytes() for ax in plt.gcf().axes[3::4]}
+    assert len(plt.gcf().axes) == 2*4 and len(originals) == 2
+
+
+def test_pictures_are_shown_once(tiny_learner):
+    "A notebook shows a figure when it is drawn, and again where it is what a cell ends with"
+    learn = tiny_learner(control="mask")
+    shown = [learn.dls.show_batch(), learn.show_results(), learn.show_latent_damage()]
+    assert shown == [None]*3 and len(plt.get_fignums()) == 3
