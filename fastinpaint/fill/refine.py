@@ -48,7 +48,7 @@ def refined(net, image, mask, iterations=15, lr=2e-3, shortest=512, pixels=2048*
             else: pred, how = net(x, m), "filled anew, as the hole is too thin to be guided"
             done.append(f"{measures(x)} {how}")
     if say:
-        if len(scales) == 1: done.append(f"nothing to refine, as no side is to be below {shortest} pixels")
+        if len(scales) == 1: done.append(f"nothing to refine up to {shortest} pixels on the shorter side")
         say("; ".join(done))
     return pred
 

@@ -32,7 +32,10 @@ from .summary import summary
 class Again(GetAttr):
     "The loader `dl`, whose batches are all its first one"
     _default = "dl"
-    def __init__(self, dl): self.dl, self.batch = dl, dl.one_batch()
+    def __init__(self, dl):
+        self.dl = dl  # of fastai, or a list of batches
+        self.batch = dl.one_batch() if hasattr(dl, "one_batch") else next(iter(dl))
+
     def __len__(self): return len(self.dl)
     def __iter__(self): return repeat(self.batch, len(self.dl))
 
