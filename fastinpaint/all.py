@@ -15,7 +15,7 @@ from .judge.distances import FID, FDEffLite0
 from .judge.evaluate import evaluate, evaluate_files
 from .judge.metrics import LPIPS, PSNR, SSIM, Grid, HoleL1, default_metrics
 from .judge.protocol import export_photos
-from .judge.show import latent_damage, results_figure, show_latent_damage
+from .judge.show import batch_figure, damage_figure, latent_damage, results_figure, show_latent_damage
 from .models.autoencoders import frozen_autoencoder, is_foreign, refuse_foreign
 from .models.context_encoder import context_encoder
 from .models.control import add_control
@@ -50,6 +50,7 @@ from .train.callback.precision import BFloat16
 from .train.callback.reconstruct import Reconstruct
 from .train.callback.terms import LossTerms
 from .train.callback.tracking import WandbTracking
+from .train.groups import parameter_groups
 from .train.learner import InpaintLearner, inpaint_learner
 from .train.losses import InpaintLoss, Perceptual, PixelL1, PixelMSE, Term, full_loss
 from .train.run import train_recipe

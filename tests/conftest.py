@@ -16,7 +16,7 @@ import pytest
 import torch.multiprocessing as mp
 from fastai.callback import schedule  # noqa: F401 - gives the Learner fit_one_cycle
 from fastai.callback.core import Callback
-from fastai.torch_core import params, set_seed
+from fastai.torch_core import set_seed
 from fastcore.foundation import L
 from PIL import Image
 
@@ -25,6 +25,7 @@ from fastinpaint.judge.metrics import HoleL1
 from fastinpaint.models.lama import lama
 from fastinpaint.models.latent_diffusion import latent_diffusion
 from fastinpaint.models.load import save_model
+from fastinpaint.train.groups import parameter_groups
 from fastinpaint.train.learner import inpaint_learner
 
 torch.set_num_threads(1)
@@ -110,7 +111,7 @@ def tiny_diffusion():
 def tiny_learner(photos, tmp_path, tiny_lama):
     "Makes a learner on 32-pixel crops: three batches of two an epoch, one to validate"
     def make(*cbs, loss=None, wd=0., seed=0, size=32, augment=False, num_workers=0, steps=3,
-             splitter=params, **kwargs):
+             splitter=parameter_groups, **kwargs):
         set_seed(seed)
         dls = InpaintDataLoaders.from_folder(photos, "center", size, 2, valid=.25, seed=seed, steps=steps,
                                              augment=augment, num_workers=num_workers, device="cpu")

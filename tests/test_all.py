@@ -64,3 +64,27 @@ def test_nothing_is_loaded_for_submodules_and_private_names(tmp_path):
     command = [sys.executable, "-c", LIGHT]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+ORDER = """
+{first}
+{last}
+import sys
+from pathlib import Path
+dls = InpaintDataLoaders.from_folder(sys.argv[1], "center", 32, 2, valid=.25, num_workers=0, device="cpu")
+learn = inpaint_learner(dls, lama(width=2, blocks=1, autoencoder=None), metrics=[mse, HoleL1()])
+learn.fit(1)
+import fastai.vision.all as theirs, fastinpaint.all as ours
+public = [k for k in vars(ours) if not k.startswith("_")]
+print(sorted(k for k in public if globals()[k] is not getattr(ours, k)))
+"""
+
+
+@pytest.mark.parametrize("ours_last, other", [(True, []), (False, ["Code", "load_model", "save_model"])])
+def test_either_order_of_imports_works(photos, tmp_path, ours_last, other):
+    lines = ["from fastinpaint.all import *", "from fastai.vision.all import *"]
+    first, last = reversed(lines) if ours_last else lines
+    run = subprocess.run([sys.executable, "-c", ORDER.format(first=first, last=last), photos], cwd=tmp_path,
+                         env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == str(other)

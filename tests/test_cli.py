@@ -368,3 +368,70 @@ def test_ctrl_c_leaves_whole_files_and_exit_code_130(here):
     filled = [*(here/"filled").iterdir()]
     assert 0 < len(filled) < 2000 and not [fn for fn in filled if fn.name.startswith(".")]
     for fn in filled: assert pixels(fn).shape == (40, 48, 3)
+
+
+# one mask for all, pipes, larger canvases, films
+
+TINY = "--model", "tiny.safetensors", "--device", "cpu", "--no-texture"
+
+
+def test_one_mask_for_a_folder(cli, here):
+    result = cli("fill", "photos", "mask.png", "-o", "filled", *TINY)
+    assert (result.exit_code, result.stdout) == (0, "filled\n"), result.stderr
+    for i in range(3):
+        changed = (pixels(f"photos/{i}.png") != pixels(f"filled/{i}.png")).any(-1)
+        assert changed.any() and not changed[~pixels("mask.png")].any()
+
+
+def test_pipes(cli, here):
+    expected = cli("fill", "photo.png", "mask.png", "-o", "filled.png", *TINY)
+    assert expected.exit_code == 0, expected.stderr
+    command = ["fill", "-", "mask.png", *TINY]
+    result = CliRunner().invoke(main, command, input=(here/"photo.png").read_bytes())
+    assert result.exit_code == 0 and result.stdout_bytes == (here/"filled.png").read_bytes(), result.stderr
+    command = ["fill", "photo.png", "-", "-o", "-", "--format", "jpg", "--quality", "50", *TINY]
+    result = CliRunner().invoke(main, command, input=(here/"mask.png").read_bytes())
+    assert result.exit_code == 0 and result.stdout_bytes[:2] == b"\xff\xd8", result.stderr
+
+
+def test_a_larger_canvas_needs_no_mask(cli, here):
+    result = cli("fill", "photo.png", "--extend", "8,0,4,2", *TINY)
+    assert (result.exit_code, result.stdout) == (0, "photo-filled.png\n"), result.stderr
+    assert np.array_equal(pixels("photo-filled.png")[:40, 8:56], pixels("photo.png"))
+    assert cli("fill", "photos", "-o", "filled", "--extend", "8,0,0,0", *TINY).exit_code == 0
+    assert pixels("filled/1.png").shape == (40, 56, 3)
+
+
+def test_masks_of_another_size_and_soft_ones(cli, here):
+    Image.fromarray(pixels("mask.png")).resize((24, 20)).save("small.png")
+    assert "--resize-masks" in cli("fill", "photo.png", "small.png", *TINY).stderr
+    assert cli("fill", "photo.png", "small.png", "--resize-masks", *TINY).exit_code == 0
+    soft = np.where(pixels("mask.png"), 255, 0).astype(np.uint8)
+    soft[20:24] = 90
+    Image.fromarray(soft).save("soft.png")
+    for name, *options in (["soft-filled.png", "--soft"], ["hard-filled.png"]):
+        assert cli("fill", "photo.png", "soft.png", "-o", name, *options, *TINY).exit_code == 0
+    changed = [(pixels(f"{o}-filled.png") != pixels("photo.png")).any(-1) for o in ("soft", "hard")]
+    assert changed[0][20:24].any() and not changed[1][20:24].any() and not changed[0][soft == 0].any()
+
+
+def test_a_film(cli, here):
+    av = pytest.importorskip("av")
+    with av.open("film.mp4", "w") as film:
+        stream = film.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 40, "yuv420p"
+        for _ in range(3): film.mux(stream.encode(av.VideoFrame.from_ndarray(pixels("photo.png"))))
+        film.mux(stream.encode())
+    result = cli("fill", "film.mp4", "mask.png", *TINY)
+    assert (result.exit_code, result.stdout) == (0, "film-filled.mp4\n"), result.stderr
+    with av.open("film-filled.mp4") as film: assert len([*film.decode(video=0)]) == 3
+    assert cli("fill", "film.mp4", "mask.png", "-o", "film.mp4", *TINY).exit_code == 2
+
+
+@pytest.mark.parametrize("command, message", [
+    ("photo.png", "name its mask"), ("- -", "not both"), ("photo.png --extend 1,2", "200,0,200,0"),
+    ("photo.png mask.png -o - --fills 2", "--fills"), ("photo.png mask.png --quality 0", "quality"),
+    ("photos -o out", "one MASK for all"), ("photos mask.png --masks masks -o out", "one MASK for all")])
+def test_what_cannot_go_together(cli, here, command, message):
+    result = cli("fill", *command.split())
+    assert result.exit_code == 2 and message in result.stderr

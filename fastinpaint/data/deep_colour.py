@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import putchunk
 
+from .formats import png_texts
+
 
 def deep_pixels(im, path):
     "uint16 `[H, W, C]` of an opened file of 16-bit colours, None of any other; raises ValueError"
@@ -50,6 +52,7 @@ def png_bytes(pixels, info):
     if "dpi" in info:  # in pixels per metre
         putchunk(out, b"pHYs", struct.pack(">2IB", *(round(float(d)/.0254) for d in info["dpi"]), 1))
     if "exif" in info: putchunk(out, b"eXIf", info["exif"].removeprefix(b"Exif\0\0"))
+    for name, text, *_ in png_texts(info).chunks: putchunk(out, name, text)
     putchunk(out, b"IDAT", zlib.compress(rows))
     putchunk(out, b"IEND")
     return out.getvalue()
@@ -70,4 +73,5 @@ def tiff_bytes(pixels, mode, info):
     if mode in ("LA", "RGBA"): tags[338] = 2  # unassociated alpha
     if "dpi" in info: tags.update({282: info["dpi"][0], 283: info["dpi"][1], 296: 2})
     if "icc_profile" in info: tags[34675] = info["icc_profile"]
+    if "xmp" in info: tags[700] = info["xmp"]
     return tags.tobytes().removeprefix(b"Exif\0\0") + data

@@ -47,7 +47,9 @@ class InpaintDL(TfmdDL):
         return getattr(getattr(self.dataset, "items", None), "order", shuffled)
 
     @property
-    def _draws(self) -> bool: return bool(self.shuffle and self.n)
+    def _draws(self) -> bool:
+        # validation photographs in any order are still each drawn once
+        return bool(self.shuffle and self.n) and getattr(self.dataset, "split_idx", 0) != 1
 
     @property
     def _step(self) -> int: return self.bs * self.share[1]  # positions in a batch of all processes

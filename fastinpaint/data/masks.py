@@ -33,12 +33,22 @@ def read_mask(source, invert: bool = False) -> np.ndarray:
 
 def hole_of(im: Image.Image, invert: bool = False) -> np.ndarray:
     "The hole that a mask's picture shows, as in `read_mask`"
+    return (opacity_of(im) >= 128) != invert
+
+
+def opacity_of(im: Image.Image, invert: bool = False) -> np.ndarray:
+    "uint8 `[H, W]`: how much of a fill a mask's picture lets through, 0 none and 255 all; as in `read_mask`"
+    opacity = _opacity(im)
+    return 255 - opacity if invert else opacity
+
+
+def _opacity(im):
     if im.has_transparency_data:
         alpha = np.asarray(im.convert("RGBA").getchannel("A"))
-        if alpha.min(initial=255) < alpha.max(initial=0): return (alpha >= 128) != invert
+        if alpha.min(initial=255) < alpha.max(initial=0): return alpha
     grey = np.asarray(to_rgb(im).convert("L"))
     values = np.asarray(im) if im.mode in ("1", "L", "P") else grey
-    return (grey >= 128 if values.max(initial=0) > 1 else values > 0) != invert
+    return grey if values.max(initial=0) > 1 else np.uint8(255)*(values > 0)
 
 
 def _check_shares(files: list[str], invert: bool, skipped: Skipped):

@@ -14,6 +14,10 @@ from ..core.errors import InputError, MissingFile
 from .listing import Files, listed
 from .remote import INDEX
 
+with suppress(ImportError):  # HEIC, where the package is there
+    from pillow_heif import register_heif_opener
+    register_heif_opener()
+
 # what Pillow's readers raise on a broken file; its decoders meet arbitrary bytes
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError,
               OverflowError, struct.error, zlib.error, Image.DecompressionBombError)

@@ -6,21 +6,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..core.errors import InputError, MissingFile
 from ..core.files import replacing
 from .deep_colour import deep_pixels, png_bytes, tiff_bytes
+from .formats import NEEDED, WRITABLE, check_quality, found_in, writing
 from .photos import UNREADABLE
 from .shard_index import file_at
 
 MODES = "L", "LA", "RGB", "RGBA", "CMYK"
-# extension → modes with 8 bits, with 16, how Pillow writes it; all but JPEG (4:4:4) are lossless
-WRITABLE = {".png": ("L LA RGB RGBA", "L LA RGB RGBA", {}),
-            ".tif": ("L LA RGB RGBA CMYK", "L RGB RGBA", {}),
-            ".webp": ("L LA RGB RGBA", "", dict(lossless=True, exact=True)),  # exact: where alpha is 0, too
-            ".jpg": ("L RGB CMYK", "", dict(quality=95, subsampling=0))}
-WRITABLE |= {".tiff": WRITABLE[".tif"], ".jpeg": WRITABLE[".jpg"]}
 # other tags of a TIFF's first directory are about how its pixels are stored: they are not copied
 DESCRIPTIVE = {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, *(ExifTags.Base[name] for name in (
     "ImageDescription", "Make", "Model", "Software", "DateTime", "Artist", "HostComputer",
@@ -32,7 +27,7 @@ class Picture:
     "A photograph the right way up"
     pixels: np.ndarray  # `[H, W, C]`, uint8 or uint16
     mode: str  # of `MODES`
-    info: dict = field(default_factory=dict)  # written with them: `exif`, `icc_profile`, `dpi`
+    info: dict = field(default_factory=dict)  # written with them: `exif`, and what `found_in` finds
 
     @property
     def rgb(self):
@@ -57,32 +52,45 @@ class Picture:
         mode = "I;16" if self.pixels.itemsize == 2 else self.mode
         data = self.pixels.astype(self.pixels.dtype.newbyteorder("<"), copy=False).tobytes()
         image = Image.frombytes(mode, self.pixels.shape[1::-1], data)
-        image.info |= self.info
+        image.info |= {k: v for k, v in self.info.items() if k not in ("jpeg", "text")}
         return image
 
     @property
     def _deep_colour(self): return self.pixels.dtype == np.uint16 and self.mode != "L"
 
-    def save(self, path):
-        "Write to `path`, whole or not at all; InputError where its format, OSError where the disk cannot"
-        data = self.encode(Path(path).suffix.lower())
+    def extended(self, left, top, right, bottom):
+        "The picture with so many more pixels on each side, opaque, of the colours at its edges"
+        pixels = np.pad(self.pixels, ((top, bottom), (left, right), (0, 0)), mode="edge")
+        if self.mode in ("LA", "RGBA"):
+            inside = np.zeros(pixels.shape[:2], bool)
+            inside[top:top + self.pixels.shape[0], left:left + self.pixels.shape[1]] = True
+            pixels[~inside, -1] = np.iinfo(pixels.dtype).max
+        return replace(self, pixels=pixels)
+
+    def save(self, path, quality=None):
+        """Write to `path`, whole or not at all; InputError where its format, OSError where the disk cannot.
+
+        `quality`, 1 to 100, is that of a JPEG, AVIF or HEIC; a JPEG's own is kept, else it is 95."""
+        data = self.encode(Path(path).suffix.lower(), quality)
         with replacing(path) as f: f.write(data)
 
-    def check_fits(self, suffix):
-        "Raises InputError where files with `suffix` cannot hold the picture"
+    def check_fits(self, suffix, quality=None):
+        "Raises InputError where files with `suffix` cannot hold the picture, or not with `quality`"
         fitting = [s for s, modes in WRITABLE.items() if self.mode in modes[self.pixels.itemsize - 1].split()]
         if suffix not in fitting:
             kind = f"{8*self.pixels.itemsize}-bit {self.mode}"
             raise InputError(f"a file that ends in {suffix!r} cannot hold this photograph "
                              f"({kind}); name one that ends in {', '.join(fitting)}")
+        check_quality(suffix, quality)
 
-    def encode(self, suffix):
+    def encode(self, suffix, quality=None):
         "The bytes of a file with `suffix`; raises what `check_fits` raises"
-        self.check_fits(suffix)
+        self.check_fits(suffix, quality)
         if suffix in (".tif", ".tiff"): return tiff_bytes(self.pixels, self.mode, self.info)
         if self._deep_colour: return png_bytes(self.pixels, self.info)
         out = io.BytesIO()  # on a full disk Pillow's encoders would lose the reason
-        self.image.save(out, Image.registered_extensions()[suffix], **WRITABLE[suffix][-1], **self.info)
+        kind = Image.registered_extensions()[suffix]
+        self.image.save(out, kind, **writing(suffix, self.info, quality))
         return out.getvalue()
 
 
@@ -110,7 +118,8 @@ def open_picture(source):
     if isinstance(source, Image.Image): return _of_image(ImageOps.exif_transpose(source), source.format)
     check_source(source, "an image")
     with reading(source), Image.open(file := file_at(source)) as im:
-        frames = getattr(im, "n_frames", 1) if im.format != "MPO" else 1  # a phone's has a preview
+        # a phone's has a preview, or more pictures of a burst
+        frames = getattr(im, "n_frames", 1) if im.format not in ("MPO", "HEIF") else 1
         if frames == 1: return _of_image(im, im.format, deep_pixels(im, file))
     raise InputError(f"{source} has {frames} frames; a photograph has one: "
                      "save the one to fill as a file of its own")
@@ -131,7 +140,10 @@ def reading(path):
     except Image.DecompressionBombError as e:
         advice = "Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
         raise InputError(f"{path} is too large: {e} {advice}") from e
-    except UNREADABLE as e: raise InputError(f"{path} cannot be read as an image: {e}") from e
+    except UNREADABLE as e:
+        needed = NEEDED.get(Path(str(path)).suffix.lower()) if isinstance(e, UnidentifiedImageError) else None
+        how = f"; such a file takes {needed}" if needed else ""
+        raise InputError(f"{path} cannot be read as an image: {e}{how}") from e
 
 
 def _of_array(array):
@@ -145,7 +157,7 @@ def _of_array(array):
 def _of_image(im, kind, pixels=None):
     "The `Picture` of an image from a file of format `kind`; `pixels` where Pillow holds only 8 of 16 bits"
     ImageOps.exif_transpose(im, in_place=True)  # also loads it
-    info, exif = {k: im.info[k] for k in ("icc_profile", "dpi") if im.info.get(k)}, im.getexif()
+    info, exif = found_in(im, kind), im.getexif()
     if kind == "TIFF":
         for tag in exif.keys() - DESCRIPTIVE: del exif[tag]
     if exif: info["exif"] = exif.tobytes()

@@ -33,7 +33,8 @@ class FolderResult:
 
 def fill_folder(
     images,           # Folder of photographs, searched at any depth; or shards, a folder or an address
-    masks,            # The same of masks: same path within the folder, or same file stem, any format
+    masks,            # The same of masks: same path within the folder, or same file stem, any format; or a
+                      # file, the mask of all; None where nothing but `extend` is asked for
     out,              # Folder of results, at the paths that the photographs have in theirs
     model="sample",   # As for `Inpainter`
     workers=1,        # Processes of one thread and a model each; 1: only this one, all threads
@@ -65,7 +66,7 @@ def fill_all(
     engine=None,      # Function (jobs, load, options) → iterator of `Outcome`s; None: this machine
     progress=None,    # Wraps the iterable of `Outcome`s and takes `total`, as tqdm does
     device="auto", precision="fp32",  # As for `Inpainter`
-    **options         # For `Inpainter.fill_file`: invert, dilate, feather, refine, strategy, texture
+    **options         # For `Inpainter.fill_file`: those of `Options`
 ):
     """Do `jobs` and return a `FolderResult`.
 
@@ -76,7 +77,7 @@ def fill_all(
     result, outcomes, todo = FolderResult(), [], []
     for job in jobs:
         outcome = Outcome(job.image, job.out)
-        if not job.mask: outcome.failed("no mask of the same name")
+        if job.mask is None: outcome.failed("no mask of the same name")
         elif overwrite or not os.path.exists(job.out):
             todo.append(job)
             continue

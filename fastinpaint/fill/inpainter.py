@@ -19,7 +19,7 @@ from ..models.load import read_model
 from ..models.net import InpaintNet
 from ..models.pipeline import PipelineNet
 from . import strategies
-from .hole import dilated, feathered, read_hole
+from .hole import SOLID, blended, dilated, feathered, read_opacity, resized
 from .texture.several import textured
 from .work import Options, Work, of_one_size
 
@@ -46,8 +46,8 @@ class Inpainter:
         winograd = self.device.type == "cpu" and precision == "fp32"  # its sums need full precision
         self.net = model.folded(winograd).to(self.device)
 
-    def __call__(self, image, mask, invert=False, dilate=0, feather=0, refine=False, strategy=None,
-                 texture=None, seed=0):
+    def __call__(self, image, mask=None, invert=False, dilate=0, feather=0, refine=False, strategy=None,
+                 texture=None, seed=0, resize_mask=False, soft=False, extend=(0, 0, 0, 0)):
         """`image` with its hole filled, a `PIL.Image` of its size (16-bit colours: an array).
 
         Both are paths, PIL images or arrays: image uint8 or uint16 `[H, W]` or `[H, W, C]`, mask
@@ -56,12 +56,21 @@ class Inpainter:
         are bit-identical in the result. `feather` blends original and fill in the outer pixels that
         `dilate` added; `refine` improves large fills (see `refined`); `texture` gives the network's fill the
         photograph's own (see `textured`), by default unless the network generates, of which patches would
-        cover what makes one fill differ from another. `seed` is of all that is random. Raises InputError
-        where sizes, types or options do not fit and where all is hole; warns where nothing is."""
-        options = Options(invert, dilate, feather, refine, strategy, texture, seed)
+        cover what makes one fill differ from another. `seed` is of all that is random. `resize_mask` brings
+        a mask to the image's size. With `soft`, grey in a mask is opacity: all but black is filled, and fill
+        and original are blended by it; black stays bit-identical. `extend`, pixels to the left, at the
+        top, to the right and at the bottom, makes the picture larger and fills that, too: with or without a
+        mask.
+        Raises InputError where sizes, types or options do not fit and where all is hole; warns where nothing
+        is."""
+        options = Options(invert, dilate, feather, refine, strategy, texture, seed, resize_mask, soft, extend)
         return self._fills(opened(image, mask, options), 1)[0].image
 
-    def several(self, image, mask, n=4, **options):
+    def extend(self, image, left=0, top=0, right=0, bottom=0, mask=None, **options):
+        "`__call__` with so many more pixels on each side, which are filled like a hole"
+        return self(image, mask, extend=(left, top, right, bottom), **options)
+
+    def several(self, image, mask=None, n=4, **options):
         """`n` different results of `__call__`, which takes the same `options`; the most coherent comes first.
 
         Of a network that generates, those of `seed` and the seeds after it, in this order; of others they
@@ -69,13 +78,18 @@ class Inpainter:
         return [picture.image for picture in self._fills(opened(image, mask, Options(**options)), n)]
 
     def fill_file(self, image, mask, out, n=1, **options):
-        """As `__call__`, to the file `out`, with EXIF and colour profile; returns the paths of the results.
+        """As `__call__`, to the file `out`, with all that a file keeps; returns the paths of the results.
 
-        `n` beyond 1: as `several`, to the paths of `numbered`. Raises what `Picture.save` does."""
+        `n` beyond 1: as `several`, to the paths of `numbered`. `quality` and errors are `Picture.save`'s."""
         outs = numbered(out, n)
-        work = opened(image, mask, Options(**options), outs[0].suffix.lower())
-        for fill, path in zip(self._fills(work, n), outs, strict=True): fill.save(path)
+        work = opened(image, mask, options := Options(**options), outs[0].suffix.lower())
+        for fill, path in zip(self._fills(work, n), outs, strict=True): fill.save(path, options.quality)
         return outs
+
+    def fill_bytes(self, image, mask, suffix, **options):
+        "As `fill_file`: the bytes of a file that ends in `suffix`"
+        work = opened(image, mask, options := Options(**options), suffix)
+        return self._fills(work, 1)[0].encode(suffix, options.quality)
 
     def many(self, pairs, at_once=None, **options):
         """Yields what `__call__` gives for each (image, mask) of `pairs`, which may be endless, in order.
@@ -121,7 +135,8 @@ class Inpainter:
                 return self._predict_together(net, works)
             if refine:
                 from .refine import refined  # seconds to import
-                net = partial(refined, self.net, pixels=pixels, progress=IN_NOTEBOOK or sys.stdout.isatty())
+                shown = IN_NOTEBOOK or sys.stdout.isatty()
+                net = partial(refined, self.net, pixels=pixels, progress=shown, say=_say)
             def predict(image, hole): return self._seen(net, [image], [hole])[0]
             for work in works:
                 work.filled, work.strategy = strategies.fill(predict, work.rgb, work.grown, strategy, pixels)
@@ -154,6 +169,7 @@ class Inpainter:
             filled = textured(work.rgb, work.grown, *filled, n, options.seed, where)
         if options.feather:
             filled = [feathered(work.rgb, fill, work.hole, work.grown, options.feather) for fill in filled]
+        if options.soft: filled = [blended(work.rgb, fill, work.opacity) for fill in filled]
         return [picture.with_colours(fill, work.grown) for fill in filled]
 
 
@@ -162,18 +178,35 @@ def opened(image, mask, options, suffix=None):
 
     With `suffix`, also InputError where a file of that kind cannot hold the result."""
     picture = open_picture(image)
-    if suffix is not None: picture.check_fits(suffix)
-    rgb, hole = picture.rgb, read_hole(mask, options.invert)
-    if rgb.shape[:2] != hole.shape:
-        (h, w), (mh, mw) = rgb.shape[:2], hole.shape
-        raise InputError(f"the image is {w}x{h} pixels, its mask {mw}x{mh}; they must be equal")
+    if suffix is not None: picture.check_fits(suffix, options.quality)
+    opacity = _opacity(picture.pixels.shape[:2], mask, options)
+    share = (opacity >= SOLID).mean()
+    if any(options.extend):
+        left, top, right, bottom = options.extend
+        picture = picture.extended(*options.extend)
+        opacity = np.pad(opacity, ((top, bottom), (left, right)), constant_values=255)
+    hole = opacity > 0 if options.soft else opacity >= SOLID
     tip = f"1, white or painted means hole; if this mask means the opposite, {TIPS[options.invert]}"
     if not hole.any(): warnings.warn(f"nothing to fill: the mask has no hole. {tip}", stacklevel=3)
     grown = dilated(hole, options.dilate) if hole.any() else hole
     if grown.any() and grown.all():
         raise InputError(f"the hole is the whole image, so nothing is known to continue. {tip}")
-    if hole.mean() > MOSTLY: warnings.warn(f"over {MOSTLY:.0%} of the image is hole. {tip}", stacklevel=3)
-    return Work(picture, rgb, hole, grown, options)
+    if share > MOSTLY: warnings.warn(f"over {MOSTLY:.0%} of the image is hole. {tip}", stacklevel=3)
+    return Work(picture, picture.rgb, hole, grown, options, opacity if options.soft else None)
+
+
+def _opacity(size, mask, options):
+    "uint8 `[H, W]` of `mask` for a photograph of `size`; raises InputError as `opened`"
+    if mask is None and any(options.extend): return np.zeros(size, np.uint8)
+    opacity = read_opacity(mask, options.invert)
+    if opacity.shape == size: return opacity
+    if options.resize_mask: return resized(opacity, size, options.soft)
+    (h, w), (mh, mw) = size, opacity.shape
+    raise InputError(f"the image is {w}x{h} pixels, its mask {mw}x{mh}; they must be equal, or ask for the "
+                     "mask to be resized by resize_mask=True (--resize-masks)")
+
+
+def _say(text): print(f"refined: {text}", file=sys.stderr)
 
 
 def numbered(out, n):

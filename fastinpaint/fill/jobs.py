@@ -14,7 +14,7 @@ from ..data.remote import place
 from ..data.shard_index import find_photos, name_in
 from ..data.shards import Member
 
-Job = namedtuple("Job", "image mask out")  # paths as text; a mask of None is missing
+Job = namedtuple("Job", "image mask out")  # paths as text; a mask of None is missing, "" there need be none
 TABLES = ".csv", ".parquet"  # suffixes of manifests and reports
 PYARROW = "Parquet needs pyarrow: pip install 'fastinpaint[parquet]'; or take CSV"
 
@@ -22,15 +22,17 @@ PYARROW = "Parquet needs pyarrow: pip install 'fastinpaint[parquet]'; or take CS
 def folder_jobs(images, masks, out, format=None, shard=None):
     """The `Job` of every photograph of `images`, or of a `shard` of them; `images` and `masks` may be shards.
 
-    Raises InputError if none has a mask, MissingFile without photographs, Unreachable."""
-    images, masks = place(images), place(masks)
-    if Path(out).resolve() in (Path(o).resolve() for o in (images, masks)):
+    `masks` may also be a file, the mask of all; None: there are none, nor need there be. Raises InputError if
+    none has a mask, MissingFile without photographs, Unreachable."""
+    images, masks = place(images), masks and place(masks)
+    if Path(out).resolve() in (Path(o).resolve() for o in (images, masks) if o):
         raise InputError(f"{out} holds the originals: give the results a folder of their own")
-    found, chosen, jobs = MaskFolder(masks), share(shard), []
-    photos = find_photos(images, exclude=(masks, out))
+    single, chosen, jobs = masks is None or os.path.isfile(masks), share(shard), []
+    photos = find_photos(images, exclude=(masks, out) if masks else (out,))
     names = [name_in(images, o) for o in photos]
     stems = Counter(os.path.splitext(o)[0] for o in names)
-    if not any(map(found.mask_of, names)):
+    mask_of = (lambda name: masks or "") if single else MaskFolder(masks).mask_of
+    if not single and not any(map(mask_of, names)):
         first = Path(names[0])
         raise InputError(f"none of the {len(names)} photographs in {images} has a mask of the same name "
                          f"in {masks}: {first.name} needs one called {first.stem}.png, of any format")
@@ -38,10 +40,10 @@ def folder_jobs(images, masks, out, format=None, shard=None):
         if not chosen(name): continue
         if os.path.isabs(name) or ".." in Path(name).parts:  # an index from afar may say anything
             raise InputError(f"the fill of {image} would lie outside of {out}: do not trust these shards")
-        stem, mask = os.path.splitext(name)[0], found.mask_of(name)
+        stem, mask = os.path.splitext(name)[0], mask_of(name)
         if stems[stem] > 1: stem = name  # a.jpg and a.png become a.jpg.png and a.png.png
         suffix = f".{format}" if format else lossless_suffix(image)
-        jobs.append(Job(str(image), mask and str(mask), os.path.join(out, stem + suffix)))
+        jobs.append(Job(str(image), None if mask is None else str(mask), os.path.join(out, stem + suffix)))
     return jobs
 
 

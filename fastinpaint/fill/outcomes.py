@@ -48,14 +48,14 @@ def filled(inpainter, jobs, options):
     outcomes = [Outcome(job.image, job.out) for job in jobs]
     for job, outcome in zip(jobs, outcomes, strict=True):
         with _trying(outcome):
-            work = opened(job.image, job.mask, options, Path(job.out).suffix.lower())
+            work = opened(job.image, job.mask or None, options, Path(job.out).suffix.lower())
             works[work.size].append((work, outcome))
     for pairs in works.values():
         with _trying(*(outcome for _, outcome in pairs)): inpainter.predict([work for work, _ in pairs])
         for work, outcome in pairs:
             outcome.strategy = work.strategy
             if outcome.error: continue
-            with _trying(outcome): inpainter.finished(work)[0].save(outcome.out)
+            with _trying(outcome): inpainter.finished(work)[0].save(outcome.out, options.quality)
     return outcomes
 
 

@@ -1,5 +1,4 @@
 "LaMa's feature refiner (Kulshreshtha et al. 2022): large fills keep the structure of smaller ones"
-import math
 import warnings
 from itertools import pairwise
 
@@ -16,13 +15,14 @@ from ..models.net import composite
 ERODED = 7  # pixels from the centre of the paper's 15×15 ellipse to its edge
 
 
-def refined(net, image, mask, iterations=15, lr=2e-3, shortest=512, pixels=2048**2, progress=True):
+def refined(net, image, mask, iterations=15, lr=2e-3, shortest=512, pixels=2048**2, progress=True, say=None):
     """Prediction `[1, 3, H, W]` (not composited) whose large structure is that of a smaller fill.
 
     `image` `[1, 3, H, W]` in [0, 1], 0 in the hole, and `mask` `[1, 1, H, W]`, 1 in it, are halved to
     `shortest` pixels or less, and filled by `net`, an `InpaintNet`. At each larger size, `iterations`
     steps of Adam move the refiner's input towards the smaller fill; the lowest loss wins. Sizes beyond
-    `pixels` are only enlarged, with a warning, as steps take memory. Deterministic on a CPU.
+    `pixels` are only enlarged, with a warning, as steps take memory. `say` is given a line about what was
+    done, a text. Deterministic on a CPU.
     Raises InputError for a model without refiner blocks, `iterations` below 0, `shortest` below 1."""
     if not len(getattr(net.refiner, "blocks", ())):
         raise InputError(f"{type(net).__name__} has no refiner blocks, whose input is refined: "
@@ -37,19 +37,29 @@ def refined(net, image, mask, iterations=15, lr=2e-3, shortest=512, pixels=2048*
             (h, w), (fh, fw) = image.shape[-2:], filled.shape[-2:]
             warnings.warn(f"{w}x{h} is more than the {pixels} pixels allowed for refining: filled "
                           f"at {fw}x{fh} and enlarged; with memory to spare, allow more", stacklevel=2)
-        pred = net(*scales[0])
+        pred, done = net(*scales[0]), [f"filled at {measures(scales[0][0])}"]
         for small, (x, m) in pairwise(scales):
             guide, inside = composite(pred, *small), eroded(small[1])
-            if x[0, 0].numel() > pixels: pred = doubled(guide)[..., :x.shape[-2], :x.shape[-1]]
-            elif inside.any(): pred = optimised(net, x, m, guide, inside, iterations, lr, progress)
-            else: pred = net(x, m)  # the hole is too thin to be guided
+            if x[0, 0].numel() > pixels:
+                pred, how = doubled(guide)[..., :x.shape[-2], :x.shape[-1]], "enlarged"
+            elif inside.any():
+                pred, losses = optimised(net, x, m, guide, inside, iterations, lr, progress)
+                how = f"{iterations} steps, loss {losses[0]:.4f} to {min(losses):.4f}"
+            else: pred, how = net(x, m), "filled anew, as the hole is too thin to be guided"
+            done.append(f"{measures(x)} {how}")
+    if say:
+        if len(scales) == 1: done.append(f"nothing to refine up to {shortest} pixels on the shorter side")
+        say("; ".join(done))
     return pred
 
 
+def measures(image): return "x".join(map(str, image.shape[:-3:-1]))
+
+
 def optimised(net, image, mask, guide, inside, iterations, lr, progress):
-    "The prediction closest to `image` outside of `mask` and, halved, to `guide` in `inside`"
+    "The prediction closest to `image` outside of `mask` and, halved, to `guide` `inside`; each step's loss"
     (h, w), latent = image.shape[-2:], net.encode(image, mask).float().requires_grad_()
-    adam, best, steps = torch.optim.Adam([latent], lr), math.inf, range(iterations + 1)
+    adam, losses, steps = torch.optim.Adam([latent], lr), [], range(iterations + 1)
     # weights that turn means over all pixels into means over those compared
     missing, known = 1/inside.mean().item(), 1/max(1 - mask.mean().item(), 1e-6)
     with torch.enable_grad():
@@ -58,11 +68,12 @@ def optimised(net, image, mask, guide, inside, iterations, lr, progress):
             pred = net.decode(net.refine(latent), image, mask)[..., :h, :w]
             structure = masked_l1(halved(pred), guide, inside, 0., missing)
             loss = structure + masked_l1(pred, image, mask, known, 0.)
-            if step == 0 or loss < best: best, found = loss.item(), pred.detach()
+            losses.append(loss.item())
+            if losses[-1] == min(losses): found = pred.detach()
             if step < iterations:
                 latent.grad, = torch.autograd.grad(loss, latent)
                 adam.step()
-    return found
+    return found, losses
 
 
 def half(image, mask):

@@ -19,8 +19,16 @@ class Options:
     strategy: str | None = None
     texture: bool | None = None
     seed: int = 0
+    resize_mask: bool = False
+    soft: bool = False
+    extend: tuple[int, int, int, int] = (0, 0, 0, 0)  # pixels to the left, top, right, bottom
+    quality: int | None = None  # of the result's file
 
     def __post_init__(self):
+        sides = self.extend if isinstance(self.extend, tuple | list) else ()
+        if len(sides) != 4 or not all(isinstance(n, int | np.integer) and n >= 0 for n in sides):
+            raise InputError(f"extend={self.extend}: four whole numbers of pixels, to the left, at the top, "
+                             "to the right and at the bottom, each 0 or more")
         for name in "dilate", "feather":
             pixels = getattr(self, name)
             if not isinstance(pixels, int | np.integer) or pixels < 0:
@@ -28,6 +36,8 @@ class Options:
         if self.feather > self.dilate:
             raise InputError(f"cannot feather {self.feather} of {self.dilate} dilated pixels: "
                              "0 to what dilate adds")
+        if self.soft and self.dilate:
+            raise InputError("a soft mask blends at its own grey edge: give soft or dilate, not both")
 
     def textured(self, generates):
         "Whether texture is added to the fills of a network that makes its own, or does not"
@@ -47,6 +57,7 @@ class Work:
     hole: np.ndarray   # bool `[H, W]`, as the mask has it
     grown: np.ndarray  # the same, dilated: what is filled
     options: Options
+    opacity: np.ndarray | None = None  # of a soft mask, uint8 `[H, W]`
     filled: np.ndarray | None = None  # by the network, like `rgb`
     strategy: str = ""  # by which it was filled, "" without a hole
 

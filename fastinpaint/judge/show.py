@@ -1,7 +1,9 @@
 "Pictures of batches, results and latent damage"
 import matplotlib.pyplot as plt
 import torch
+from fastai.torch_core import TensorImage, TensorMask
 from fastcore.basics import patch
+from plum import dispatch
 
 from ..core.device import evaluating
 from ..data.loaders import InpaintDL
@@ -48,25 +50,42 @@ def batch_columns(masked, mask, image, *_, pred=None, others=()):
     return columns | {"original": image}
 
 
+def batch_figure(batch, pred=None, max_n=4, net=None):
+    """The figure of the `batch_columns` of `batch`, masked, mask, image and mask.
+
+    Of a `net` that generates there are results of other seeds, too."""
+    batch = [x[:max_n] for x in batch]
+    pred = None if pred is None else pred[:max_n]
+    return show_rows(batch_columns(*batch, pred=pred, others=other_fills(net, *batch[:2])), max_n)
+
+
+# a notebook shows a figure that is drawn, and once more one that a cell ends with: so none is returned
+
 @patch
 def show_batch(self: InpaintDL, b=None, max_n=4, **kwargs):
-    "Masked input, outlined hole and original of a batch, side by side; returns the figure"
-    return show_rows(batch_columns(*(self.one_batch() if b is None else b)), max_n)
+    "Masked input, outlined hole and original of a batch, side by side"
+    batch_figure(self.one_batch() if b is None else b, max_n=max_n)
 
 
 @patch
 def show_results(self: InpaintDL, b, out, max_n=4, net=None, **kwargs):
-    """Masked input, outlined hole, result and original side by side; returns the figure.
+    "Masked input, outlined hole, result and original side by side; of a `net` that generates, several results"
+    batch_figure(b, out.to(b[0].device), max_n, net)
 
-    Of a `net` that generates there are results of other seeds, too."""
-    b, pred = [x[:max_n] for x in b], out[:max_n].to(b[0].device)
-    return show_rows(batch_columns(*b, pred=pred, others=other_fills(net, *b[:2])), max_n)
+
+@dispatch
+def plot_top_losses(x: tuple[TensorImage, TensorMask], y, samples, outs, raws, losses, **kwargs):
+    "What `Interpretation.plot_top_losses` of fastai shows: results, each with its loss"
+    fig = batch_figure((*x, *y), raws, len(losses))
+    for axis, loss in zip(fig.axes[2::4], losses, strict=True):
+        axis.set_title(f"{axis.get_title()}\nloss {loss.item():.4f}".strip(), fontsize=10)
+    fig.tight_layout(pad=.3)
 
 
 def show_latent_damage(learn, max_n=4):
     "The `damage_figure` of the first validation images"
     masked, mask, image, _ = learn.dls.valid.one_batch()
-    with evaluating(learn.model): return damage_figure(learn.model, image, masked, mask, max_n)
+    with evaluating(learn.model): damage_figure(learn.model, image, masked, mask, max_n)
 
 
 @torch.no_grad()
@@ -118,7 +137,7 @@ def mean_inside_and_outside(values, mask):
 
 
 def results_figure(learn, max_n=4):
-    "The first validation images and their fills, drawn by `show_results`; returns the figure"
+    "The figure of the first validation images and their fills"
     batch = learn.dls.valid.one_batch()
     with learn.no_bar(): pred, _ = learn.get_preds(dl=[batch])
-    return learn.dls.valid.show_results(batch, pred, max_n=max_n, net=learn.model)
+    return batch_figure(batch, pred.to(batch[0].device), max_n, learn.model)

@@ -1,8 +1,10 @@
 "Loss terms: small modules with a name and a weight, which read a `Step`; `InpaintLoss` sums them"
+import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ..core.errors import InputError
+from ..judge.plain import arguments
 from ..kernels import masked_l1
 from ..models.perceptual import perceptual_network
 
@@ -74,8 +76,22 @@ def feature_distance(features, targets):
     return sum(F.mse_loss(a, b.detach()) for a, b in zip(features, targets, strict=True))
 
 
+class GivenLoss(Term):
+    "A `function` of the raw prediction and the image `[B, 3, H, W]`, or of these and the mask `[B, 1, H, W]`"
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.count = function, arguments(function, "loss")
+        name = getattr(function, "__name__", type(function).__name__)
+        self.name = name if name.isidentifier() else "loss"
+
+    def forward(self, step): return self.function(*(step.prediction, step.image, step.mask)[:self.count])
+
+
 class InpaintLoss(nn.Module):
-    "The weighted sum of `terms` of a `Step`; `values` holds the unweighted terms of the last one"
+    """The weighted sum of `terms` of a `Step`; `values` holds the unweighted terms of the last one.
+
+    With `reduction` "none" that of each photograph `[B]`, as fastai asks for losses of single items."""
+    reduction = "mean"
     def __init__(self, *terms):
         super().__init__()
         wrong = [t for t in terms if not isinstance(t, Term)]
@@ -83,8 +99,22 @@ class InpaintLoss(nn.Module):
         self.terms, self.values = list(terms), {}
 
     def forward(self, step):
+        if self.reduction == "none": return torch.stack([self._sum(o) for o in step.photographs()])
+        return self._sum(step)
+
+    def _sum(self, step):
         self.values = {term.name: term(step) for term in self.terms}
         return sum(term.weight*self.values[term.name] for term in self.terms)
+
+    def extra_repr(self): return " + ".join(f"{term.weight:g}·{term.name}" for term in self.terms)
+
+
+def inpaint_loss(loss):
+    """The `InpaintLoss` of a term, or of a function of prediction and target (`GivenLoss`), as fast.ai has.
+
+    Raises InputError for anything else."""
+    if isinstance(loss, InpaintLoss): return loss
+    return InpaintLoss(loss if isinstance(loss, Term) else GivenLoss(loss))
 
 
 def full_loss(perceptual):

@@ -1,6 +1,6 @@
 "What is known of a training step, and what steps report"
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from torch import Tensor
 
@@ -24,6 +24,14 @@ class Step:
     fake_hole: Tensor | None = None     # 1 where it shall find a fake, `[B, 1, …]`
     real_features: list = field(default_factory=list)  # Its features of the image, layer by layer
     fake_features: list = field(default_factory=list)  # The same of the prediction
+
+    def photographs(self):
+        "The `Step` of each photograph of the batch alone"
+        known = {f.name: getattr(self, f.name) for f in fields(self)}
+        def of(i, value):
+            if isinstance(value, list): return [of(i, o) for o in value]
+            return value[i:i + 1] if isinstance(value, Tensor) and value.ndim else value
+        for i in range(len(self.image)): yield Step(**{name: of(i, value) for name, value in known.items()})
 
 
 class Scalars:

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
+from PIL.JpegImagePlugin import get_sampling
+from PIL.PngImagePlugin import PngInfo
 
 from fastinpaint.data.pictures import WRITABLE, Picture, open_picture
 
@@ -258,3 +260,123 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch)
     with pytest.raises(OSError, match=message) as caught: picture.save(path)
     assert caught.value.errno == errno.ENOSPC
     assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]
+
+
+# XMP, texts, quality; AVIF and HEIC
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><dc:creator>\xc3\x85sa</dc:creator></x:xmpmeta>'
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".jpg", ".avif", ".heic"])
+def test_xmp_is_kept(tmp_path, suffix, dtype):
+    if dtype == np.uint16 and suffix not in (".png", ".tif"): return
+    picture = Picture(noise(dtype=dtype), "RGB", dict(xmp=XMP))
+    picture.save(tmp_path/f"a{suffix}")
+    assert open_picture(tmp_path/f"a{suffix}").info["xmp"] == XMP
+
+
+def test_xmp_goes_along_from_a_jpeg_to_a_png_that_others_read(tmp_path):
+    Image.fromarray(noise()).save(tmp_path/"a.jpg", xmp=XMP)
+    open_picture(tmp_path/"a.jpg").save(tmp_path/"a.png")
+    with Image.open(tmp_path/"a.png") as im: assert im.info["xmp"] == XMP
+
+
+def test_xmp_too_long_for_a_jpeg_is_left_out_and_said(tmp_path):
+    picture = Picture(noise(), "RGB", dict(xmp=XMP + b" "*70_000))
+    with pytest.warns(UserWarning, match="XMP is too long"): picture.save(tmp_path/"a.jpg")
+    assert "xmp" not in open_picture(tmp_path/"a.jpg").info
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_pngs_texts_are_kept(tmp_path, dtype):
+    texts = PngInfo()
+    texts.add_text("parameters", "a cat, seed 3")
+    texts.add_itxt("Title", "Överblick", "sv", "Rubrik")
+    Image.fromarray(noise()).save(tmp_path/"a.png", pnginfo=texts)
+    info = open_picture(tmp_path/"a.png").info
+    Picture(noise(dtype=dtype), "RGB", info).save(tmp_path/"b.png")
+    with Image.open(tmp_path/"b.png") as im:
+        assert im.text == {"parameters": "a cat, seed 3", "Title": "Överblick"}
+        assert im.text["Title"].lang == "sv"
+    assert open_picture(tmp_path/"b.png").info == info
+
+
+def written(path):
+    with Image.open(path) as im: return im.quantization, get_sampling(im)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("quality, subsampling", [(60, 2), (88, 1), (97, 0)])
+def test_a_jpeg_keeps_its_quality_unless_another_is_asked_for(tmp_path, mode, quality, subsampling):
+    Image.fromarray(noise()).convert(mode).save(tmp_path/"a.jpg", quality=quality, subsampling=subsampling)
+    picture = open_picture(tmp_path/"a.jpg")
+    picture.save(tmp_path/"b.jpg")
+    tables, sampling = written(tmp_path/"a.jpg")
+    again, sampled = written(tmp_path/"b.jpg")
+    assert again == tables and (mode != "RGB" or sampled == sampling)
+    picture.save(tmp_path/"c.jpg", 75)
+    Image.fromarray(noise()).convert(mode).save(tmp_path/"75.jpg", quality=75)
+    assert written(tmp_path/"c.jpg")[0] == written(tmp_path/"75.jpg")[0]
+
+
+def test_a_photograph_from_elsewhere_becomes_a_jpeg_of_quality_95(tmp_path):
+    Picture(noise(), "RGB").save(tmp_path/"a.jpg")
+    Image.fromarray(noise()).save(tmp_path/"95.jpg", quality=95, subsampling=0)
+    assert written(tmp_path/"a.jpg") == written(tmp_path/"95.jpg")
+
+
+@pytest.mark.parametrize("suffix, quality, message", [
+    (".png", 90, "lossless"), (".jpg", 0, "from 1 to 100"), (".jpg", 101, "from 1 to 100")])
+def test_qualities_that_are_none(tmp_path, suffix, quality, message):
+    picture = Picture(noise(), "RGB")
+    with pytest.raises(ValueError, match=message): picture.save(tmp_path/f"a{suffix}", quality)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".heic"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_phones_formats_are_read_and_written_with_all_that_belongs_to_them(tmp_path, suffix, mode):
+    smooth = np.asarray(Image.fromarray(noise(5, 6, len(mode))).resize((48, 40), Image.Resampling.BICUBIC))
+    picture, path = Picture(smooth, mode, dict(saved_with, exif=exif())), tmp_path/f"a{suffix}"
+    picture.save(path)
+    again = open_picture(path)
+    assert again.mode == mode and np.abs(again.pixels.astype(int) - smooth).mean() < 4
+    again.info["dpi"] = 300, 300  # which these do not hold
+    check_info(again.info)
+    picture.save(tmp_path/f"b{suffix}", 30)
+    assert (tmp_path/f"b{suffix}").stat().st_size < path.stat().st_size
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".heic"])
+def test_a_phones_turned_photograph_is_upright(tmp_path, suffix):
+    Image.fromarray(noise(40, 64)).save(path := tmp_path/f"a{suffix}", exif=exif(6))
+    picture = open_picture(path)
+    assert picture.pixels.shape == (64, 40, 3)
+    check_info(picture.info | dict(icc_profile=ICC, dpi=(300, 300)))
+
+
+def test_without_the_package_it_is_named(tmp_path, monkeypatch):
+    picture = Picture(noise(), "RGB")
+    picture.save(path := tmp_path/"a.heic")
+    monkeypatch.setattr(Image, "ID", [kind for kind in Image.ID if kind != "HEIF"])
+    monkeypatch.delitem(Image.SAVE, "HEIF")
+    with pytest.raises(ValueError, match=r"a.heic.*fastinpaint\[heif\]"): open_picture(path)
+    with pytest.raises(ValueError, match=r"fastinpaint\[heif\]"): picture.save(tmp_path/"b.heic")
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".heic"])
+def test_a_cut_off_file_is_told(tmp_path, suffix):
+    Picture(noise(64, 64), "RGB").save(path := tmp_path/f"a{suffix}")
+    data = path.read_bytes()
+    for n in range(1, len(data), len(data)//40):
+        path.write_bytes(data[:n])
+        with pytest.raises(ValueError, match=f"a{suffix}"): open_picture(path)
+
+
+@pytest.mark.parametrize("mode, c", [("L", 1), ("RGB", 3), ("LA", 2), ("RGBA", 4), ("CMYK", 4)])
+def test_a_picture_grows_on_each_side(mode, c):
+    pixels = noise(c=c, dtype=np.uint8)
+    larger = Picture(pixels, mode).extended(1, 2, 3, 4)
+    assert larger.pixels.shape == (26, 34, c) and np.array_equal(larger.pixels[2:22, 1:31], pixels)
+    if mode in ("LA", "RGBA"): assert (larger.pixels[:2, :, -1] == 255).all()

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -359,3 +361,72 @@ def test_little_memory_makes_tiles(inpainter, monkeypatch):
     inpainter(photo(600, 600), mask)
     handle.remove()
     assert len(seen) > 1 and max(seen) <= 300**2
+
+
+# masks of another size, soft ones, larger canvases, the quality of files
+
+@pytest.fixture
+def plain(inpainter):
+    "Fills without texture"
+    return partial(inpainter, texture=False)
+
+
+def test_a_mask_of_another_size_is_resized_on_request(plain):
+    image, mask = photo(), np.zeros((40, 48), bool)
+    mask[10:20, 12:30] = True
+    small = mask[::2, ::2]
+    with pytest.raises(ValueError, match="24x20.*resize_mask"): plain(image, small)
+    assert np.array_equal(plain(image, small, resize_mask=True), plain(image, mask))
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_a_soft_mask_blends_by_its_grey_and_leaves_black_alone(plain, invert):
+    image, opacity = photo(), np.zeros((40, 48), np.uint8)
+    opacity[8:24, 8:32] = 100
+    opacity[10:22, 10:30] = 255
+    mask = 255 - opacity if invert else opacity
+    found = np.asarray(plain(image, mask, soft=True, invert=invert)).astype(int)
+    full = np.asarray(plain(image, opacity > 0)).astype(int)
+    assert np.array_equal(found[opacity == 0], image[opacity == 0])
+    assert np.array_equal(found[opacity == 255], full[opacity == 255])
+    seam = opacity == 100
+    expected = (100*full[seam] + 155*image[seam].astype(int))/255
+    assert np.abs(found[seam] - expected).max() <= .5 and not np.array_equal(found[seam], full[seam])
+
+
+def test_a_hard_mask_that_is_called_soft_is_filled_alike(plain):
+    assert np.array_equal(plain(photo(), hole(), soft=True), plain(photo(), hole()))
+
+
+@pytest.mark.parametrize("mode, c", [("RGB", 3), ("L", 1), ("RGBA", 4)])
+def test_a_picture_is_extended_and_its_own_pixels_stay(inpainter, mode, c):
+    image = photo()[..., :1].repeat(c, 2) if c != 3 else photo()
+    image = image[..., 0] if c == 1 else image
+    found = np.asarray(inpainter.extend(image, left=8, top=3, bottom=5, texture=False))
+    assert found.shape[:2] == (48, 56) and np.array_equal(found[3:43, 8:], image)
+    assert np.array_equal(found, inpainter(image, extend=(8, 3, 0, 5), texture=False))
+    if c == 4: assert (found[:3, :, 3] == 255).all()
+    both = np.asarray(inpainter.extend(image, right=8, mask=hole(), texture=False))
+    known = np.pad(~hole(), ((0, 0), (0, 8)))
+    assert np.array_equal(both[known], image[~hole()]) and not np.array_equal(both[:, :48], image)
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(extend=(1, 2, 3)), "four whole numbers"), (dict(extend=(1, -2, 3, 4)), "four whole numbers"),
+    (dict(extend=5), "four whole numbers"), (dict(soft=True, dilate=2), "soft or dilate")])
+def test_options_that_do_not_fit(inpainter, options, message):
+    with pytest.raises(ValueError, match=message): inpainter(photo(), np.eye(40, 48, dtype=bool), **options)
+
+
+def test_a_file_is_extended_with_all_that_it_keeps_and_of_the_quality_asked_for(inpainter, tmp_path):
+    Image.fromarray(photo()).save(tmp_path/"a.jpg", quality=70, xmp=b"<x/>")
+    inpainter.fill_file(tmp_path/"a.jpg", None, tmp_path/"b.jpg", extend=(0, 0, 8, 0), quality=90)
+    with Image.open(tmp_path/"b.jpg") as im:
+        assert im.size == (56, 40) and im.info["xmp"] == b"<x/>"
+    with pytest.raises(ValueError, match="lossless"):
+        inpainter.fill_file(tmp_path/"a.jpg", None, tmp_path/"b.png", extend=(0, 0, 8, 0), quality=90)
+
+
+def test_refining_says_what_it_did(inpainter, capsys):
+    inpainter(photo(), hole(), refine=True)
+    assert "refined: filled at 48x40; nothing to refine" in capsys.readouterr().err

@@ -38,6 +38,14 @@ def test_refining_approaches_the_smaller_fill(picture, shortest, scales):
     assert after < .6*before
 
 
+def test_what_was_done_is_said(tiny_lama, picture):
+    said = []
+    refined(tiny_lama(), *picture, iterations=2, **QUIET, say=said.append)
+    text, = said
+    h, w = picture[0].shape[-2:]
+    assert text.startswith("filled at ") and f"; {w}x{h} 2 steps, loss " in text
+
+
 def test_steps_that_lead_astray_are_not_taken(tiny_lama, picture):
     net = tiny_lama().eval()
     wild = refined(net, *picture, lr=1e3, **QUIET)

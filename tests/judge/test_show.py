@@ -1,11 +1,14 @@
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from fastai.interpret import Interpretation
 
+from fastinpaint.data.loaders import InpaintDataLoaders
 from fastinpaint.judge.show import latent_damage, outlined, results_figure, show_latent_damage, show_rows
 from fastinpaint.models.prefill import smooth_fill
 from fastinpaint.train.callback.freeze import FreezeSchedule
 from fastinpaint.train.callback.latent import LatentLoss
+from fastinpaint.train.learner import inpaint_learner
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +39,8 @@ def test_there_are_no_more_rows_than_images():
 def test_a_batch_shows_input_hole_and_original(tiny_learner):
     dls = tiny_learner().dls
     batch = dls.valid.one_batch()
-    fig = dls.valid.show_batch(batch)
+    dls.valid.show_batch(batch)
+    fig = plt.gcf()
     assert titles(fig) == ["masked input", "hole", "original"] and len(fig.axes) == 2*3
     image = batch[2][0].permute(1, 2, 0).as_subclass(torch.Tensor)
     assert torch.allclose(torch.tensor(panels(fig)[2]), image)
@@ -137,7 +141,8 @@ def test_no_hole_does_no_damage_before_the_refiner(tiny_lama):
 def test_the_figure_says_how_large_the_damage_is_in_the_hole_and_elsewhere(trained):
     learn = trained()
     learn.model.train()
-    fig = show_latent_damage(learn, max_n=1)
+    show_latent_damage(learn, max_n=1)
+    fig = plt.gcf()
     assert all(m.training for m in learn.model.modules()) and len(fig.axes) == 5
     plain, numbers = titles(fig)[:2], [title.split("\n") for title in titles(fig)[2:]]
     assert plain == ["masked input", "original"]
@@ -149,3 +154,28 @@ def test_the_figure_says_how_large_the_damage_is_in_the_hole_and_elsewhere(train
         assert title in ("before control", "after control", "after refiner")
         assert hole == f"hole {(size*share).sum()/share.sum():.4f}"
         assert rest == f"elsewhere {(size*(1 - share)).sum()/(1 - share).sum():.4f}"
+
+
+def test_the_worst_fills_are_shown(tiny_learner):
+    learn = tiny_learner()
+    found = Interpretation.from_learner(learn)
+    losses, _ = found.top_losses(2)
+    found.plot_top_losses(2)
+    texts = [ax.get_title() for ax in plt.gcf().axes[2::4]]
+    assert len(plt.gcf().axes) == 2*4 and losses[0] >= losses[1]
+    assert all(f"{loss:.4f}" in text for loss, text in zip(losses, texts, strict=True))
+
+
+@pytest.mark.parametrize("bs", [2, 16])
+def test_results_of_few_photographs_are_each_shown_once(photos, tiny_lama, bs):
+    dls = InpaintDataLoaders.from_folder(photos, "center", 32, bs, valid=.25, num_workers=0, device="cpu")
+    inpaint_learner(dls, tiny_lama(), metrics=[]).show_results()
+    originals = {ax.images[0].get_array().data.tobytes() for ax in plt.gcf().axes[3::4]}
+    assert len(plt.gcf().axes) == 2*4 and len(originals) == 2
+
+
+def test_pictures_are_shown_once(tiny_learner):
+    "A notebook shows a figure when it is drawn, and again where it is what a cell ends with"
+    learn = tiny_learner(control="mask")
+    shown = [learn.dls.show_batch(), learn.show_results(), learn.show_latent_damage()]
+    assert shown == [None]*3 and len(plt.get_fignums()) == 3

@@ -12,7 +12,7 @@ import pytest
 from fastai.callback.core import Callback
 from fastai.data.core import TfmdDL
 from fastai.learner import Learner
-from fastai.torch_core import set_seed
+from fastai.torch_core import set_seed, trainable_params
 
 from fastinpaint.data.loaders import InpaintDataLoaders
 from fastinpaint.train.callback.fit import FitCallback
@@ -45,7 +45,8 @@ def learners(photos, tiny_lama):
         dls = InpaintDataLoaders.from_folder(photos, "center", 32, 2, valid=.25, steps=3, num_workers=0,
                                              device="cpu")
         events, kwargs = Events(), dict(metrics=[], lr=1e-2, wd=0.)
-        if make is Learner:
+        if make is not Learner: kwargs |= dict(splitter=trainable_params, train_bn=True)  # fastai's own
+        else:
             kwargs["opt_func"] = inpaint_learner(dls, tiny_lama(), metrics=[]).opt_func
             kwargs["loss_func"] = lambda pred, image, mask: (pred - image).abs().mean()
         yield make(dls, tiny_lama(), cbs=[events], **kwargs), events

@@ -3,12 +3,15 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from fastai.callback.fp16 import to_fp16, to_fp32  # noqa: F401 - give the Learner both
 from fastai.callback.progress import CSVLogger
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.callback.training import GradientAccumulation
+from fastai.losses import MSELossFlat
 from fastai.torch_core import params
 from PIL import Image
+from torch import nn
 
 from fastinpaint.fill.inpainter import Inpainter
 from fastinpaint.models.discriminator import PatchGAN
@@ -21,7 +24,7 @@ from fastinpaint.train.callback.latent import LatentLoss
 from fastinpaint.train.callback.precision import BFloat16
 from fastinpaint.train.callback.step_times import StepTimes
 from fastinpaint.train.learner import inpaint_learner
-from fastinpaint.train.losses import InpaintLoss, PixelMSE
+from fastinpaint.train.losses import InpaintLoss, PixelL1, PixelMSE
 
 
 def test_it_fills_what_an_inpainter_fills(tiny_learner, tmp_path):
@@ -70,7 +73,7 @@ def test_lr_find_leaves_the_learner_as_it_was(tiny_learner, tmp_path, state_of, 
            StepTimes(tmp_path/"step.json")]
     learn = tiny_learner(*cbs, control="mask")
     before = state_of(learn.model), deepcopy(learn.adversarial_training.state_dict())
-    assert learn.lr_find(num_it=8, show_plot=False).valley > 0
+    assert learn.lr_find(num_it=8, show_plot=False).minimum > 0
     assert same((state_of(learn.model), learn.adversarial_training.state_dict()), before)
     assert learn.ema.average is None and not [*tmp_path.glob("*.*")]
     assert learn.model.decode_in_training and not learn.model.refiner._forward_hooks
@@ -139,3 +142,72 @@ def test_predictions_are_those_of_the_model(tiny_learner):
     assert torch.equal(inputs[0], images*(1 - masks))
     loss, hole_l1 = learn.validate()
     assert loss == pytest.approx((preds - images).abs().mean().item(), rel=1e-4)
+
+
+# losses as fast.ai has them, and its learning rate finder
+
+@pytest.fixture
+def learner(tiny_learner, tiny_lama):
+    "Makes a learner of the given arguments"
+    def make(*args, **kwargs): return inpaint_learner(tiny_learner().dls, tiny_lama(), *args, **kwargs)
+    return make
+
+
+def test_losses_of_single_photographs(tiny_learner):
+    learn = tiny_learner()
+    preds, (images, masks), losses = learn.get_preds(with_loss=True)
+    assert torch.allclose(losses, (preds - images).abs().mean((1, 2, 3)))
+    assert learn.validate()[0] == pytest.approx(losses.mean().item())
+
+
+def test_losses_of_single_photographs_add_up_their_terms(tiny_learner):
+    learn = tiny_learner(loss=PixelL1(10., known=1., missing=0.))
+    preds, (images, masks), losses = learn.get_preds(with_loss=True)
+    assert torch.allclose(losses, 10*((preds - images).abs()*(1 - masks)).mean((1, 2, 3)))
+
+
+LOSSES = {"module": (nn.MSELoss(), F.mse_loss), "function": (F.l1_loss, F.l1_loss),
+          "fastai": (MSELossFlat(), F.mse_loss)}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_of_prediction_and_target_trains(learner, name):
+    given, expected = LOSSES[name]
+    learn = learner(loss_func=given, metrics=[])
+    preds, (images, _), losses = learn.get_preds(with_loss=True)
+    assert learn.validate()[0] == pytest.approx(expected(preds, images).item(), rel=1e-5)
+    assert losses.mean() == pytest.approx(expected(preds, images).item(), rel=1e-5)
+    learn.fit(1)
+    assert learn.recorder.metric_names[-2].startswith("train_")
+
+
+def test_a_loss_of_the_mask_and_one_given_later(learner):
+    def hole(pred, image, mask): return ((pred - image).abs()*mask).mean()
+    learn = learner(hole, metrics=[])
+    preds, (images, masks) = learn.get_preds()
+    assert learn.validate()[0] == pytest.approx(hole(preds, images, masks).item(), rel=1e-5)
+    learn.loss_func = F.mse_loss
+    assert learn.validate()[0] == pytest.approx(F.mse_loss(preds, images).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [3, "l1", lambda: 0., lambda pred: 0.])
+def test_what_is_no_loss_is_refused(learner, loss):
+    with pytest.raises(ValueError, match="a loss is"): learner(loss)
+
+
+def test_two_losses_are_refused(learner):
+    with pytest.raises(ValueError, match="loss_func"): learner(PixelL1(), loss_func=F.mse_loss)
+
+
+def test_lr_find_suggests_a_rate_that_trains_zero_initialised_control(tiny_learner, photos):
+    found = []
+    for seed in range(2):
+        learn = tiny_learner(FreezeSchedule(refiner=(0, 1)), LatentLoss(), control="mask", seed=seed,
+                             prefill=False)
+        loader = learn.dls.train
+        found.append(learn.lr_find(num_it=40, show_plot=False).minimum)
+        assert learn.dls.train is loader
+    assert all(1e-4 < lr < 1 for lr in found) and max(found) < 10*min(found)
+    before = learn.validate()[0]
+    learn.fit(4, min(found))
+    assert learn.validate()[0] < before

@@ -1,6 +1,7 @@
 "An interrupted run goes on where its last whole epoch ended"
 import random
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ class Checkpoint(FitCallback):
         if not is_main(): return
         state = {
             "epoch": self.epoch + 1, "n_epoch": self.n_epoch, "train_iter": self.train_iter,
-            "model": self.model.state_dict(), "optimizer": self.opt.state_dict(),
+            "model": self.model.state_dict(), "optimizer": self.opt.state_dict(), "groups": self._groups(),
             "smooth_loss": (self.recorder.smooth_loss.count, self.recorder.smooth_loss.val),
             "callbacks": {name: cb.state_dict() for name, cb in self._stateful().items()},
             "random": self._random_state(), "settings": self.settings,
@@ -53,7 +54,7 @@ class Checkpoint(FitCallback):
         state = read_checkpoint(self.path, map_location=device)
         self._check(state)
         self.model.load_state_dict(state["model"])
-        self.opt.load_state_dict(state["optimizer"] | {"hypers": L(state["optimizer"]["hypers"])})
+        self.opt.load_state_dict(state["optimizer"])
         self.recorder.smooth_loss.count, self.recorder.smooth_loss.val = state["smooth_loss"]
         for name, cb in self._stateful().items(): cb.load_state_dict(state["callbacks"][name])
         self.learn.train_iter = state["train_iter"]
@@ -70,6 +71,25 @@ class Checkpoint(FitCallback):
         if theirs.keys() != ours.keys():
             raise InputError(f"{self.path} belongs to a run with the callbacks "
                              f"{', '.join(theirs)}, not {', '.join(ours)}")
+        state["optimizer"] = self._regrouped(state["optimizer"], state.get("groups"))
+
+    def _groups(self):
+        "Names of the parameters of each of the optimizer's groups"
+        names = {id(p): name for name, p in self.model.named_parameters()}
+        return [[names.get(id(p)) for p in group] for group in self.opt.param_lists]
+
+    def _regrouped(self, optimizer, groups):
+        "The optimizer's state in the order of our groups; one without `groups` is of a single one"
+        ours, hypers = self._groups(), optimizer["hypers"]
+        groups = groups or [[name for name, _ in self.model.named_parameters()]]
+        if groups != ours:
+            known = dict(zip(chain(*groups), optimizer["state"], strict=True))
+            if len(groups) > 1 or known.keys() != set(chain(*ours)):
+                raise InputError(f"{self.path} belongs to a run with other parameter groups: its splitter "
+                                 "makes others")
+            hypers = [dict(hypers[0]) for _ in ours]
+            optimizer = optimizer | {"state": [known[name] for name in chain(*ours)]}
+        return optimizer | {"hypers": L(hypers)}
 
     def _stateful(self):
         # asked of the type: a callback without the method passes on the model's

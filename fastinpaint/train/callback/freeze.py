@@ -3,10 +3,8 @@ import fnmatch
 from contextlib import contextmanager
 from itertools import chain
 
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
-
 from ...core.errors import InputError
+from ..groups import held, set_frozen
 from .fit import FitCallback
 
 
@@ -15,7 +13,8 @@ class FreezeSchedule(FitCallback):
 
     `decoder=(0, .8)` thaws it for the last fifth, None never freezes; `parts` are other modules, "." as
     "__"; `keep` names what trains all the same. Frozen: no gradients, no optimizer step, BatchNorm and
-    dropout in eval mode. Raises InputError for unknown modules or spans outside [0, 1]."""
+    dropout in eval mode. What `learn.freeze` holds is frozen as well, and `unfreeze` thaws nothing that the
+    schedule freezes. Raises InputError for unknown modules or spans outside [0, 1]."""
     order = -5  # right after TrainEvalCallback (-10), which puts the whole model into training mode
     def __init__(self, encoder=(0, 1), decoder=(0, 1), keep=(), **parts):
         spans = dict(encoder=encoder, decoder=decoder, **parts)
@@ -36,7 +35,9 @@ class FreezeSchedule(FitCallback):
         self.kept = [*chain(*kept.values())]
         try: yield
         finally:
-            for name in self.spans: self.model.get_submodule(name).requires_grad_(True)
+            ids = held(self.opt)
+            for name in self.spans:
+                for p in self.model.get_submodule(name).parameters(): p.requires_grad_(id(p) not in ids)
 
     def before_train(self): self.frozen = None  # the whole model was just put into training mode
 
@@ -44,15 +45,7 @@ class FreezeSchedule(FitCallback):
         if not self.training: return
         frozen = {k for k, (start, stop) in self.spans.items() if start <= self.pct_train < stop}
         if frozen == self.frozen: return
-        self.frozen = frozen
-        for name in self.spans: _set_frozen(self.model.get_submodule(name), name in frozen)
-        for name in self.kept: _set_frozen(self.model.get_submodule(name), False)
+        self.frozen, ids = frozen, held(self.opt)
+        for name in self.spans: set_frozen(self.model.get_submodule(name), name in frozen, ids)
+        for name in self.kept: set_frozen(self.model.get_submodule(name), False, ids)
 
-
-def _set_frozen(module, frozen):
-    module.requires_grad_(not frozen)
-    for m in module.modules():
-        if isinstance(m, _BatchNorm | _DropoutNd): m.train(not frozen)
-    if frozen:
-        # a gradient of zeros would still move the weights: by momentum and by weight decay
-        for p in module.parameters(): p.grad = None

@@ -25,7 +25,7 @@ class Reconstruct(Callback):
             self.begun = not self.learn.finding_lr  # which undoes its training, and so this start
 
     def before_batch(self):
-        step = self.learn.step
+        if (step := self.learn.step) is None: return  # a batch without targets
         step.mask = torch.ones_like(step.mask)
         self.learn.xb = self.learn.yb = step.image, step.mask
 

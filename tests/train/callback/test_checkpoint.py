@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback
+from fastai.torch_core import params
 
 from fastinpaint.train.callback.centre import Centre
 from fastinpaint.train.callback.checkpoint import Checkpoint
@@ -66,6 +67,41 @@ def test_a_resumed_run_ends_with_the_bits_of_a_whole_one(run, interrupted, tmp_p
     assert rows(tmp_path/"run/metrics.csv") == rows(tmp_path/"whole/metrics.csv")
     assert [row["epoch"] for row in rows(tmp_path/"run/metrics.csv")] == ["0", "1", "2"]
     assert same(resumed.recorder.losses, whole.recorder.losses[6:])
+
+
+@pytest.mark.parametrize("cbs", [(), (FreezeSchedule(decoder=(0, .8)), LatentLoss())])
+def test_a_run_of_a_single_parameter_group_is_resumed(run, interrupted, tmp_path, state_of, same, cbs):
+    whole = run("whole", cbs=cbs, control="mask")
+    whole.fit_one_cycle(3, 1e-2)
+    old = run("run", cbs=cbs, control="mask", splitter=params)
+    interrupted(old, 2, 1, lambda: old.fit_one_cycle(3, 1e-2))
+    path = tmp_path/"run/checkpoint.pt"
+    state = torch.load(path)
+    del state["groups"]
+    torch.save(state, path)
+    resumed = run("run", resume=True, cbs=cbs, control="mask")
+    resumed.fit_one_cycle(3, 1e-2)
+    assert len(resumed.opt.param_lists) == 4 and same(state_of(resumed.model), state_of(whole.model))
+    assert same(resumed.opt.state_dict(), whole.opt.state_dict())
+
+
+def test_rates_of_groups_and_what_is_frozen_go_on(run, interrupted, state_of, same):
+    def begin(name="run", resume=False):
+        learn = run(name, resume=resume, control="mask")
+        learn.freeze_to(-2)
+        return learn, lambda: learn.fit_one_cycle(2, slice(1e-3, 1e-2))
+    whole, fit = begin("whole")
+    fit()
+    broken, fit = begin()
+    interrupted(broken, 1, 1, fit)
+    resumed, fit = begin(resume=True)
+    fit()
+    assert same(state_of(resumed.model), state_of(whole.model))
+
+
+def test_other_groups_are_another_run(run, interrupted):
+    interrupted(run(), 1, 1)
+    with pytest.raises(ValueError, match="other parameter groups"): run(resume=True, splitter=params).fit(2)
 
 
 def test_what_is_frozen_stays_frozen_through_resuming(run, interrupted, state_of, same):
