@@ -69,7 +69,7 @@ def show_batch(self: InpaintDL, b=None, max_n=4, **kwargs):
 
 @patch
 def show_results(self: InpaintDL, b, out, max_n=4, net=None, **kwargs):
-    "Masked input, outlined hole, result and original side by side; of a `net` that generates, several results"
+    "Masked input, outlined hole, result and original side by side; several results of a `net` that generates"
     batch_figure(b, out.to(b[0].device), max_n, net)
 
 
