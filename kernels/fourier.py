@@ -5,7 +5,7 @@ from math import pi
 import torch
 import torch.nn.functional as F
 
-from .ops import check_types, uses_triton
+from .ops import DTYPES, HAS_TRITON, check_types, uses_triton
 
 LARGEST = 64  # side of a map up to which products take less than the FFT's passes over memory
 
@@ -26,7 +26,7 @@ def image(parts, w):
 
 @lru_cache(maxsize=64)
 def waves(n, m, twins, dtype, device):
-    """Cosines and sines `[n, m]` of an orthonormal Fourier transform of `n` pixels: its first `m` frequencies.
+    """Cosines and sines `[n, m]` of an orthonormal Fourier transform of `n` pixels, `m` frequencies of it.
 
     With `twins`, a frequency counts twice where half a spectrum leaves out its conjugate."""
     pixel, frequency = torch.arange(n)[:, None], torch.arange(m)
@@ -59,13 +59,18 @@ def with_torch(x, weight, gain, bias, statistics, eps, to=product_spectrum, back
     "`fourier_unit` by products of torch, or by `to` and `back` in their place; at least in float32"
     with torch.autocast(x.device.type, enabled=False):
         parts = F.conv2d(to(x.to(torch.promote_types(x.dtype, weight.dtype))), weight)
-        mean, var = statistics or torch.var_mean(parts, (0, 2, 3), correction=0)[::-1]
-        y = F.batch_norm(parts, mean, var, gain, bias, eps=eps) if statistics else \
-            F.batch_norm(parts, None, None, gain, bias, True, eps=eps)
-        return back(y.relu(), x.shape[3]).to(x.dtype), mean.detach(), var.detach()
+        found = statistics or torch.var_mean(parts.detach(), (0, 2, 3), correction=0)[::-1]
+        given = statistics or (None, None)
+        y = F.batch_norm(parts, *given, gain, bias, training=statistics is None, eps=eps).relu()
+        return back(y, x.shape[3]).to(x.dtype), *found
 
 
 def with_fft(*args): return with_torch(*args, spectrum, image)
+
+
+def faster(x):
+    "Whether products by kernels take less time for `x` `[B, C, h, w]` than FFTs"
+    return HAS_TRITON and x.is_cuda and x.dtype in DTYPES and max(x.shape[2:]) <= LARGEST
 
 
 def fourier_unit(x, weight, gain, bias, statistics=None, eps=1e-5, impl="auto"):
@@ -84,7 +89,7 @@ def fourier_unit(x, weight, gain, bias, statistics=None, eps=1e-5, impl="auto"):
     args = x, weight, gain, bias, statistics, eps
     if impl == "fft": return with_fft(*args)
     if impl == "torch": return with_torch(*args)
-    if uses_triton(impl, tensors, small=max(x.shape[2:]) <= LARGEST):
+    if uses_triton(impl, tensors, small=faster(x)):
         from .fourier_triton import fourier_unit as fused
         return fused(*args)
     return with_fft(*args)

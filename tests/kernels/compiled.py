@@ -42,7 +42,7 @@ def recorded(module, operation, args):
     found = []
     kernels = {k: v for k, v in vars(module).items() if k.endswith("_kernel")}
     with patch.multiple(module, **{k: Recorder(v, found) for k, v in kernels.items()}):
-        operation._init_fn(*args)
+        getattr(operation, "_init_fn", operation)(*args)
     return found
 
 
