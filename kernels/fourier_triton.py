@@ -5,15 +5,14 @@ import triton.language as tl
 from torch import Tensor
 
 from .spectrum_triton import inverse, transform
-from .zero_conv_triton import arithmetic, block
+from .zero_conv_triton import block, rounding
 
 aten = torch.ops.aten
 
 
 @triton.jit
 def mix_kernel(parts, weight, z, partial, C: tl.constexpr, N: tl.constexpr, MEASURED: tl.constexpr,
-               PRECISION: tl.constexpr, OPERAND: tl.constexpr,
-               BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr):
+               PRECISION: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr):
     "A tile of `z = weight·parts`, `[B, C, N]`; MEASURED: its channels' means and squared deviations"
     b = tl.program_id(2).to(tl.int64)
     channel = tl.program_id(0)*BLOCK_C + tl.arange(0, BLOCK_C)
@@ -25,7 +24,7 @@ def mix_kernel(parts, weight, z, partial, C: tl.constexpr, N: tl.constexpr, MEAS
         w = tl.load(weight + channel[:, None]*C + k[None, :], mask=(channel < C)[:, None] & (k < C)[None, :],
                     other=0.)
         p = tl.load(parts + (b*C + k[:, None])*N + n[None, :], mask=(k < C)[:, None] & inside, other=0.)
-        total = tl.dot(w.to(OPERAND), p.to(OPERAND), total, input_precision=PRECISION)
+        total = tl.dot(w, p, total, input_precision=PRECISION)
     tl.store(z + (b*C + channel[:, None])*N + n[None, :], total, mask=(channel < C)[:, None] & inside)
     if MEASURED:
         mean = tl.sum(total, axis=1)/tl.minimum(N - tl.program_id(1)*BLOCK_P, BLOCK_P)  # 0 beyond N
@@ -68,9 +67,8 @@ def mix(parts, weight, z, measured):
     across = triton.cdiv(n, blocks["BLOCK_P"])
     partial, mean, var = (z.new_empty(s) for s in ((b*across if measured else 0, 2, c), c, c))
     mix_kernel[triton.cdiv(c, blocks["BLOCK_C"]), across, b](
-        parts, weight.to(parts.dtype).contiguous(), z, partial, c, n, MEASURED=measured,
-        # a pipeline would copy the transposed float32 by 4 bytes
-        **arithmetic(parts), **blocks, num_stages=1 if parts.dtype == torch.float32 else 3)
+        parts, weight.float().contiguous(), z, partial, c, n, MEASURED=measured, PRECISION=rounding(),
+        **blocks, num_stages=1)  # a pipeline would copy what it transposes by 4 bytes
     if not measured: return None
     statistics_kernel[(triton.cdiv(c, 16),)](partial, mean, var, c, n, b*across, b, BLOCK_C=16,
                                              BLOCK_P=blocks["BLOCK_P"], BLOCK_T=64)
@@ -92,9 +90,7 @@ def forward(x: Tensor, weight: Tensor, gain: Tensor, bias: Tensor, mean: Tensor 
 def empty_results(x, weight, gain, bias, mean, var, eps):
     b, c, h, w = x.shape
     z = x.new_empty((b, 2*c, w//2 + 1, h), dtype=torch.float32)
-    # float16 has no room for the mean of a map times its side
-    parts = torch.empty_like(z, dtype=torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32)
-    return contiguous_like(x), parts, z, z.new_empty(2*c), z.new_empty(2*c)
+    return contiguous_like(x), torch.empty_like(z), z, z.new_empty(2*c), z.new_empty(2*c)
 
 
 @torch.library.custom_op("fastinpaint::fourier_unit_backward", mutates_args=())
@@ -106,7 +102,7 @@ def backward(grad: Tensor, parts: Tensor, z: Tensor, mean: Tensor, var: Tensor, 
         g, z, gain, mean, var, mean, torch.rsqrt(var + eps), training, eps, [True]*3)
     plain = [1, 1], [0, 0], [1, 1], False, [0, 0], 1  # stride, padding, dilation
     g, of_weight, _ = aten.convolution_backward(
-        g, parts.to(g.dtype), weight.to(g.dtype), None, *plain, [True, True, False])
+        g, parts, weight.float(), None, *plain, [True, True, False])
     return inverse(g, contiguous_like(grad), False), of_weight.to(weight.dtype), of_gain, of_bias
 
 

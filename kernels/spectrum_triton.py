@@ -48,8 +48,8 @@ def spectrum_kernel(x, parts, column_cos, column_sin, row_cos, row_sin, z, mean,
     V: tl.constexpr = W//2 + 1
     h, w, row = tl.arange(0, BLOCK_H), tl.arange(0, BLOCK_W), tl.arange(0, BLOCK_C*BLOCK_H)[:, None]
     inside = (first + row//BLOCK_H < C) & (row % BLOCK_H < H) & (w < W)[None, :]
-    at = ((b*C + first + row//BLOCK_H)*H + row % BLOCK_H)*W + w[None, :]
-    planes = tl.load(x + at, mask=inside, other=0.).to(tl.float32)
+    x += ((b*C + first + row//BLOCK_H)*H + row % BLOCK_H)*W + w[None, :]
+    planes = tl.load(x, mask=inside, other=0.).to(tl.float32)
     c = tl.load(column_cos + h[:, None]*BLOCK_H + h[None, :])
     s = tl.load(column_sin + h[:, None]*BLOCK_H + h[None, :])
     row = tl.arange(0, BLOCK_C*BLOCK_V)[:, None]

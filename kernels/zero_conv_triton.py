@@ -94,10 +94,13 @@ def uses_tf32():
     return cudnn.conv.fp32_precision == "tf32" if hasattr(cudnn, "conv") else cudnn.allow_tf32
 
 
+def rounding(): return "tf32" if uses_tf32() else "ieee"
+
+
 def arithmetic(weight):
     "The type to multiply in (the interpreter has no bfloat16 product), and how exactly: as torch does"
     name = str(weight.dtype).removeprefix("torch.") if weight.is_cuda else "float32"
-    return dict(OPERAND=getattr(tl, name), PRECISION="tf32" if uses_tf32() else "ieee")
+    return dict(OPERAND=getattr(tl, name), PRECISION=rounding())
 
 
 @torch.library.custom_op("fastinpaint::zero_conv_merge", mutates_args=())

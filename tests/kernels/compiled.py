@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from unittest.mock import patch
@@ -18,8 +19,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from fastinpaint.kernels import fourier_triton as fourier
 from fastinpaint.kernels import masked_l1_triton as l1
 from fastinpaint.kernels import nearest_triton as near
+from fastinpaint.kernels import spectrum_triton
 from fastinpaint.kernels import zero_conv_triton as zero
 
 TARGETS = {"sm_80": GPUTarget("cuda", 80, 32), "sm_90": GPUTarget("cuda", 90, 32),
@@ -37,12 +40,14 @@ class Recorder:
     def __getitem__(self, grid): return lambda *args, **rest: self.found.append((self.kernel, args, rest))
 
 
-def recorded(module, operation, args):
-    "`(kernel, arguments, constants and options)` of the launches of `module`'s kernels for `operation`"
+def recorded(operation, args):
+    "`(kernel, arguments, constants and options)` of the launches that `operation` makes for `args`"
     found = []
-    kernels = {k: v for k, v in vars(module).items() if k.endswith("_kernel")}
-    with patch.multiple(module, **{k: Recorder(v, found) for k, v in kernels.items()}):
-        getattr(operation, "_init_fn", operation)(*args)
+    with ExitStack() as stack:
+        for module in l1, zero, near, spectrum_triton, fourier:
+            kernels = {k: Recorder(v, found) for k, v in vars(module).items() if k.endswith("_kernel")}
+            stack.enter_context(patch.multiple(module, **kernels))
+        operation._init_fn(*args)
     return found
 
 
@@ -72,21 +77,30 @@ def l1_launches(dtype, layout):
         x = image(8, c, side, side, dtype, layout)
         mask = torch.empty(8, 1, side*scale, side*scale, device="cuda")
         sign, weight = torch.empty_like(x, dtype=torch.int8), mask.new_empty(8, side, side)
-        yield l1, l1.masked_l1, (x, x, mask, .1, 1., True)
-        yield l1, l1.masked_l1_backward, (mask.sum(), sign, weight, .1, x.dtype)
+        yield l1.masked_l1, (x, x, mask, .1, 1., True)
+        yield l1.masked_l1_backward, (mask.sum(), sign, weight, .1, x.dtype)
 
 
 def merge_launches(dtype, layout):
     for c in 8, 16, 64, 128:
         x, weight = image(8, c, 32, 32, dtype, layout), image(c, c, 1, 1, dtype, "contiguous")
-        yield zero, zero.zero_conv_merge, (x, x, weight)
-        yield zero, zero.zero_conv_merge_backward, (x, x, weight, True, True)
+        yield zero.zero_conv_merge, (x, x, weight)
+        yield zero.zero_conv_merge_backward, (x, x, weight, True, True)
 
 
 def nearest_launches():
     for d in 4, 36, 64, 148:
         points = torch.empty(30000, d, device="cuda")
-        yield near, near.best_match, (points, points)
+        yield near.best_match, (points, points)
+
+
+def fourier_launches(dtype):
+    for side in 32, 64:
+        x = image(8, 192, side, side, dtype, "contiguous")
+        z, weight = x.new_empty(8, 384, side//2 + 1, side, dtype=torch.float32), x.new_empty(384, 384, 1, 1)
+        vector = z.new_empty(384)
+        yield fourier.forward, (x, weight, vector, vector, None, None, 1e-5)
+        yield fourier.backward, (x, z, z, vector, vector, weight, vector, vector, 1e-5, True)
 
 
 def launches():
@@ -95,6 +109,8 @@ def launches():
         for find in l1_launches, merge_launches:
             for launch in find(dtype, layout): yield f"{dtype} {layout}", *launch
     for launch in nearest_launches(): yield "fp32 contiguous", *launch
+    for dtype in "fp32", "bf16":  # planes, whatever the layout
+        for launch in fourier_launches(dtype): yield f"{dtype} contiguous", *launch
 
 
 def loop_accesses(ptx):
