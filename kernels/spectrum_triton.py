@@ -12,7 +12,7 @@ import triton.language as tl
 from .fourier import waves
 from .nearest_triton import precision
 
-PIXELS = 4096  # of a tile of planes
+PIXELS = 2048  # of a tile of planes, at least one: what registers of sm_80 hold with the tables
 FREQUENCIES = 16  # along rows that pass at once
 
 
@@ -104,11 +104,11 @@ def image_kernel(parts, y, column_cos, column_sin, row_cos, row_sin, mean, var, 
         if NORM:  # what lies beyond the spectrum meets waves of 0
             real = tl.maximum(on_line(real, real_slope, real_shift, BLOCK_C, BLOCK_V, BLOCK_H), 0.)
             imag = tl.maximum(on_line(imag, imag_slope, imag_shift, BLOCK_C, BLOCK_V, BLOCK_H), 0.)
-        even = tl.dot(-imag, s, tl.dot(real, c, input_precision=PRECISION), input_precision=PRECISION)
-        odd = tl.dot(imag, c, tl.dot(real, s, input_precision=PRECISION), input_precision=PRECISION)
         wave = w[None, :]*WAVES + start + tl.arange(0, BLOCK_V)[:, None]
+        even = tl.dot(-imag, s, tl.dot(real, c, input_precision=PRECISION), input_precision=PRECISION)
         total = tl.dot(turned(even, BLOCK_C, BLOCK_V, BLOCK_H), tl.load(row_cos + wave), total,
                        input_precision=PRECISION)
+        odd = tl.dot(imag, c, tl.dot(real, s, input_precision=PRECISION), input_precision=PRECISION)
         total = tl.dot(turned(-odd, BLOCK_C, BLOCK_V, BLOCK_H), tl.load(row_sin + wave), total,
                        input_precision=PRECISION)
     row = tl.arange(0, BLOCK_C*BLOCK_H)[:, None]
