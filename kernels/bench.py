@@ -1,7 +1,6 @@
 "Times the kernels against plain torch, `torch.compile`, library calls and a memory copy"
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -14,48 +13,14 @@ from fastinpaint.core.errors import MissingPackage
 from fastinpaint.core.program import program
 from fastinpaint.core.settings import flag
 
-from . import reference
+from . import fourier, reference
+from .cases import Case, training_cases  # noqa: F401
 from .ops import HAS_TRITON, masked_l1, nearest, zero_conv_merge
 
 COPIED = 256 << 20  # bytes, several times the largest cache
 TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 4e-2}  # TF32 products
-OPERATIONS = "masked_l1", "zero_conv_merge", "nearest"
+OPERATIONS = "masked_l1", "zero_conv_merge", "nearest", "fourier_unit"
 WEIGHTS = dict(known=.1, missing=1.)
-
-
-@dataclass
-class Case:
-    "An operation at one shape `[B, C, h, w]`, with a mask `scale` times as large for the loss; or N, M, D"
-    op: str
-    shape: tuple
-    dtype: torch.dtype
-    scale: int = 1
-
-    def __str__(self): return f"{self.op} {'×'.join(map(str, self.shape))} {self.dtype}"
-
-    def inputs(self, device):
-        "The operation's tensors; prediction, guide and weight want gradients"
-        kind = dict(device=device, dtype=self.dtype)
-        if self.op == "nearest": return [torch.rand(n, self.shape[2], **kind) for n in self.shape[:2]]
-        b, c, h, w = self.shape
-        first, second = torch.randn(2, b, h, w, c, **kind).movedim(-1, 2)  # channels_last
-        if self.op == "masked_l1":
-            mask = (torch.rand(b, 1, h*self.scale, w*self.scale, device=device) < .3).float()
-            return first.requires_grad_(), second, mask
-        weight = torch.randn(c, c, 1, 1, **kind)/c**.5
-        return first, second.requires_grad_(), weight.requires_grad_()
-
-    def bytes(self, direction):
-        "What must cross memory at least: every input and output once"
-        size = self.dtype.itemsize
-        if self.op == "nearest":
-            n, m, d = self.shape
-            return (n + m)*d*size + n*12  # a distance and an index of 8 bytes
-        (b, _, h, w), n = self.shape, torch.Size(self.shape).numel()
-        if self.op == "zero_conv_merge": return n*size*(6 if direction == "both" else 3)
-        saved = n + b*h*w*4  # signs and weights, written forward and read backward
-        forward, backward = 2*n*size + b*h*w*self.scale**2*4, n*size + saved
-        return dict(forward=forward, backward=backward, both=forward + backward + saved)[direction]
 
 
 def naive_l1(pred, target, mask):
@@ -85,16 +50,25 @@ def distance(queries, sources, impl):
     return nearest(queries, sources, impl=impl)[0]
 
 
+def transformed(*tensors, impl):
+    "The Fourier unit without the statistics"
+    return fourier.fourier_unit(*tensors, impl=impl)[0]
+
+
 def contenders(op, with_triton, with_compile):
     "Name → function of the case's inputs"
     if op == "zero_conv_merge":
         ours, found = zero_conv_merge, dict(eager=reference.zero_conv_merge, baddbmm=baddbmm, addmm=addmm)
+    elif op == "fourier_unit":
+        ours = transformed
+        found = dict(eager=partial(ours, impl="fft"), products=partial(ours, impl="torch"))
     elif op == "nearest":
         ours, found = distance, dict(eager=cdist, reference=partial(distance, impl="torch"))
     else:
         ours, plain = (partial(f, **WEIGHTS) for f in (masked_l1, reference.masked_l1))
         found = dict(eager=naive_l1, reference=plain)
-    if with_compile: found["compile"] = torch.compile(found["eager"], dynamic=False)
+    # inductor falls back on complex numbers
+    if with_compile: found["compile"] = torch.compile(found.get("products", found["eager"]), dynamic=False)
     if with_triton: found["triton"] = partial(ours, impl="triton")
     return found
 
@@ -161,25 +135,9 @@ def measure(case, functions, device, bandwidth, budget):
             time_ = seconds(call, device, budget)
             rate = case.bytes(direction)/time_
             yield dict(op=case.op, shape=shape, dtype=dtype, contender=name, direction=direction,
-                       microseconds=time_*1e6, gigabytes_per_second=rate/1e9, share_of_copy=rate/bandwidth,
+                       microseconds=time_*1e6, expected_microseconds=case.expected(direction)*1e6,
+                       gigabytes_per_second=rate/1e9, share_of_copy=rate/bandwidth,
                        peak_bytes=peak_memory(call, device))
-
-
-def training_cases(quick, width=0, size=0):
-    "What LaMa training meets: four stages, two widths and sizes or these, batch 8 to 64; large ones, patches"
-    if quick: axes = (8,), (256,), (8,), (torch.float32,)
-    else: axes = (8, 64), (256, 512), (8, 32, 64), (torch.float32, torch.bfloat16)
-    chosen = [(given,) if given else axis for given, axis in zip((width, size), axes, strict=False)]
-    for width, size, b, dtype in product(*chosen, *axes[2:]):
-        yield Case("masked_l1", (b, width*8, size//8, size//8), dtype, 8)
-        for stage in range(4):
-            c, side = width*2**stage, size >> stage
-            if b*c*side**2 < 2**29: yield Case("zero_conv_merge", (b, c, side, side), dtype)
-    if quick: yield Case("nearest", (4096, 2000, 35), torch.float32)
-    elif (width, size) == (64, 512):  # the last of all
-        yield Case("masked_l1", (64, 512, 128, 128), torch.bfloat16, 8)
-        yield Case("zero_conv_merge", (64, 64, 256, 256), torch.bfloat16)
-        for m in 6000, 30000: yield Case("nearest", (30000, m, 35), torch.float32)
 
 
 def table(rows):
@@ -189,7 +147,8 @@ def table(rows):
         best, base = found.loc[found.microseconds.idxmin()], found.microseconds["eager"]
         ratios = "  ".join(f"{n} {t/base:.2f}" for n, t in found.microseconds.items() if n != "eager")
         yield (f"{op:16} {shape:16} {dtype:9} {direction:9} eager {base:9.1f} µs   relative to it: "
-               f"{ratios}   best {best.name}, {best.gigabytes_per_second:.0f} GB/s, "
+               f"{ratios}   kernels on an H100, by arithmetic, {best.expected_microseconds:.1f} µs   "
+               f"best {best.name}, {best.gigabytes_per_second:.0f} GB/s, "
                f"{best.share_of_copy:.0%} of a copy")
 
 

@@ -7,11 +7,14 @@ from torch import Tensor
 from .layout import flat, pixel_offset
 
 PROGRAMS = 256  # that share the pixels of a weight gradient
+# Channels, and the stride from pixel to pixel, are constants: triton takes note of multiples of 16 alone, and
+# 8 channels that lie last in memory would be read one by one
 
 
 @triton.jit
-def merge_kernel(x, m, weight, y, C, K, P, width,
-                 x_b, x_c, x_h, x_w, m_b, m_k, m_h, m_w, w_c, w_k, y_b, y_c, y_h, y_w,
+def merge_kernel(x, m, weight, y, C: tl.constexpr, K: tl.constexpr, P, width,
+                 x_b, x_c, x_h, x_w: tl.constexpr, m_b, m_k, m_h, m_w: tl.constexpr, w_c, w_k,
+                 y_b, y_c, y_h, y_w: tl.constexpr,
                  ADD: tl.constexpr, FLAT: tl.constexpr, PRECISION: tl.constexpr, OPERAND: tl.constexpr,
                  BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr):
     "A tile of `y = x + W·m`, or of `W·m` without ADD"
@@ -37,8 +40,9 @@ def merge_kernel(x, m, weight, y, C, K, P, width,
 
 
 @triton.jit
-def backward_kernel(grad, m, weight, grad_m, partial, B, C, K, P, width,
-                    g_b, g_c, g_h, g_w, m_b, m_k, m_h, m_w, w_c, w_k, d_b, d_k, d_h, d_w,
+def backward_kernel(grad, m, weight, grad_m, partial, B, C: tl.constexpr, K: tl.constexpr, P, width,
+                    g_b, g_c, g_h, g_w: tl.constexpr, m_b, m_k, m_h, m_w: tl.constexpr, w_c, w_k,
+                    d_b, d_k, d_h, d_w: tl.constexpr,
                     OF_M: tl.constexpr, OF_WEIGHT: tl.constexpr, FLAT: tl.constexpr,
                     PRECISION: tl.constexpr, OPERAND: tl.constexpr,
                     BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr):
@@ -70,8 +74,17 @@ def backward_kernel(grad, m, weight, grad_m, partial, B, C, K, P, width,
 
 
 def block(n, most): return max(16, min(triton.next_power_of_2(n), most))  # tensor cores' least: 16
-def merge_blocks(c, k, p): return dict(BLOCK_C=block(c, 64), BLOCK_K=block(k, 32), BLOCK_P=block(p, 64))
-def backward_blocks(c, k, p): return dict(BLOCK_C=block(c, 64), BLOCK_K=block(k, 64), BLOCK_P=block(p, 32))
+
+
+def tile(c, k, p, guides, pixels):
+    "Sides, at most so many `guides` and `pixels`; of few channels more pixels, for 16 bytes a thread"
+    sides = dict(BLOCK_C=block(c, 64), BLOCK_K=block(k, guides), BLOCK_P=block(p, pixels if c > 16 else 128))
+    # loops take a turn or two: little to pipeline, and its copies are of 4 bytes where fp32 is transposed
+    return dict(sides, num_stages=1)
+
+
+def merge_blocks(c, k, p): return tile(c, k, p, 32, 64)
+def backward_blocks(c, k, p): return tile(c, k, p, 64, 32)
 
 
 def uses_tf32():
@@ -81,10 +94,13 @@ def uses_tf32():
     return cudnn.conv.fp32_precision == "tf32" if hasattr(cudnn, "conv") else cudnn.allow_tf32
 
 
+def rounding(): return "tf32" if uses_tf32() else "ieee"
+
+
 def arithmetic(weight):
     "The type to multiply in (the interpreter has no bfloat16 product), and how exactly: as torch does"
     name = str(weight.dtype).removeprefix("torch.") if weight.is_cuda else "float32"
-    return dict(OPERAND=getattr(tl, name), PRECISION="tf32" if uses_tf32() else "ieee")
+    return dict(OPERAND=getattr(tl, name), PRECISION=rounding())
 
 
 @torch.library.custom_op("fastinpaint::zero_conv_merge", mutates_args=())

@@ -2,6 +2,8 @@
 import torch
 from torch import nn
 
+from fastinpaint.kernels.fourier import faster, fourier_unit, image, spectrum
+
 from .folded import Convs, FoldedFFC, FoldedFFCBlock, folded, frozen, gain_and_bias, without_bn
 from .fused import fits, fused
 from .winograd import WIDE, Winograd
@@ -10,7 +12,9 @@ from .winograd import WIDE, Winograd
 class FourierUnit(nn.Module):
     """A 1×1 convolution of the spectrum `[B, C, h, w]`: each pixel depends on every other.
 
-    Real and imaginary parts are interleaved by channel; fp32 inside autocast, as FFTs want."""
+    Real and imaginary parts are interleaved by channel; fp32 inside autocast, as FFTs want. `impl` is fft,
+    torch or triton (matrix products), or auto, the fastest for the device and the size."""
+    impl = "auto"
     def __init__(self, channels):
         super().__init__()
         self.conv = nn.Conv2d(2*channels, 2*channels, 1, bias=False)
@@ -18,14 +22,29 @@ class FourierUnit(nn.Module):
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x):
-        b, c, h, w = x.shape
+        if self.impl != "fft" and (self.impl != "auto" or faster(x)) and self.usual(): return self.products(x)
         with torch.autocast(x.device.type, enabled=False):
-            spectrum = torch.fft.rfft2(x.float(), norm="ortho")
-            parts = torch.view_as_real(spectrum).permute(0, 1, 4, 2, 3).reshape(b, 2*c, h, w//2 + 1)
-            parts = self.act(self.bn(self.conv(parts)))
-            parts = parts.view(b, c, 2, h, w//2 + 1).permute(0, 1, 3, 4, 2).contiguous()
-            y = torch.fft.irfft2(torch.view_as_complex(parts), s=(h, w), norm="ortho")
-        return y.to(x.dtype)
+            parts = self.act(self.bn(self.conv(spectrum(x.float()))))
+            return image(parts, x.shape[3]).to(x.dtype)
+
+    def usual(self):
+        "Whether `products` computes what the parts do; what is folded or watched by hooks is left to them"
+        parts, bn = (self.conv, self.bn, self.act), self.bn
+        if type(bn) is not nn.BatchNorm2d or bn.momentum is None: return False
+        return not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in parts)
+
+    def products(self, x):
+        "`forward` by matrix products; BatchNorm takes note of `x` in training"
+        bn = self.bn
+        given = None if bn.training else (bn.running_mean, bn.running_var)
+        y, mean, var = fourier_unit(x, self.conv.weight, bn.weight, bn.bias, given, bn.eps, self.impl)
+        if bn.training:
+            n = x.shape[0]*x.shape[2]*(x.shape[3]//2 + 1)
+            with torch.no_grad():
+                bn.running_mean.lerp_(mean, bn.momentum)
+                bn.running_var.lerp_(var*(n/(n - 1)), bn.momentum)
+                bn.num_batches_tracked += 1
+        return y
 
     def folded(self, winograd=False): return without_bn(self)
 

@@ -10,6 +10,7 @@ from fastai.torch_core import set_seed
 
 from fastinpaint import all as fi
 from fastinpaint.core.device import choose_device
+from fastinpaint.models.ffc import FourierUnit
 
 from .settings import BenchSettings
 
@@ -63,7 +64,7 @@ class StepSeconds(fi.Callback):
     def after_step(self): self.seconds.append(self.clock(self.xb[0].is_cuda) - self.start)
 
 
-def step_times(methods, batch, rounds, steps, bf16=False, **sizes):
+def step_times(methods, batch, rounds, steps, bf16=False, fourier="auto", **sizes):
     "Seconds of `rounds`×`steps` steps of each of `methods` (name → list), in turn, on one `batch`"
     dls = fi.DataLoaders(RepeatBatch(batch, steps), RepeatBatch(batch, 0), device=batch[0].device)
     timers, learners = {name: StepSeconds() for name in methods}, {}
@@ -71,6 +72,8 @@ def step_times(methods, batch, rounds, steps, bf16=False, **sizes):
         model, loss, cbs = method()
         cbs += [ChannelsLast(), timers[name], *([fi.BFloat16()] if bf16 else [])]
         learn = fi.inpaint_learner(dls, model(**sizes, autoencoder=None), loss, metrics=[], cbs=cbs)
+        for part in learn.model.modules():
+            if isinstance(part, FourierUnit): part.impl = fourier
         learners[name] = learn.remove_cb(ProgressCallback)
     for r in range(rounds + 1):
         for name, learn in learners.items():
@@ -96,10 +99,11 @@ def main(settings: BenchSettings):
     dls = fi.InpaintDataLoaders.from_folder(fi.named_data(s.data), size=s.size, bs=s.bs, steps=41,
                                             num_workers=s.workers, device=device)
     supply, batch = images_per_second(dls), dls.train.one_batch()
-    times = step_times(methods, batch, s.rounds, s.steps, s.bf16, width=s.width, blocks=s.blocks)
+    times = step_times(methods, batch, s.rounds, s.steps, s.bf16, s.fourier, width=s.width, blocks=s.blocks)
     medians = {name: statistics.median(t) for name, t in times.items()}
     print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, width {s.width}, "
-          f"{s.size} px, batch {s.bs}{', bf16'*s.bf16}: {s.rounds}×{s.steps} steps each, in turn")
+          f"{s.size} px, batch {s.bs}{', bf16'*s.bf16}, Fourier units by {s.fourier}: "
+          f"{s.rounds}×{s.steps} steps each, in turn")
     for name, t in times.items():
         print(f"{name:30} {medians[name]:8.4f} s/step (min {min(t):.4f}, max {max(t):.4f}), "
               f"{s.bs/medians[name]:.1f} images/s")

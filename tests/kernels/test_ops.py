@@ -1,5 +1,4 @@
 "The operations, in plain torch and as kernels: on a GPU, else through Triton's interpreter"
-import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -75,17 +74,6 @@ def both_l1(pred, target, mask, known, missing, upstream):
     return [backward(lambda p, i=impl: masked_l1(p, target, mask, known, missing, impl=i), pred,
                      upstream=upstream)
             for impl in ("torch", "triton")]
-
-
-@pytest.fixture
-def poisoned_memory():
-    "Uninitialised memory is NaN, so that whatever a kernel forgets to write shows"
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    torch.use_deterministic_algorithms(False)
 
 
 # masked_l1

@@ -33,3 +33,27 @@ def test_lamas_blocks_only_raise_features_and_signed_ones_lower_them_too():
     signed.conv2.bn.weight.fill_(1)
     assert (FFCBlock(8, 2)(x) >= x).all()
     assert (signed(x) < x).any() and (signed(x) > x).any()
+
+
+@pytest.mark.parametrize("impl", ["torch", "triton"])
+def test_products_train_and_judge_as_ffts_do(impl):
+    torch.manual_seed(0)
+    units, x = [FourierUnit(3) for _ in range(2)], torch.randn(2, 3, 8, 6)
+    units[1].load_state_dict(units[0].state_dict())
+    units[1].impl = impl
+    for _ in range(2):
+        for unit in units: unit(x).square().mean().backward()
+    for a, b in zip(*(u.state_dict().values() for u in units), strict=True): torch.testing.assert_close(a, b)
+    for a, b in zip(*(u.parameters() for u in units), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(*(unit.eval()(x) for unit in units))
+
+
+def test_folded_and_watched_units_use_ffts_whatever_is_wished():
+    unit, x, seen = FourierUnit(3).eval(), torch.randn(1, 3, 8, 8), []
+    unit.impl = "torch"
+    expected = unit(x)
+    torch.testing.assert_close(unit.folded()(x), expected)
+    unit.conv.register_forward_hook(lambda *_: seen.append(True))
+    torch.testing.assert_close(unit(x), expected)
+    assert seen

@@ -2,6 +2,7 @@
 import pytest
 import torch
 
+from fastinpaint.models.ffc import FourierUnit
 from fastinpaint.tools.bench import METHODS, adversarial_methods, images_per_second, main, step_times
 from fastinpaint.tools.settings import BenchSettings
 
@@ -14,6 +15,15 @@ def test_every_step_of_every_method_is_timed_but_the_warm_up(methods):
     image = torch.rand(2, 3, 32, 32)
     times = step_times(methods, (image*(1 - mask), mask, image, mask), rounds=2, steps=3, width=2, blocks=1)
     assert times.keys() == methods.keys() and all(len(t) == 6 and min(t) > 0 for t in times.values())
+
+
+def test_fourier_units_compute_as_told(monkeypatch):
+    seen, real = set(), FourierUnit.forward
+    monkeypatch.setattr(FourierUnit, "forward", lambda self, x: seen.add(self.impl) or real(self, x))
+    image, mask = torch.rand(2, 3, 32, 32), torch.zeros(2, 1, 32, 32)
+    methods = {"lama_l1": METHODS["lama_l1"]}
+    step_times(methods, (image, mask, image, mask), 1, 1, fourier="torch", width=2, blocks=1)
+    assert seen == {"torch"}
 
 
 def test_the_last_line_is_the_ratio(capsys, photos):
