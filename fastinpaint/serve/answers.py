@@ -30,9 +30,11 @@ class Answers:
         self.max_pixels, self.max_refined = max_pixels, max_refined
 
     def check(self, photo):
-        "The mode of a photograph that has been uploaded"
+        "The mode of a photograph that has been uploaded, and now counts as used"
         if not photo: raise error("Upload a photograph first.")
-        return uploads.check(photo, self.max_pixels)
+        mode = uploads.check(photo, self.max_pixels)
+        os.utime(photo)
+        return mode
 
     def size(self, photo):
         "(width, height) of its preview, and so of strokes"
@@ -102,7 +104,6 @@ class Answers:
     def filled(self, photo, strokes, model, dilate, refine, texture, fills):
         suffix = self._suffix(photo)
         if refine: uploads.check(photo, self.max_refined, " to be refined")
-        os.utime(photo)  # counts as use
         photo, hole = Path(photo), uploads.hole(strokes, image_size(photo))
         out = Path(mkdtemp(dir=self.folder), f"{FILLED.sub('', photo.stem)}-filled{suffix}")
         # ticked, it is as it is by default: a model that generates has texture, and other fills, of its own

@@ -31,7 +31,7 @@ def clicked(image, x, y):
     found = cut(pixels, away <= REACH, away <= SURE)
     import cv2
     _, parts = cv2.connectedComponents(found.astype(np.uint8))
-    return grown(parts == parts[y, x], image.size)
+    return grown(found & (parts == parts[y, x]), image.size)
 
 
 def boxed(image, x0, y0, x1, y1):

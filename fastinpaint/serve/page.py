@@ -68,7 +68,7 @@ def build(inpainters, max_pixels, max_refined, seconds, memory):
     with Page(title="fastinpaint", analytics_enabled=False) as page:
         gr.Markdown(views.INTRO)
         with gr.Row():
-            with gr.Column():
+            with gr.Column(elem_id="left"):
                 start = views.start(examples)
                 painting = views.painting([*inpainters], objects.available())
             results = views.results()
@@ -106,15 +106,9 @@ def _mark(requests, photo, painting):
     clickable.select(requests.pick, [*now, tool, painting.corner], [*marked, painting.corner, clickable],
                      **PRIVATE)
     painting.back.click(requests.back, [photo, painting.before], marked, **PRIVATE)
-    tool.change(_hold, tool, [strokes, clickable, painting.corner], **PRIVATE)
+    tool.change(None, tool, [strokes, clickable], js=views.HOLD)
+    tool.change(lambda: None, None, painting.corner, **PRIVATE)
     painting.brush.change(None, painting.brush, strokes, js=views.SET_BRUSH)
-
-
-def _hold(tool):
-    "The editor for the brush, a picture to click on for the others"
-    brush = tool == views.BRUSH
-    return (gr.update(visible=True if brush else "hidden"),
-            gr.update(visible="hidden" if brush else True, label=views.HINTS.get(tool)), None)
 
 
 def _fill(requests, photo, painting, results):

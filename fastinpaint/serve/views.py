@@ -13,6 +13,7 @@ BRUSH, CLICK, BOX = TOOLS = "Brush", "Click an object", "Box an object"
 HINTS = {CLICK: "Click on the object", BOX: "Click on a corner of a box around the object"}
 SIDES = "Left", "Top", "Right", "Bottom"
 LARGEST = 100  # radius of the brush, in pixels
+# on a phone: editor, buttons and result on one screen, what is needed less often below
 CSS = """main {width: 100%; max-width: 1240px !important; margin: auto}
 #photo, #editor, #clickable, #compare, #empty {height: 520px !important}
 #empty {display: grid; place-items: center; color: var(--body-text-color-subdued)}
@@ -20,16 +21,27 @@ CSS = """main {width: 100%; max-width: 1240px !important; margin: auto}
 @media (max-width: 768px) {
   main {padding: 8px !important}
   h1 {font-size: 1.2rem !important; margin: 0 !important}
-  #photo, #editor, #clickable, #compare {height: 46svh !important}
+  #photo, #editor, #clickable, #compare {height: 44svh !important}
   #empty {height: 4em !important}
-  #tool label {padding: 6px; font-size: .8rem; gap: 4px}
+  #left, #painting {display: contents}
+  #results {order: 1}
+  #more {order: 2}
+  #tool label {padding: 6px 10px; font-size: .8rem; gap: 0}
+  #tool label span {margin: 0 !important}
+  #tool input {position: absolute; opacity: 0}
+  #editor label {display: none}
   #actions {position: sticky; bottom: 8px; z-index: 30; flex-wrap: nowrap}
-  #actions button {font-size: .95rem; padding: 10px 4px}
+  #actions button {font-size: .8rem !important; padding: 10px 0; white-space: nowrap}
 }"""
 COLOURS = dict(colors=[PAINT], default_color=PAINT, color_mode="fixed")
 # of gradio, what an event without Python gives: outputs, as updates of their settings
 SET_BRUSH = f"""size => ({{__type__: "update", eraser: {{default_size: size}},
                           brush: {{...{json.dumps(COLOURS)}, default_size: size}}}})"""
+HOLD = f"""tool => {{
+  const hints = {json.dumps(HINTS)};
+  const hide = hidden => ({{__type__: "update", visible: hidden ? "hidden" : true}});
+  return [hide(tool in hints), {{...hide(!(tool in hints)), label: hints[tool] ?? ""}}];
+}}"""
 FILLING, IDLE = ([f'() => [{{__type__: "update", visible: {go}}}, {{__type__: "update", visible: {stop}}}]'
                   for go, stop in (("false", "true"), ("true", "false"))])
 SHOW_RESULT = """() => document.querySelector("#compare")?.scrollIntoView(
@@ -63,7 +75,7 @@ def start(examples):
 
 def painting(models, selects):
     "Where the hole is marked, and what is asked for; objects are selected if `selects`"
-    with gr.Column(visible=False) as view:
+    with gr.Column(visible=False, elem_id="painting") as view:
         tool = gr.Radio(TOOLS, value=BRUSH, visible=selects, show_label=False, container=False,
                         elem_id="tool")
         strokes = gr.ImageEditor(
@@ -74,15 +86,16 @@ def painting(models, selects):
             another = gr.Button("Another photograph", min_width=100)
             stop = gr.Button("Stop", variant="stop", visible=False, min_width=100)
             go = gr.Button("Fill", variant="primary", min_width=100)
-        with gr.Row():
-            mask = gr.UploadButton("Upload a mask", file_types=["image"], elem_id="mask", size="sm",
-                                   min_width=100)
-            back = gr.Button("Undo the selection", elem_id="back", size="sm", min_width=100)
-        brush = gr.Slider(1, LARGEST, 25, step=1, label="Brush", info="radius in pixels; keys [ and ]",
-                          elem_id="brush")
-        model = gr.Dropdown(models, label="Model", visible=len(models) > 1)
-        options = [model, *_options()]
-        sides, share, extend = _canvas()
+        with gr.Column(elem_id="more"):
+            with gr.Row():
+                mask = gr.UploadButton("Upload a mask", file_types=["image"], elem_id="mask", size="sm",
+                                       min_width=100)
+                back = gr.Button("Undo the selection", elem_id="back", size="sm", min_width=100)
+            brush = gr.Slider(1, LARGEST, 25, step=1, label="Brush", info="radius in pixels; keys [ and ]",
+                              elem_id="brush")
+            model = gr.Dropdown(models, label="Model", visible=len(models) > 1)
+            options = [model, *_options()]
+            sides, share, extend = _canvas()
     clickable.preprocess = mask.preprocess = _file
     strokes.preprocess = lambda sent: sent.layers[0].path if sent and sent.layers else None
     before, corner = gr.State([]), gr.State()  # strokes before each mask and selection; of a box
@@ -117,7 +130,7 @@ def _canvas():
 
 def results():
     "Where fills appear"
-    with gr.Column():
+    with gr.Column(elem_id="results"):
         empty = gr.HTML("The filled photograph will appear here.", elem_id="empty")
         with gr.Column(visible=False) as view:
             chosen = gr.Radio([*range(1, FILLS + 1)], label="Fill, the most coherent first", elem_id="chosen")
