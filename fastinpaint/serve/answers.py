@@ -15,7 +15,7 @@ from ..fill.hole import read_hole
 from . import objects, uploads
 from .canvas import extended
 from .doors import error
-from .views import BOX, BRUSH, FILLS, LARGEST, SIDES
+from .views import BOX, BRUSH, FILLS, HINT, LARGEST, SIDES
 
 FILLED = re.compile(r"-filled(-\d+)?$")  # of the name of a fill that is filled again
 SELECTIONS = 20  # that can be undone, at most
@@ -88,12 +88,12 @@ class Answers:
         try: x, y = place = [min(max(int(o/times), 0), n - 1) for o, n in zip(place, size, strict=True)]
         except (TypeError, ValueError, OverflowError) as e: raise error("Click on the photograph.") from e
         if tool == BOX and not corner:
-            return *[gr.skip()]*3, place, gr.update(label="Click on the opposite corner")
+            return *[gr.skip()]*3, place, gr.update(label="Now the opposite corner")
         with Image.open(uploads.preview_file(photo)) as im: image = im.convert("RGB")
         found = objects.boxed(image, *corner, x, y) if tool == BOX else objects.clicked(image, x, y)
         if found is None: raise error("Nothing stands out there; paint it with the brush.")
         paint = Image.fromarray(np.maximum(uploads.painted(strokes, size), found))
-        return self.editor(photo, paint), [*before, strokes][-SELECTIONS:], BRUSH, None, gr.skip()
+        return self.editor(photo, paint), [*before, strokes][-SELECTIONS:], BRUSH, None, gr.update(label=HINT)
 
     def back(self, photo, before):
         "As `masked`, with the strokes of `before` the last mask or selection"

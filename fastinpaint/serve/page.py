@@ -106,7 +106,6 @@ def _mark(requests, photo, painting):
     clickable.select(requests.pick, [*now, tool, painting.corner], [*marked, painting.corner, clickable],
                      **PRIVATE)
     painting.back.click(requests.back, [photo, painting.before], marked, **PRIVATE)
-    tool.change(None, tool, [strokes, clickable], js=views.HOLD)
     tool.change(lambda: None, None, painting.corner, **PRIVATE)
     painting.brush.change(None, painting.brush, strokes, js=views.SET_BRUSH)
 
@@ -116,10 +115,10 @@ def _fill(requests, photo, painting, results):
     go, stop = painting.go, painting.stop
     filled = [results.compare, results.download, results.chosen, results.files, results.empty, results.view]
     shown = dict(show_progress="full", show_progress_on=[results.empty, results.compare])
-    go.click(None, None, [go, stop], js=views.FILLING)
+    go.click(None, js=views.FILLING)
     job = go.click(requests.fill, [photo, painting.strokes, *painting.options], filled, **PRIVATE | shown)
-    job.then(None, None, [go, stop], js=views.IDLE)
+    job.then(None, js=views.IDLE)
     job.success(None, js=views.SHOW_RESULT)
-    stop.click(None, None, [go, stop], js=views.IDLE, cancels=[job])
+    stop.click(None, js=views.IDLE, cancels=[job])
     results.chosen.input(requests.show, [photo, results.files, results.chosen],
                          [results.compare, results.download], **PRIVATE)

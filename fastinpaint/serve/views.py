@@ -10,14 +10,18 @@ INTRO = """# Fill a hole in a photograph
 Mark what should go, and press **Fill**. Every other pixel stays as it is."""
 FILLS = 4  # to choose from, at most
 BRUSH, CLICK, BOX = TOOLS = "Brush", "Click an object", "Box an object"
-HINTS = {CLICK: "Click on the object", BOX: "Click on a corner of a box around the object"}
+HINT = "Click on the object, or on two opposite corners of its box"
 SIDES = "Left", "Top", "Right", "Bottom"
 LARGEST = 100  # radius of the brush, in pixels
-# on a phone: editor, buttons and result on one screen, what is needed less often below
+# the tool says which picture is shown, and being busy which button: gradio shows all that is in a view again
+# when the view is. On a phone: editor, buttons and result on one screen, what is needed less often below
 CSS = """main {width: 100%; max-width: 1240px !important; margin: auto}
 #photo, #editor, #clickable, #compare, #empty {height: 520px !important}
 #empty {display: grid; place-items: center; color: var(--body-text-color-subdued)}
 #clickable img {cursor: crosshair}
+#actions:not(.busy) #stop, #actions.busy #go,
+#painting:has(#tool label.selected:not(:first-of-type)) #editor,
+#painting:not(:has(#tool label.selected:not(:first-of-type))) #clickable {display: none !important}
 @media (max-width: 768px) {
   main {padding: 8px !important}
   h1 {font-size: 1.2rem !important; margin: 0 !important}
@@ -34,16 +38,11 @@ CSS = """main {width: 100%; max-width: 1240px !important; margin: auto}
   #actions button {font-size: .8rem !important; padding: 10px 0; white-space: nowrap}
 }"""
 COLOURS = dict(colors=[PAINT], default_color=PAINT, color_mode="fixed")
-# of gradio, what an event without Python gives: outputs, as updates of their settings
+# what an event without Python gives: an output's new settings
 SET_BRUSH = f"""size => ({{__type__: "update", eraser: {{default_size: size}},
                           brush: {{...{json.dumps(COLOURS)}, default_size: size}}}})"""
-HOLD = f"""tool => {{
-  const hints = {json.dumps(HINTS)};
-  const hide = hidden => ({{__type__: "update", visible: hidden ? "hidden" : true}});
-  return [hide(tool in hints), {{...hide(!(tool in hints)), label: hints[tool] ?? ""}}];
-}}"""
-FILLING, IDLE = ([f'() => [{{__type__: "update", visible: {go}}}, {{__type__: "update", visible: {stop}}}]'
-                  for go, stop in (("false", "true"), ("true", "false"))])
+FILLING, IDLE = (f'() => document.querySelector("#actions")?.classList.{change}("busy")'
+                 for change in ("add", "remove"))
 SHOW_RESULT = """() => document.querySelector("#compare")?.scrollIntoView(
   {behavior: "smooth", block: "nearest"})"""
 # Ctrl-Z is a click on the editor's Undo, or, where that has nothing, on the page's; [ and ] move a slider
@@ -81,11 +80,11 @@ def painting(models, selects):
         strokes = gr.ImageEditor(
             label="Paint the hole", sources=(), transforms=(), layers=False, format="jpeg", elem_id="editor",
             brush=gr.Brush(**COLOURS), buttons=[])
-        clickable = gr.Image(interactive=False, visible="hidden", elem_id="clickable", buttons=[])
+        clickable = gr.Image(label=HINT, interactive=False, elem_id="clickable", buttons=[])
         with gr.Row(elem_id="actions"):
             another = gr.Button("Another photograph", min_width=100)
-            stop = gr.Button("Stop", variant="stop", visible=False, min_width=100)
-            go = gr.Button("Fill", variant="primary", min_width=100)
+            stop = gr.Button("Stop", variant="stop", min_width=100, elem_id="stop")
+            go = gr.Button("Fill", variant="primary", min_width=100, elem_id="go")
         with gr.Column(elem_id="more"):
             with gr.Row():
                 mask = gr.UploadButton("Upload a mask", file_types=["image"], elem_id="mask", size="sm",

@@ -67,6 +67,8 @@ def test_paint_fill_and_download_in_a_browser(browser, tmp_path, free_port, SAMP
         browser.click("Clear canvas")  # back to the start
         browser.wait(lambda: not browser.shown("canvas"))
         browser.upload(source)
+        browser.wait(lambda: browser.shown("canvas"))
+        assert browser.shown("#go") and not browser.shown("#stop, #clickable")
         browser.paint([(.04, .86), (.13, .85), (.23, .8), (.33, .88), (.45, .92), (.6, .96), (.9, .99)])
         browser.paint([(.7, .25), (.75, .3)])
         browser.click("Undo")
@@ -139,7 +141,7 @@ def test_stop_stops_it(browser, free_port, Slow):
         assert slow.begun.acquire(timeout=60)
         browser.click("Stop")
         assert slow.ended.acquire(timeout=60)
-        browser.wait(lambda: browser.button("Fill").is_displayed() and not browser.shown(".stop"))
+        browser.wait(lambda: browser.button("Fill").is_displayed() and not browser.shown("#stop"))
 
 
 @pytest.mark.parametrize("browser", [390], indirect=True)
