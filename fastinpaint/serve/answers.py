@@ -47,11 +47,11 @@ class Answers:
         return dict(background=uploads.preview_file(photo), layers=layers, composite=None)
 
     def opened(self, photo, paint=None):
-        "All of the page with `photo`, `paint` on it, and no result"
+        "All of the page with `photo`, `paint` on it, no result, and nothing to undo"
         brush = min(max(2, min(self.size(photo))//16), LARGEST)
         views = [gr.update(visible=visible) for visible in (False, True, True, False)]
         clickable = uploads.clickable_file(photo)
-        return self.editor(photo, paint), clickable, str(photo), brush, BRUSH, *views, None, None
+        return self.editor(photo, paint), clickable, str(photo), brush, BRUSH, *views, None, None, []
 
     def example(self, number):
         if number not in range(len(self.examples)): raise error("There is no such example.")

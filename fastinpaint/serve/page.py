@@ -86,7 +86,7 @@ def _open(requests, start, painting, results):
     "A photograph comes into the editor, or leaves it"
     photo, strokes = start.photo, painting.strokes
     opened = [strokes, painting.clickable, photo, painting.brush, painting.tool, start.view, painting.view,
-              results.empty, results.view, results.compare, results.download]
+              results.empty, results.view, results.compare, results.download, painting.before]
     upload = photo.upload(requests.load, photo, opened, **PRIVATE)
     upload.failure(lambda: None, None, photo, **PRIVATE)
     start.examples.click(requests.example, start.examples, opened, **PRIVATE)

@@ -85,8 +85,9 @@ def test_a_larger_canvas_is_within_the_budget(visitor, received, png, tmp_path):
 def test_it_goes_on_from_a_fill(visitor, page, Visitor, photo, strokes, received):
     own, painted = visitor.upload(photo()[1]), visitor.upload(strokes)
     first = received(visitor.fill(own, painted)[1])
-    _, _, onward, *views, slider, download = visitor.call("onward", None, 1)
+    _, _, onward, *views, slider, download, _ = visitor.call("onward", None, 1)
     assert np.array_equal(received(onward), first) and slider is download is None
+    assert "no mask or selection to undo" in visitor.call("back", onward, None)  # of the photograph before
     again = visitor.fill(onward, painted)[1]
     assert again["path"].endswith("/photo-filled.png")
     assert "press Fill again" in Visitor(page, "another").call("onward", None, 1)
