@@ -13,9 +13,11 @@ class Stopped(InputError):
 
 
 class Limits:
-    "Of one piece of work: `seconds` from now on, `memory` in bytes that a forward pass may take at most"
-    def __init__(self, seconds=math.inf, memory=math.inf):
-        self.seconds, self.memory = seconds, memory
+    """Of one piece of work: `seconds` from now on, `memory` in bytes that a forward pass may take at most.
+
+    `tell(done, of)` is told how many steps of how many are done (see `told`)."""
+    def __init__(self, seconds=math.inf, memory=math.inf, tell=lambda done, of: None):
+        self.seconds, self.memory, self.tell = seconds, memory, tell
         self.end, self.stopped = time.monotonic() + seconds, threading.Event()
 
     def stop(self): self.stopped.set()  # from any thread
@@ -43,3 +45,11 @@ def memory_limit():
     "Bytes that the work at hand may take, infinite where nothing limits them"
     limits = CURRENT.get()
     return math.inf if limits is None else limits.memory
+
+
+def told(steps):
+    "Passes through `steps`, which have a length; whoever gave limits to the work at hand is told of each"
+    limits = CURRENT.get()
+    for i, step in enumerate(steps):
+        if limits: limits.tell(i, len(steps))
+        yield step

@@ -8,7 +8,7 @@ from fastprogress import progress_bar
 
 from ..core.device import evaluating
 from ..core.errors import InputError
-from ..core.limits import go_on
+from ..core.limits import go_on, told
 from ..kernels import masked_l1
 from ..models.net import composite
 
@@ -63,7 +63,7 @@ def optimised(net, image, mask, guide, inside, iterations, lr, progress):
     # weights that turn means over all pixels into means over those compared
     missing, known = 1/inside.mean().item(), 1/max(1 - mask.mean().item(), 1e-6)
     with torch.enable_grad():
-        for step in progress_bar(steps) if progress else steps:
+        for step in progress_bar(steps) if progress else told(steps):
             go_on()
             pred = net.decode(net.refine(latent), image, mask)[..., :h, :w]
             structure = masked_l1(halved(pred), guide, inside, 0., missing)

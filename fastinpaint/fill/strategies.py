@@ -14,6 +14,7 @@ from scipy.ndimage import find_objects, label
 
 from ..core.device import memory_at_hand
 from ..core.errors import InputError
+from ..core.limits import told
 
 STRATEGIES = "whole", "crop", "tiles", "resize"  # from the most memory to the least
 CELL = 8           # pixels: boxes lie on a grid of it, the stride of the networks
@@ -111,7 +112,7 @@ def tile_boxes(hole, side):
 def tiled(predict, image, hole, side):
     "The prediction for `image` in tiles, each weighted less towards its edges"
     total, weights = np.zeros(image.shape, np.float32), np.zeros((*hole.shape, 1), np.float32)
-    for tile in tile_boxes(hole, side):
+    for tile in told(tile_boxes(hole, side)):
         ramps = (np.minimum(np.arange(1, n + 1), np.arange(n, 0, -1)) for n in hole[tile].shape)
         weight = np.outer(*ramps).astype(np.float32)[..., None]
         total[tile] += weight*predict(image[tile], hole[tile])

@@ -31,13 +31,21 @@ async def guard(request, call_next, max_bytes, presence):
 
 
 class Page(gr.Blocks):
-    "Blocks that open uploaded files alone: gradio would also fetch any address in a request"
-    async def preprocess_data(self, block_fn, inputs, *args, **kwargs):
+    """Blocks that open uploaded files alone: gradio would also fetch any address in a request.
+
+    A component's own `preprocess` stays: gradio makes another component where a setting of one changes."""
+    async def preprocess_data(self, block_fn, inputs, state, *args, **kwargs):
         def check(file):
             if Path(file["path"]).resolve().is_relative_to(self.GRADIO_CACHE): return file
             raise error("Photographs are uploaded; no other path or address is opened.")
         traverse(inputs, check, is_file_obj)
-        return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+        for block in block_fn.inputs:
+            if "preprocess" in vars(block) and state and block._id in state:
+                state[block._id].preprocess = block.preprocess
+        return await super().preprocess_data(block_fn, inputs, state, *args, **kwargs)
 
 
 def error(message): return gr.Error(message, print_exception=False)
+
+
+def notice(message): gr.Warning(message)

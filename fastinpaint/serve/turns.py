@@ -15,14 +15,15 @@ class Turns:
         self.waiting, self.running = {}, None  # address → tickets; a ticket
         self.jobs = {}                         # ticket → whose it is, and its limits while it runs
 
-    async def run(self, work, address, session):
+    async def run(self, work, address, session, tell=lambda done, of: None):
         """What `work()` gives, and its exceptions. Cancelled, or by `leave`, it stops at its next `go_on`.
 
+        `tell(done, of)` hears of its steps, from its thread.
         Raises Stopped where it is left, takes too long, or too many of the visitor's jobs are under way."""
         ticket = self._joined(address, session)
         try:
             await ticket
-            limits = self.jobs[ticket]["limits"] = Limits(self.seconds, self.memory)
+            limits = self.jobs[ticket]["limits"] = Limits(self.seconds, self.memory, tell)
             def limited():
                 with limits.hold(): return work()
             job = asyncio.ensure_future(asyncio.to_thread(limited))

@@ -7,7 +7,7 @@ import torch
 from fastinpaint.core import limits
 from fastinpaint.core.device import memory_at_hand
 from fastinpaint.core.errors import InputError
-from fastinpaint.core.limits import Limits, Stopped, go_on, memory_limit
+from fastinpaint.core.limits import Limits, Stopped, go_on, memory_limit, told
 
 
 def test_work_without_limits_goes_on():
@@ -16,10 +16,10 @@ def test_work_without_limits_goes_on():
 
 
 def test_work_ends_when_it_is_told_to_or_its_seconds_are_over(monkeypatch):
-    with Limits(10).hold() as told:
+    with Limits(10).hold() as limited:
         go_on()
-        threading.Thread(target=told.stop).start()
-        told.stopped.wait()
+        threading.Thread(target=limited.stop).start()
+        limited.stopped.wait()
         with pytest.raises(Stopped, match="stopped"): go_on()
     with Limits(10).hold():
         now = limits.time.monotonic()
@@ -40,3 +40,10 @@ def test_limits_are_those_of_a_thread():
         other.start()
         other.join()
     assert found == [math.inf]
+
+
+def test_who_gave_limits_hears_of_steps():
+    assert [*told("ab")] == ["a", "b"]
+    heard = []
+    with Limits(tell=lambda *o: heard.append(o)).hold(): assert [*told("abc")] == ["a", "b", "c"]
+    assert heard == [(0, 3), (1, 3), (2, 3)]

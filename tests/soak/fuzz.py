@@ -21,11 +21,12 @@ SECONDS, MEMORY = 5, 2**30  # of processor time for one file; bytes by which the
 
 
 def uploaded(path):
-    "What the page does with an upload: as a photograph, and as strokes"
+    "What the page does with an upload: as a photograph, as strokes, and as a mask"
     import gradio as gr
 
-    from fastinpaint.serve import app
-    for work, *args in (app._check, path, 50_000_000), (app._preview, path), (app._hole, path, (48, 32)):
+    from fastinpaint.serve import uploads
+    for work, *args in ((uploads.check, path, 50_000_000), (uploads.preview, path),
+                        (uploads.hole, path, (48, 32)), (uploads.mask, path, 50_000_000, (48, 32))):
         try: work(*args)
         except gr.Error as e: raise InputError(str(e)) from e
 

@@ -6,6 +6,7 @@ import numpy as np
 from fastprogress import progress_bar
 from fastprogress.fastprogress import IN_NOTEBOOK
 
+from ...core.limits import told
 from ..strategies import boxes
 from .synthesis import Synthesis, ticks
 
@@ -24,7 +25,7 @@ def textured(image, hole, fill, n=1, seed=0, device="cpu"):
     results, parts = [start.copy() for _ in range(n)], boxes(hole)
     steps = range(n*sum(ticks(hole[part]) for part in parts))
     shown = len(steps) >= LONG and (IN_NOTEBOOK or sys.stdout.isatty())
-    bar = iter(progress_bar(steps) if shown else steps)
+    bar = iter(progress_bar(steps) if shown else told(steps))
     ways = [Synthesis(seed + i, GUIDES[i % len(GUIDES)], SHARE if i else 1., device, lambda: next(bar, None))
             for i in range(n)]
     for part in parts:
