@@ -10,6 +10,7 @@ from ..core.errors import InputError
 from ..core.ranks import world
 from ..core.together import mean as mean_of_all
 from ..kernels import zero_conv_merge
+from . import narrow
 from .folded import FoldedAlphaChannel, FoldedMaskControl, copied, folded, frozen, offers, widened
 
 
@@ -26,10 +27,12 @@ class AlphaChannel(nn.Module):
 
     def first_stage(self, encoder, image, mask):
         first = encoder.stages[0]
-        x = F.pad(torch.cat([image, mask], dim=1), (3, 3, 3, 3), mode="reflect")
-        y = first.act(first.bn(F.conv2d(x, torch.cat([first.conv.weight, self.weight], dim=1))))
-        y = first.add_linear(y, image)
-        return y if self.linear is None else y + F.conv2d(mask, self.linear)
+        x = torch.cat([image, mask], dim=1)
+        padded = F.pad(x, (3, 3, 3, 3), mode="reflect")
+        y = first.act(first.bn(narrow.conv(padded, torch.cat([first.conv.weight, self.weight], dim=1))))
+        if self.linear is None: return y
+        linear = torch.cat([first.linear.weight, self.linear], dim=1)
+        return narrow.pointwise(x, linear, first.linear.bias).add_(y)
 
     @torch.no_grad()
     def begin_anew(self, encoder):
@@ -123,11 +126,10 @@ class MaskControl(nn.Module):
     def begin_binary(self, encoder, image, mask):
         first, second = self.mask_stages[:2]
         known, step = two_levels(*first, mask)  # the first stage's output is known + step·mask
-        weight = self.zero_convs[0].weight.flatten(1)
-        added = weight @ known + (weight @ step)*mask.permute(0, 2, 3, 1)
-        latent = self.first_stage(encoder, image, mask) + added.permute(0, 3, 1, 2)
+        levels = [self.zero_convs[0].weight.flatten(1) @ level for level in (known, step)]
+        latent = with_levels(encoder.stages[1], self.first_stage(encoder, image, mask), mask, *levels)
         guide = second[1:](conv_two_levels(second[0], mask, known, step))
-        return self.zero_convs[1](encoder.stages[1](latent), guide), guide, 2
+        return self.zero_convs[1](latent, guide), guide, 2
 
     def first_stage(self, encoder, image, mask): return encoder.stages[0](image)
 
@@ -206,6 +208,13 @@ def two_levels(conv, bn, act, mask):
             bn.running_var.lerp_(var*n/max(n - 1, 1), bn.momentum)
     known, hole = act((values - mean)*torch.rsqrt(var + bn.eps)*bn.weight + bn.bias)
     return known, hole - known
+
+
+def with_levels(stage, x, mask, known, step):
+    "`stage(x + known + step·mask)` for vectors `[C]`; a stage may do so itself with fixed statistics"
+    if offers(stage, "with_levels") and not stage.bn.training: return stage.with_levels(x, mask, known, step)
+    added = known + step*mask.permute(0, 2, 3, 1)
+    return stage(x + added.permute(0, 3, 1, 2))
 
 
 def conv_two_levels(conv, mask, known, step):
