@@ -21,7 +21,7 @@ def blocks_conv(padded, weight, bias, block=(2, 2)):
 
 
 def conv(padded, weight, bias=None, stride=1):
-    "`conv2d` of `padded`; on a CPU one of few channels makes two pixels at once, for a slightly larger kernel"
+    "`conv2d` of `padded`; on a CPU one of few channels makes two pixels at once, by a larger kernel"
     narrow = stride in (1, (1, 1)) and len(weight) <= NARROW < weight[0, 0].numel()
     even = (padded.shape[2] - weight.shape[2]) % 2
     if not (narrow and even and padded.device.type == "cpu"): return F.conv2d(padded, weight, bias, stride)

@@ -4,8 +4,8 @@ import torch
 
 from fastinpaint.models.net import InpaintNet
 
-HOLES = {"inside": [(40, 61, 33, 50)], "edge": [(0, 5, 90, 103)], "corners": [(0, 3, 0, 3), (85, 87, 98, 103)],
-         "all": [(0, 87, 0, 103)], "pixel": [(47, 48, 55, 56)]}
+HOLES = {"inside": [(40, 61, 33, 50)], "edge": [(0, 5, 90, 103)], "all": [(0, 87, 0, 103)],
+         "corners": [(0, 3, 0, 3), (85, 87, 98, 103)], "pixel": [(47, 48, 55, 56)]}
 
 
 def photo(holes):
