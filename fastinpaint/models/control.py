@@ -211,8 +211,9 @@ def two_levels(conv, bn, act, mask):
 
 
 def with_levels(stage, x, mask, known, step):
-    "`stage(x + known + step·mask)` for vectors `[C]`; a stage may do so itself with fixed statistics"
-    if offers(stage, "with_levels") and not stage.bn.training: return stage.with_levels(x, mask, known, step)
+    "`stage(x + known + step·mask)` for vectors `[C]`; with fixed statistics at less cost for gradients"
+    spared = known.requires_grad and offers(stage, "with_levels") and not stage.bn.training
+    if spared: return stage.with_levels(x, mask, known, step)
     added = known + step*mask.permute(0, 2, 3, 1)
     return stage(x + added.permute(0, 3, 1, 2))
 
