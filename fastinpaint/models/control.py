@@ -126,10 +126,11 @@ class MaskControl(nn.Module):
     def begin_binary(self, encoder, image, mask):
         first, second = self.mask_stages[:2]
         known, step = two_levels(*first, mask)  # the first stage's output is known + step·mask
-        levels = [self.zero_convs[0].weight.flatten(1) @ level for level in (known, step)]
-        latent = with_levels(encoder.stages[1], self.first_stage(encoder, image, mask), mask, *levels)
+        weight = self.zero_convs[0].weight.flatten(1)
+        added = weight @ known + (weight @ step)*mask.permute(0, 2, 3, 1)
+        latent = self.first_stage(encoder, image, mask) + added.permute(0, 3, 1, 2)
         guide = second[1:](conv_two_levels(second[0], mask, known, step))
-        return self.zero_convs[1](latent, guide), guide, 2
+        return self.zero_convs[1](encoder.stages[1](latent), guide), guide, 2
 
     def first_stage(self, encoder, image, mask): return encoder.stages[0](image)
 
@@ -208,14 +209,6 @@ def two_levels(conv, bn, act, mask):
             bn.running_var.lerp_(var*n/max(n - 1, 1), bn.momentum)
     known, hole = act((values - mean)*torch.rsqrt(var + bn.eps)*bn.weight + bn.bias)
     return known, hole - known
-
-
-def with_levels(stage, x, mask, known, step):
-    "`stage(x + known + step·mask)` for vectors `[C]`; with fixed statistics at less cost for gradients"
-    spared = known.requires_grad and offers(stage, "with_levels") and not stage.bn.training
-    if spared: return stage.with_levels(x, mask, known, step)
-    added = known + step*mask.permute(0, 2, 3, 1)
-    return stage(x + added.permute(0, 3, 1, 2))
 
 
 def conv_two_levels(conv, mask, known, step):

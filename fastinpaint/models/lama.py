@@ -35,12 +35,6 @@ def conv_bn(padded, conv, bn):
     return narrow.conv(padded, conv.weight*gain.view(-1, 1, 1, 1), bias, conv.stride)
 
 
-def levels_conv(mask, weight, known, step, stride):
-    "`conv2d(known + step·mask, weight)` for vectors `[C]` and a padded mask"
-    known, step = (torch.einsum("ocij,c->oij", weight, level) for level in (known, step))
-    return F.conv2d(mask, step[:, None], known.sum((1, 2)), stride)
-
-
 class HeadConv(nn.Conv2d):
     "A convolution with reflection padding, by the weights of `pixel_blocks`"
     def forward(self, x):
@@ -66,21 +60,6 @@ class ConvBlock(nn.Module):
         padded = F.pad(x, [conv.padding[0]]*4, mode="reflect")
         y = self.act(conv_bn(padded, conv, self.bn))
         return y if linear is None else narrow.beside(conv, linear, padded, x).add_(y)
-
-    def with_levels(self, x, mask, known, step):
-        """`self(x + known + step·mask)` for vectors `[C]`, with fixed statistics.
-
-        The gradient of the vectors takes none of `x`, the largest of all maps."""
-        conv, linear = self.conv, self.linear
-        padded, seen = (F.pad(o, [conv.padding[0]]*4, mode="reflect") for o in (x, mask))
-        gain, bias = gain_and_bias(self.bn)
-        weight = conv.weight*gain.view(-1, 1, 1, 1)
-        y = narrow.conv(padded, weight, bias, conv.stride)
-        y = self.act(y.add_(levels_conv(seen, weight, known, step, conv.stride)))
-        if linear is None: return y
-        if linear.padding != conv.padding: seen = mask
-        y = narrow.beside(conv, linear, padded, x).add_(y)
-        return y.add_(levels_conv(seen, linear.weight, known, step, linear.stride))
 
     def folded(self, winograd=False):
         return FoldedConvBlock(fused(self.conv, self.bn), self.linear and copied(self.linear))

@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 
 from fastinpaint.models import narrow
-from fastinpaint.models.lama import ConvBlock, levels_conv
 
 LAYOUTS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 
@@ -49,29 +48,3 @@ def test_a_pointwise_convolution_is_the_convolution(layout):
     x = torch.randn(2, 4, 6, 7).contiguous(memory_format=layout)
     weight, bias = torch.randn(8, 4, 1, 1), torch.randn(8)
     assert torch.allclose(narrow.pointwise(x, weight, bias), F.conv2d(x, weight, bias), atol=1e-5)
-
-
-@pytest.mark.parametrize("linear", [True, False])
-@pytest.mark.parametrize("size, stride", [(3, 2), (7, 1)])
-def test_a_stage_on_two_levels_without_a_gradient_of_its_input(size, stride, linear):
-    stage = ConvBlock(4, 6, size, stride, linear).eval()
-    with torch.no_grad():
-        stage.bn.running_mean.normal_()
-        stage.bn.weight.uniform_(.5, 2)
-    x, mask = torch.randn(2, 4, 16, 24), (torch.rand(2, 1, 16, 24) > .5).float()
-    levels = [torch.randn(4, requires_grad=True) for _ in range(2)]
-    known, step = levels
-    expected = stage(x + known.view(-1, 1, 1) + step.view(-1, 1, 1)*mask)
-    found = stage.with_levels(x, mask, known, step)
-    assert torch.allclose(found, expected, atol=1e-5)
-    g = torch.randn_like(expected)
-    grads = (torch.autograd.grad(y, levels, g) for y in (found, expected))
-    for a, b in zip(*grads, strict=True):
-        assert torch.allclose(a, b, rtol=1e-4, atol=1e-3)
-
-
-def test_levels_pass_a_convolution():
-    weight, mask = torch.randn(5, 4, 3, 3), (torch.rand(2, 1, 9, 9) > .5).float()
-    known, step = torch.randn(4), torch.randn(4)
-    x = known.view(-1, 1, 1) + step.view(-1, 1, 1)*mask
-    assert torch.allclose(levels_conv(mask, weight, known, step, 2), F.conv2d(x, weight, None, 2), atol=1e-4)
