@@ -5,7 +5,6 @@ from pathlib import Path
 
 import psutil
 import torch
-from fastai.torch_core import default_device
 
 from .errors import InputError
 from .limits import memory_limit
@@ -20,7 +19,7 @@ def choose_device(name):
 
     Of several processes on a machine each has a GPU of its own, by its `local_rank`."""
     if local_world() > 1 and name in ("auto", "cuda") and torch.cuda.is_available(): return _own_gpu()
-    if name == "auto": return default_device()
+    if name == "auto": return _default()
     if str(name).startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"--device {name}: this torch sees no GPU")
     try:
@@ -30,6 +29,12 @@ def choose_device(name):
         raise InputError(f"--device {name}: there is none on this machine; devices are called auto, cpu, "
                          "cuda (an NVIDIA or AMD GPU), cuda:1, mps") from e
     return device
+
+
+def _default():
+    "As fastai's `default_device`, which takes as long to import as torch"
+    if torch.cuda.is_available(): return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def _own_gpu():

@@ -45,6 +45,7 @@ class Inpainter:
         self.generates = model.generates
         winograd = self.device.type == "cpu" and precision == "fp32"  # its sums need full precision
         self.net = model.folded(winograd).to(self.device)
+        self.net.holes_only = True
 
     def __call__(self, image, mask=None, invert=False, dilate=0, feather=0, refine=False, strategy=None,
                  texture=None, seed=0, resize_mask=False, soft=False, extend=(0, 0, 0, 0)):

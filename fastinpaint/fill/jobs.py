@@ -4,7 +4,6 @@ import os
 from collections import Counter, namedtuple
 from pathlib import Path
 
-import pandas as pd
 from PIL import Image
 
 from ..core.errors import InputError, MissingFile, MissingPackage
@@ -86,6 +85,7 @@ def _check_results(manifest, jobs):
 
 def read_table(path, columns):
     "Texts of a CSV or Parquet file that has `columns`. Raises MissingFile, MissingPackage, InputError"
+    import pandas as pd  # slow to import, and not needed to fill one photograph
     path = Path(path)
     check_table(path)
     try:

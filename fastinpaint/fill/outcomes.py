@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 
-import pandas as pd
-
 from ..core.errors import InputError
 from ..core.files import replacing
 from .inpainter import GPU_AT_ONCE, opened
@@ -78,6 +76,7 @@ def write_report(path, outcomes):
     """Write a row for each of `outcomes` to a CSV or Parquet file, whole or not at all; returns its path.
 
     Without pyarrow Parquet becomes CSV, which a warning says."""
+    import pandas as pd  # slow to import, and not needed without a report
     columns = {name: [getattr(o, name) for o in outcomes] for name in COLUMNS}
     if path.suffix.lower() != ".csv" and not find_spec("pyarrow"):
         warnings.warn(f"the report is CSV: {PYARROW}", stacklevel=2)

@@ -10,6 +10,7 @@ from ..core.errors import InputError
 from ..core.ranks import world
 from ..core.together import mean as mean_of_all
 from ..kernels import zero_conv_merge
+from . import narrow
 from .folded import FoldedAlphaChannel, FoldedMaskControl, copied, folded, frozen, offers, widened
 
 
@@ -26,10 +27,12 @@ class AlphaChannel(nn.Module):
 
     def first_stage(self, encoder, image, mask):
         first = encoder.stages[0]
-        x = F.pad(torch.cat([image, mask], dim=1), (3, 3, 3, 3), mode="reflect")
-        y = first.act(first.bn(F.conv2d(x, torch.cat([first.conv.weight, self.weight], dim=1))))
-        y = first.add_linear(y, image)
-        return y if self.linear is None else y + F.conv2d(mask, self.linear)
+        x = torch.cat([image, mask], dim=1)
+        padded = F.pad(x, (3, 3, 3, 3), mode="reflect")
+        y = first.act(first.bn(narrow.conv(padded, torch.cat([first.conv.weight, self.weight], dim=1))))
+        if self.linear is None: return y
+        linear = torch.cat([first.linear.weight, self.linear], dim=1)
+        return narrow.pointwise(x, linear, first.linear.bias).add_(y)
 
     @torch.no_grad()
     def begin_anew(self, encoder):

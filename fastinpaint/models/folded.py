@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from . import narrow
+
 
 def folded(module, winograd=False):
     """The inference form of any module: what its `folded` gives, else a copy with folded children.
@@ -81,10 +83,8 @@ class FoldedConvBlock(nn.Module):
     def forward(self, x):
         conv, linear = self.conv, self.linear
         padded = F.pad(x[:, :conv.in_channels], [conv.padding[0]]*4, mode="reflect")
-        y = F.conv2d(padded, conv.weight, conv.bias, conv.stride).relu_()
-        if linear is None: return y
-        shared = padded if linear.padding == conv.padding else x
-        return F.conv2d(shared, linear.weight, linear.bias, linear.stride).add_(y)
+        y = narrow.conv(padded, conv.weight, conv.bias, conv.stride).relu_()
+        return y if linear is None else narrow.beside(conv, linear, padded, x).add_(y)
 
 
 class FoldedFFCBlock(nn.Module):
@@ -122,26 +122,15 @@ class Convs(nn.Module):
         return F.conv2d(x, self.to_local), F.conv2d(x[:, :to_global.shape[1]], to_global)
 
 
-def pixel_blocks(weight, bias):
-    """Weight `[4·O, C, k+1, k+1]` and bias of a convolution's four outputs in each block of 2×2 pixels.
-
-    Three output channels leave most of a vector unit idle; twelve are worth a slightly larger kernel."""
-    shifted = [F.pad(weight, (x, 1 - x, y, 1 - y)) for y in (0, 1) for x in (0, 1)]
-    return torch.stack(shifted, dim=1).flatten(0, 1), bias.repeat_interleave(4)
-
-
-def blocks_conv(padded, weight, bias): return F.pixel_shuffle(F.conv2d(padded, weight, bias, 2), 2)
-
-
 class PixelBlocks(nn.Module):
     "A reflection-padded convolution, computed for blocks of 2×2 pixels at once"
     def __init__(self, conv):
         super().__init__()
         self.padding = conv.padding[0]
-        self.weight, self.bias = map(frozen, pixel_blocks(conv.weight.detach(), conv.bias.detach()))
+        self.weight, self.bias = map(frozen, narrow.pixel_blocks(conv.weight.detach(), conv.bias.detach()))
 
     def forward(self, x):
-        return blocks_conv(F.pad(x, [self.padding]*4, mode="reflect"), self.weight, self.bias)
+        return narrow.blocks_conv(F.pad(x, [self.padding]*4, mode="reflect"), self.weight, self.bias)
 
 
 class FoldedAlphaChannel(nn.Module):

@@ -7,19 +7,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core.errors import InputError
+from . import narrow
 from .autoencoders import is_foreign
 from .control import AlphaChannel, AlphaMaskControl, BareConv, MaskControl
-from .folded import (
-    FoldedConvBlock,
-    PixelBlocks,
-    blocks_conv,
-    copied,
-    folded,
-    fused,
-    gain_and_bias,
-    pixel_blocks,
-    without_bn,
-)
+from .folded import FoldedConvBlock, PixelBlocks, copied, folded, fused, gain_and_bias, without_bn
 from .latent_net import latent_net
 from .net import InpaintNet
 from .refiner import Refiner, check_refiner
@@ -39,16 +30,16 @@ def shape(width, depth):
 
 def conv_bn(padded, conv, bn):
     "`bn(conv(x))` of `x` as `conv` pads it; fixed statistics go into the convolution, a pass less"
-    if bn.training: return bn(F.conv2d(padded, conv.weight, conv.bias, conv.stride))
+    if bn.training: return bn(narrow.conv(padded, conv.weight, conv.bias, conv.stride))
     gain, bias = gain_and_bias(bn)
-    return F.conv2d(padded, conv.weight*gain.view(-1, 1, 1, 1), bias, conv.stride)
+    return narrow.conv(padded, conv.weight*gain.view(-1, 1, 1, 1), bias, conv.stride)
 
 
 class HeadConv(nn.Conv2d):
     "A convolution with reflection padding, by the weights of `pixel_blocks`"
     def forward(self, x):
         padded = F.pad(x, [self.padding[0]]*4, mode="reflect")
-        return blocks_conv(padded, *pixel_blocks(self.weight, self.bias))
+        return narrow.blocks_conv(padded, *narrow.pixel_blocks(self.weight, self.bias))
 
 
 class ConvBlock(nn.Module):
@@ -68,11 +59,7 @@ class ConvBlock(nn.Module):
         conv, linear = self.conv, self.linear
         padded = F.pad(x, [conv.padding[0]]*4, mode="reflect")
         y = self.act(conv_bn(padded, conv, self.bn))
-        if linear is None: return y
-        shared = padded if linear.padding == conv.padding else x
-        return F.conv2d(shared, linear.weight, linear.bias, linear.stride).add_(y)
-
-    def add_linear(self, y, x): return y if self.linear is None else y + self.linear(x)
+        return y if linear is None else narrow.beside(conv, linear, padded, x).add_(y)
 
     def folded(self, winograd=False):
         return FoldedConvBlock(fused(self.conv, self.bn), self.linear and copied(self.linear))
@@ -116,7 +103,8 @@ class Decoder(nn.Module):
     """Latent to RGB image, the mirror of `Encoder`; LaMa's ends in a sigmoid.
 
     With `linear` paths the output is the sum of both and may leave [0, 1] a little; composites are clamped.
-    """
+    A pixel depends on latents at most `reach` away."""
+    reach = 2
     def __init__(self, width, depth=3, linear=False):
         super().__init__()
         channels, _ = shape(width, depth)

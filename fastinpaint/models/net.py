@@ -13,6 +13,12 @@ def reflect_index(size, length, device):
     return torch.minimum(i, period - i) if size > 1 else torch.zeros_like(i)
 
 
+def span(line, stride):
+    "First latent pixel in which `line` `[N]` is not 0, and the one after the last; None where all is 0"
+    where = line.nonzero()
+    return (where[0].item()//stride, where[-1].item()//stride + 1) if len(where) else None
+
+
 class InpaintNet(nn.Module):
     """Any inpainting network of the form `decode(refine(encode(masked, mask)))`, for images of every size.
 
@@ -26,6 +32,7 @@ class InpaintNet(nn.Module):
         self.config = config or {}
         self.stride = encoder.stride
         self.decode_in_training = True  # switched off while no loss looks at pixels
+        self.holes_only = False  # switched on where nothing else is looked at
 
     def encode(self, image, mask=None):
         """Latent `[B, C, ⌈H/s⌉, ⌈W/s⌉]` of `image` `[B, 3, H, W]`; without `mask` the plain one.
@@ -57,10 +64,26 @@ class InpaintNet(nn.Module):
     def forward(self, masked, mask):
         """Raw prediction `[B, 3, H, W]`, not composited.
 
-        In training the refined latent, if `decode_in_training` is off."""
+        In training the refined latent, if `decode_in_training` is off; with `holes_only` the image where no
+        hole is near, if the decoder allows for it."""
         latent = self.refine(self.encode(masked, mask))
         if self.training and not self.decode_in_training: return latent
+        if self.holes_only and hasattr(self.decoder, "reach"): return self.decode_holes(latent, masked, mask)
         return self.decode(latent, masked, mask)[..., :masked.shape[-2], :masked.shape[-1]]
+
+    def decode_holes(self, latent, masked, mask):
+        """`decode` in the box around the holes of all images, `masked` elsewhere: `[B, 3, H, W]`.
+
+        For decoders of which a pixel depends on latents at most `reach` away."""
+        boxes = [span(mask.amax([0, 1, dim]), self.stride) for dim in (3, 2)]
+        if None in boxes: return masked
+        (y, bottom), (x, right) = boxes
+        s, reach, filled = self.stride, self.decoder.reach, masked.clone()
+        top, left = max(y - reach, 0), max(x - reach, 0)
+        seen = self.decode(latent[..., top:bottom + reach, left:right + reach])
+        box = filled[..., y*s:bottom*s, x*s:right*s]  # less where the image ends within a latent pixel
+        box.copy_(seen[..., (y - top)*s:, (x - left)*s:][..., :box.shape[-2], :box.shape[-1]])
+        return filled
 
     def pad(self, x):
         "Reflect `x` `[B, C, H, W]` up to a multiple of the stride, of two latent pixels at least"

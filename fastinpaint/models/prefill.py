@@ -19,17 +19,18 @@ def _fill(image, known, levels):
     size, hole = image.shape[-2:], (known <= 0).to(image)
     def fill(x): return torch.addcmul(image, hole, x)  # one pass less than where
     if levels == 0: return fill(image.mean((2, 3), True)/known.mean((2, 3), True).clamp_min(1e-6))
-    coarse = _fill(_mean(image, known, 2), F.max_pool2d(known, 2, ceil_mode=True), levels - 1)
+    shares = halved(known)
+    coarse = _fill(halved(image)/shares.clamp_min(1e-6), (shares > 0).to(image), levels - 1)
     filled = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
     filled = fill(filled[..., :size[0], :size[1]])
     for _ in range(2): filled = fill(neighbours(filled))
     return filled
 
 
-def _mean(image, known, window):
-    "Mean of the known pixels in each window; 0 where there is none"
-    pool = dict(kernel_size=window, ceil_mode=True)
-    return F.avg_pool2d(image, **pool)/F.avg_pool2d(known, **pool).clamp_min(1e-6)
+def halved(x):
+    "The mean of each 2×2 pixels of `x` `[B, C, h, w]`; at the end of an odd side of those that there are"
+    if x.shape[-2] % 2 or x.shape[-1] % 2: return F.avg_pool2d(x, 2, ceil_mode=True)
+    return F.interpolate(x, scale_factor=.5, mode="bilinear", align_corners=False)  # half way between: a mean
 
 
 def neighbours(image):

@@ -92,7 +92,8 @@ def public_fill(net, masked, mask):
 
 
 def our_fill(width, blocks, masked, mask, **layers):
-    net = fi.lama(width, blocks, control="mask", autoencoder=None, **layers).to(masked.device).eval().folded()
+    net = fi.lama(width, blocks, control="mask", autoencoder=None, **layers)
+    net = fi.Inpainter(net.to(masked.device)).net
     return lambda: net(masked, mask)
 
 

@@ -1,9 +1,10 @@
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastinpaint.models.prefill import smooth_fill
+from fastinpaint.models.prefill import halved, smooth_fill
 
 sides = st.integers(1, 70)
 
@@ -57,3 +58,9 @@ def test_a_fill_is_close_to_the_membrane():
 def test_without_a_hole_nothing_changes():
     image = torch.rand(2, 3, 33, 20)
     assert torch.equal(smooth_fill(image, torch.zeros(2, 1, 33, 20)), image)
+
+
+@pytest.mark.parametrize("size", [(8, 12), (7, 12), (5, 3), (1, 1), (1, 8)])
+def test_a_halved_picture_holds_means(size):
+    x = torch.rand(2, 3, *size)
+    assert torch.allclose(halved(x), F.avg_pool2d(x, 2, ceil_mode=True), atol=1e-7)

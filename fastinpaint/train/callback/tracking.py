@@ -10,9 +10,7 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import torch
-import wandb
 from fastai.torch_core import get_model
-from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
 from ...core.errors import InputError
 from ...core.files import replacing
@@ -25,9 +23,19 @@ from .fit import FitCallback
 RUN_ID = "wandb-run.txt"  # in a run's folder: what a resumed one goes on with
 GENERATED = 4  # holes that are shown of a model that generates: each is filled several times
 MODES = "online", "offline", "shared", "disabled"
-# W&B has no base class for what it raises over bad settings, full disks and a dead service
-WANDB_ERRORS = (wandb.errors.Error, OSError, RuntimeError, TypeError, ValueError,
-                HandleAbandonedError, MailboxClosedError)
+
+
+def wandb():
+    "The module, which takes a second to import"
+    import wandb
+    return wandb
+
+
+def wandb_errors():
+    "What W&B raises over bad settings, full disks and a dead service: it has no base class for these"
+    from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
+    return (wandb().errors.Error, OSError, RuntimeError, TypeError, ValueError,
+            HandleAbandonedError, MailboxClosedError)
 
 
 class WandbTracking(FitCallback):
@@ -109,14 +117,14 @@ class WandbTracking(FitCallback):
         "One picture [k H, n W, 3] of the kept images [n, 3, k H, W]: inputs, fills, originals"
         rows = torch.cat(self.shown).permute(2, 0, 3, 1)
         picture = (rows.flatten(1, 2).clamp(0, 1)*255).round().byte().numpy()
-        return wandb.Image(picture, caption="masked, composites, original", file_type="jpg")
+        return wandb().Image(picture, caption="masked, composites, original", file_type="jpg")
 
     def _log(self, values): self._use(lambda: self.tracked.log(values, step=self.train_iter))
 
     def _log_model(self):
         model = get_model(self.model)
         with TemporaryDirectory() as folder:  # the artifact takes copies
-            artifact = wandb.Artifact(f"model-{self.tracked.id}", type="model")
+            artifact = wandb().Artifact(f"model-{self.tracked.id}", type="model")
             write_weights(Path(folder)/"model.safetensors", model.state_dict(), getattr(model, "config", {}))
             artifact.add_dir(folder)
             self.tracked.log_artifact(artifact)
@@ -128,7 +136,7 @@ class WandbTracking(FitCallback):
     def _harmless(self, work):
         "Call `work`, which is for W&B alone: say once what went wrong with it, then log no more"
         try: work()
-        except WANDB_ERRORS as error:
+        except wandb_errors() as error:
             if not self.broken: print(f"W&B tracking stopped, training goes on: {error!r}")
             self.broken = True
 
@@ -141,20 +149,20 @@ def log_table(title, header, lines, project, mode, folder):
     mode, group = None if mode == "auto" else mode, os.environ.get("WANDB_RUN_GROUP")
     try:
         with _begin(project, title, mode, folder, group=group, job_type="summary") as run:
-            run.log({"summary": wandb.Table(columns=header, data=lines)})
-    except WANDB_ERRORS as error: print(f"W&B: no summary table: {error!r}")
+            run.log({"summary": wandb().Table(columns=header, data=lines)})
+    except wandb_errors() as error: print(f"W&B: no summary table: {error!r}")
 
 
 def _begin(project, name, mode, folder, **kwargs):
     "A new W&B run, which asks nothing and leaves a run of the user's own alone"
-    settings = wandb.Settings(silent=True, console="off", init_timeout=30)
-    return wandb.init(project=project, name=name, mode=decide_mode(mode), settings=settings,
+    settings = wandb().Settings(silent=True, console="off", init_timeout=30)
+    return wandb().init(project=project, name=name, mode=decide_mode(mode), settings=settings,
                       dir=None if folder is None else str(folder), reinit="create_new", **kwargs)
 
 
 def decide_mode(mode):
     "The mode to ask W&B for: `mode`, else the user's own; offline where W&B would ask for a key"
-    settings = wandb.setup().settings
+    settings = wandb().setup().settings
     mode = mode or os.environ.get("WANDB_MODE") or settings.mode
     return "offline" if mode in ("online", "shared") and not _is_logged_in(settings) else mode
 
