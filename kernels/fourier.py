@@ -1,11 +1,9 @@
 "A Fourier unit, `x → irfft2(relu(bn(conv(rfft2(x)))))`, with FFTs or as matrix products, and the choice"
-from functools import lru_cache
-from math import pi
-
 import torch
 import torch.nn.functional as F
 
 from .ops import DTYPES, HAS_TRITON, check_types, uses_triton
+from .reference import waves
 
 LARGEST = 64  # side of a map up to which products take less than the FFT's passes over memory
 
@@ -22,17 +20,6 @@ def image(parts, w):
     b, c, h, v = parts.shape
     parts = parts.view(b, c//2, 2, h, v).permute(0, 1, 3, 4, 2).contiguous()
     return torch.fft.irfft2(torch.view_as_complex(parts), s=(h, w), norm="ortho")
-
-
-@lru_cache(maxsize=64)
-def waves(n, m, twins, dtype, device):
-    """Cosines and sines `[n, m]` of an orthonormal Fourier transform of `n` pixels, `m` frequencies of it.
-
-    With `twins`, a frequency counts twice where half a spectrum leaves out its conjugate."""
-    pixel, frequency = torch.arange(n)[:, None], torch.arange(m)
-    angle = 2*pi/n*(pixel*frequency % n).double()
-    scale = n**-.5*(1 + (twins & (frequency > 0) & (2*frequency != n)))
-    return tuple((wave*scale).to(device, dtype) for wave in (angle.cos(), angle.sin()))
 
 
 def product_spectrum(x, twins=False):

@@ -1,4 +1,7 @@
 "The kernels' maths in plain torch: their specification, the CPU path and the test oracle"
+from functools import lru_cache
+from math import pi
+
 import torch
 import torch.nn.functional as F
 
@@ -49,3 +52,14 @@ def nearest(queries, sources, search=best_match):
     with torch.autocast(queries.device.type, enabled=False):  # it would round the products to half
         index = search(queries - origin, sources - origin)
     return (queries - sources[index]).square().sum(1).float(), index
+
+
+@lru_cache(maxsize=64)
+def waves(n, m, twins, dtype, device):
+    """Cosines and sines `[n, m]` of an orthonormal Fourier transform of `n` pixels, `m` frequencies of it.
+
+    With `twins`, a frequency counts twice where half a spectrum leaves out its conjugate."""
+    pixel, frequency = torch.arange(n)[:, None], torch.arange(m)
+    angle = 2*pi/n*(pixel*frequency % n).double()
+    scale = n**-.5*(1 + (twins & (frequency > 0) & (2*frequency != n)))
+    return tuple((wave*scale).to(device, dtype) for wave in (angle.cos(), angle.sin()))

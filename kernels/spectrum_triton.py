@@ -9,8 +9,8 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
-from .fourier import waves
 from .nearest_triton import precision
+from .reference import waves
 
 PIXELS = 2048  # of a tile of planes, at least one: what registers of sm_80 hold with the tables
 FREQUENCIES = 16  # along rows that pass at once
