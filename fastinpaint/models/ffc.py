@@ -13,8 +13,8 @@ class FourierUnit(nn.Module):
     """A 1×1 convolution of the spectrum `[B, C, h, w]`: each pixel depends on every other.
 
     Real and imaginary parts are interleaved by channel; fp32 inside autocast, as FFTs want. `impl` is fft,
-    torch or triton (matrix products), or auto, the fastest for the device and the size."""
-    impl = "auto"
+    torch or triton (matrix products), or auto, by device and size: fft until a GPU has run the kernels."""
+    impl = "fft"
     def __init__(self, channels):
         super().__init__()
         self.conv = nn.Conv2d(2*channels, 2*channels, 1, bias=False)

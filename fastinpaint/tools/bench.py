@@ -10,9 +10,12 @@ from fastai.torch_core import set_seed
 
 from fastinpaint import all as fi
 from fastinpaint.core.device import choose_device
+from fastinpaint.core.errors import InputError
 from fastinpaint.models.ffc import FourierUnit
 
 from .settings import BenchSettings
+
+FOURIER = "fft", "torch", "triton", "auto"  # ways to compute Fourier units
 
 mask_control = partial(fi.lama, control="mask")
 
@@ -64,7 +67,7 @@ class StepSeconds(fi.Callback):
     def after_step(self): self.seconds.append(self.clock(self.xb[0].is_cuda) - self.start)
 
 
-def step_times(methods, batch, rounds, steps, bf16=False, fourier="auto", **sizes):
+def step_times(methods, batch, rounds, steps, bf16=False, fourier="fft", **sizes):
     "Seconds of `rounds`×`steps` steps of each of `methods` (name → list), in turn, on one `batch`"
     dls = fi.DataLoaders(RepeatBatch(batch, steps), RepeatBatch(batch, 0), device=batch[0].device)
     timers, learners = {name: StepSeconds() for name in methods}, {}
@@ -94,6 +97,7 @@ def images_per_second(dls):
 def main(settings: BenchSettings):
     "Print the step of each method, the supply of data, and the ratios of steps"
     s, device = settings, choose_device(settings.device)
+    if s.fourier not in FOURIER: raise InputError(f"--fourier is one of {', '.join(FOURIER)}, not {s.fourier!r}")
     methods = adversarial_methods(s.perceptual) if s.gan else METHODS
     set_seed(0)
     dls = fi.InpaintDataLoaders.from_folder(fi.named_data(s.data), size=s.size, bs=s.bs, steps=41,

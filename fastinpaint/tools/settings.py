@@ -92,7 +92,7 @@ class BenchSettings:
     data: str = flag("sample", "Photographs, as for the recipes")
     device: str = flag("auto", "auto, cpu, cuda …")
     bf16: bool = flag(False, "bfloat16 autocast")
-    fourier: str = flag("auto", "How Fourier units compute: fft, torch or triton (products), or auto")
+    fourier: str = flag("fft", "How Fourier units compute: fft, torch or triton (products), or auto")
     gan: bool = flag(False, "Compare the adversarial recipes instead, and show what each loss costs")
     perceptual: str = flag("auto", "With --gan: perceptual network, as for the recipes")
 

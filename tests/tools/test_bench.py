@@ -2,6 +2,7 @@
 import pytest
 import torch
 
+from fastinpaint.core.errors import InputError
 from fastinpaint.models.ffc import FourierUnit
 from fastinpaint.tools.bench import METHODS, adversarial_methods, images_per_second, main, step_times
 from fastinpaint.tools.settings import BenchSettings
@@ -24,6 +25,10 @@ def test_fourier_units_compute_as_told(monkeypatch):
     methods = {"lama_l1": METHODS["lama_l1"]}
     step_times(methods, (image, mask, image, mask), 1, 1, fourier="torch", width=2, blocks=1)
     assert seen == {"torch"}
+
+
+def test_another_way_to_compute_fourier_units_is_refused():
+    with pytest.raises(InputError, match="--fourier is one of fft, torch"): main(BenchSettings(fourier="dft"))
 
 
 def test_the_last_line_is_the_ratio(capsys, photos):
