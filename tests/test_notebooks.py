@@ -1,6 +1,7 @@
 "The notebooks run at tiny size; what is kept of their outputs is whole, small, and tells of no machine"
 import ast
 import json
+import os
 import re
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def kernel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebooks")
     client = NotebookClient(nbformat.v4.new_notebook(), timeout=300, kernel_name="python3",
                             resources={"metadata": {"path": str(folder)}})
-    with client.setup_kernel(): yield client
+    with client.setup_kernel(env=os.environ | {"OMP_NUM_THREADS": "1"}): yield client
 
 
 def shrink(cell):
