@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 WEIGHTS := .venv/weights
 OLDEST := .venv/oldest
 
-.PHONY: install weights demo test lint bench gpu soak clean
+.PHONY: install weights demo test lint docs bench gpu soak clean
 
 install: $(INSTALLED)
 weights: $(WEIGHTS)
@@ -36,6 +36,10 @@ test: $(WEIGHTS) $(OLDEST)
 lint: $(INSTALLED)
 	@$(PY) -m ruff check .
 
+# The site, in site/index.html; a broken link or a page that nothing leads to is an error
+docs: $(INSTALLED)
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
 bench: $(INSTALLED)
 	@.venv/bin/fastinpaint bench --width 8 --size 256
 
@@ -49,4 +53,4 @@ soak: $(INSTALLED)
 	@$(PY) tests/soak/fuzz.py 20000
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis

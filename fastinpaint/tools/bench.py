@@ -97,7 +97,8 @@ def images_per_second(dls):
 def main(settings: BenchSettings):
     "Print the step of each method, the supply of data, and the ratios of steps"
     s, device = settings, choose_device(settings.device)
-    if s.fourier not in FOURIER: raise InputError(f"--fourier is one of {', '.join(FOURIER)}, not {s.fourier!r}")
+    if s.fourier not in FOURIER:
+        raise InputError(f"--fourier is one of {', '.join(FOURIER)}, not {s.fourier!r}")
     methods = adversarial_methods(s.perceptual) if s.gan else METHODS
     set_seed(0)
     dls = fi.InpaintDataLoaders.from_folder(fi.named_data(s.data), size=s.size, bs=s.bs, steps=41,

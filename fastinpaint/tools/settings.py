@@ -176,7 +176,16 @@ class CampaignSettings:
     out: str = flag("runs/campaign", "Folder of all that the pieces leave")
 
 
+@dataclass(kw_only=True)
+class DoctorSettings:
+    """Say what is installed and whether it works: versions, device, weights, a short self-test
+
+    To be pasted into bug reports. Nothing is downloaded, no server is asked; the exit code is 1 if the
+    self-test fails: a fill, a training step, the kernels on the GPU or in Triton's interpreter."""
+    device: str = flag("auto", "auto, cpu, cuda …")
+
+
 TOOLS = dict(evaluate=EvaluateSettings, compare=CompareSettings, demo=DemoSettings, gallery=GallerySettings,
              bench=BenchSettings, bench_fill=BenchFillSettings, bench_speed=BenchSpeedSettings,
              bench_shards=BenchShardsSettings, bench_scale=BenchScaleSettings, bench_many=BenchManySettings,
-             campaign=CampaignSettings)
+             campaign=CampaignSettings, doctor=DoctorSettings)
