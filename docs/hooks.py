@@ -1,6 +1,7 @@
 "Pages of the site that are made from elsewhere: the README, notebooks, the command's help, docstrings"
 import ast
 import base64
+import re
 from pathlib import Path
 
 import nbformat
@@ -16,6 +17,7 @@ PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md",
 LINKS = {"](docs/": "](", "](../../docs/": "](../", "](../../fastinpaint/models/": "](../models/",
          "](CHANGELOG.md)": "](changelog.md)", ".ipynb)": ".md)"}
 ROOMS = "core", "data", "kernels", "models", "fill", "judge", "train", "serve", "recipes"
+UNSTYLED = re.compile(r"<table[^>]*>")  # the theme draws lines in tables without a class
 OUTSIDE = "kernels", "recipes"  # at the top of the repository, installed inside the package
 
 
@@ -58,7 +60,7 @@ def notebook(nb, stem):
                 name = f"{stem}-{len(pictures) + 1}.{kind.rpartition('/')[2]}"
                 pictures[name] = base64.b64decode(data[kind])
                 parts.append(f"![]({name})")
-            elif "text/html" in data: parts.append(f"<div>{data['text/html']}</div>")
+            elif "text/html" in data: parts.append(f"<div>{UNSTYLED.sub('<table>', data['text/html'])}</div>")
             else: parts.append(f"```text\n{(output.get('text') or data['text/plain']).rstrip()}\n```")
     parts.append(f"The notebook: `nbs/{stem}.ipynb` in the repository.")
     return "\n\n".join(parts), pictures

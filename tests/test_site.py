@@ -34,8 +34,9 @@ def site(tmp_path_factory):
 
 
 @pytest.mark.parametrize("page, words", [
-    ("", "Install and see it work"), ("fill", "Filling photographs"), ("reference/command", "--feather PIXELS"),
-    ("reference/data", "InpaintDataLoaders"), ("reference/kernels", "masked_l1"),
+    ("", "Install and see it work"), ("fill", "Filling photographs"),
+    ("reference/command", "--feather PIXELS"), ("reference/data", "InpaintDataLoaders"),
+    ("reference/kernels", "masked_l1"),
     ("reference/recipes", "Table 5.1 (4)"), ("nbs/03_thesis_in_ten_pictures", "The thesis in ten pictures"),
     ("models/sample", "sample, the model that comes with the package"), ("changelog", "Changelog")])
 def test_the_site_has(site, page, words): assert words in (site/page/"index.html").read_text()
@@ -60,7 +61,7 @@ def test_links_of_the_repository_lead_to_pages(hooks):
 def test_a_notebook_becomes_markdown_and_pictures(hooks):
     def output(**data): return v4.new_output("display_data", data=data)
     picture = {"image/jpeg": base64.b64encode(b"bytes").decode(), "text/plain": "<Figure>"}
-    table = {"text/html": "<table></table>"}
+    table = {"text/html": '<table border="1" class="dataframe"></table>'}
     cells = [v4.new_markdown_cell("# Title"),
              v4.new_code_cell("1 + 1", outputs=[v4.new_output("execute_result", data={"text/plain": "2"})]),
              v4.new_code_cell("draw()", outputs=[output(**picture), output(**table),
