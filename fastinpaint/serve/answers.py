@@ -13,7 +13,6 @@ from ..data.photos import image_size
 from ..data.pictures import open_picture
 from ..fill.hole import read_hole
 from . import objects, uploads
-from .canvas import extended
 from .doors import error
 from .views import BOX, BRUSH, FILLS, HINT, LARGEST, SIDES
 
@@ -70,8 +69,9 @@ class Answers:
         out = Path(mkdtemp(dir=self.folder), f"{photo.stem}{suffix}")
         with uploads.mendable(photo):
             hole = read_hole(uploads.painted(strokes, (w, h)))
-            picture, hole = extended(open_picture(photo), hole, extend)
-            picture.save(out)
+            open_picture(photo).extended(*extend).save(out)
+            left, top, right, bottom = extend
+            hole = np.pad(hole, ((top, bottom), (left, right)), constant_values=True)
         return self.opened(out, Image.fromarray(hole).convert("L").resize(self.size(out)))
 
     def masked(self, photo, strokes, before, file):
