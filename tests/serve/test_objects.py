@@ -35,9 +35,13 @@ def test_a_click_and_a_box_find_the_object(size):
 def test_of_what_is_too_small_to_tell_nothing_is_found():
     image, _ = scene((90, 60), (40, 20, 60, 40))
     assert objects.boxed(image, 5, 5, 6, 6) is None
-    for size in (1, 1), (2000, 1), (1, 300), (3, 3):
-        assert objects.clicked(Image.new("RGB", size), 0, 0) is None
-    objects.boxed(image, 0, 0, 89, 59)  # the whole picture has something around it, too
+    for size in (1, 1), (3, 3): assert objects.clicked(Image.new("RGB", size), 0, 0) is None
+
+
+def test_thin_pictures_and_boxes_around_everything_do_no_harm():
+    for w, h in (2000, 1), (1, 300), (30, 4000): objects.clicked(Image.new("RGB", (w, h)), w - 1, h - 1)
+    image, _ = scene((90, 60), (40, 20, 60, 40))
+    assert not np.asarray(objects.boxed(image, 0, 0, 89, 59)).all()  # something is around the object
 
 
 def test_it_stops_where_it_is_told_to():
