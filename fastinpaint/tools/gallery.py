@@ -38,6 +38,12 @@ def method(name, device):
     return fill
 
 
+def title(name):
+    "What stands above the fills of the method `name`: of a run's `model.safetensors` the run's folder"
+    path, texture = Path(name.removesuffix(TEXTURE)), TEXTURE*name.endswith(TEXTURE)
+    return (path.parent.name or path.stem if path.stem == "model" else path.stem) + texture
+
+
 def window(hole, side):
     "Rows and columns of a square of `side` pixels, or of all, around the middle of the hole"
     if not side: return slice(None), slice(None)
@@ -83,8 +89,8 @@ def main(settings: GallerySettings):
     "Fill the chosen photographs by every method, and write sheets of six and their page to `settings.out`"
     s, photos = settings, judged_photos(settings.data)
     if s.number < 1: raise InputError(f"--number {s.number}: a gallery has at least one photograph")
-    methods = {Path(name).name: method(name, s.device) for name in s.methods.split(",")}
-    found, titles, lines = items(photos, s), ["hole", *methods, "original"], ["# Gallery", ""]
+    methods = {name: method(name, s.device) for name in s.methods.split(",")}
+    found, titles, lines = items(photos, s), ["hole", *map(title, methods), "original"], ["# Gallery", ""]
     for first in range(0, len(found), ROWS):
         part = found[first:first + ROWS]
         file = Path(s.out)/f"{s.name}-{first//ROWS + 1}.jpg"

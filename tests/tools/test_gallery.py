@@ -4,6 +4,8 @@ import pytest
 from PIL import Image
 
 from fastinpaint.core.errors import InputError
+from fastinpaint.models.lama import lama
+from fastinpaint.models.load import save_model
 from fastinpaint.tools import gallery
 from fastinpaint.tools.settings import GallerySettings
 
@@ -23,6 +25,15 @@ def test_a_row_of_each_photograph_a_column_of_each_method(made):
     assert [sheet.size for sheet in sheets] == [(4*44 - 4, 24 + n*44 - 4) for n in (6, 1)]
     assert page.count(".png (") == 7 and page.count("(medium)") == 4 and page.count("(thick)") == 3
     assert "![hole, mean_colour, sample, original](gallery-2.jpg)" in page
+
+
+def test_models_of_two_runs_have_a_column_each(made, tmp_path):
+    files = [tmp_path/run/"model.safetensors" for run in ("delta", "latent")]
+    for file in files:
+        file.parent.mkdir()
+        save_model(lama(2, 1, autoencoder=None), file)
+    page, _ = made(methods=f"{files[0]},{files[1]}+texture", number=1)
+    assert "![hole, delta, latent+texture, original]" in page
 
 
 def test_photographs_are_chosen_by_name_and_are_the_same_again(photos):
