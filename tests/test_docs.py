@@ -6,6 +6,7 @@ import shlex
 import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 
 import click
@@ -30,6 +31,7 @@ BLOCK = re.compile(r"(?:<!-- not run: (.+?) -->\n)?^```(\w*)\n(.*?)^```$", re.M 
 INLINE = re.compile(r"(?<!`)`((?:fastinpaint|python recipes/)[^`\n]* -[^`\n]+|make \w+)`(?!`)")
 # other people's commands, and the shell's
 FOREIGN = "source", "torchrun", "wandb", "echo", "accelerate"
+REDIRECTED = "|", ">"
 # arguments that make a command too long for a test, or need what is not here
 LONG = {"--workers", "--engine", "--shard"}
 TINY = dict(data="photos", size=32, bs=2, steps=2, epochs=1, width=2, blocks=1, valid=".25", workers=0,
@@ -95,6 +97,8 @@ def here(folders, photos, tmp_path, tiny_lama, tiny_diffusion, monkeypatch):
     mask[10:20, 10:30] = 255
     for name in "photo.jpg", "photo.png": photo.save(name)
     Image.fromarray(mask).save("mask.png")
+    shutil.copy("mask.png", "watermark.png")
+    film()
     table = pd.DataFrame(dict(image=["photo.jpg"], mask=["mask.png"], out=["filled.png"]))
     table.to_csv("manifest.csv", index=False)
     table.to_parquet("manifest.parquet")
@@ -104,6 +108,17 @@ def here(folders, photos, tmp_path, tiny_lama, tiny_diffusion, monkeypatch):
     weights = load_file(ROOT/"tests/fixtures/lama_ngf8.safetensors")
     torch.save({"state_dict": {f"generator.{k}": v for k, v in weights.items()}}, "big-lama.ckpt")
     return tmp_path
+
+
+def film():
+    "Two grey frames in film.mp4, as large as the mask"
+    av = pytest.importorskip("av")
+    with av.open("film.mp4", "w") as out:
+        video = out.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 48, 40, "yuv420p"
+        grey = av.VideoFrame.from_ndarray(np.full((40, 48, 3), 128, np.uint8), format="rgb24")
+        for _ in range(2): out.mux(video.encode(grey))
+        out.mux(video.encode())
 
 
 def tiny(code):
@@ -139,7 +154,8 @@ def check(words):
     "Raises where the command `words` is not known, or does not take its arguments"
     if re.match(r"\w+=", words[0]): return  # a variable of the shell
     for i, word in enumerate(words):
-        rest = [o for o in words[i + 1:] if not re.fullmatch(r"\$\w+|…", o)]
+        rest = [o for o in takewhile(lambda o: o not in REDIRECTED, words[i + 1:])
+                if not re.fullmatch(r"\$\w+|…", o)]
         if word == "fastinpaint": return parse(main, rest)
         if recipe := re.fullmatch(r"recipes/(\w+)\.py", word): return parse(main, ["train", recipe[1], *rest])
     if words[0] == "make": assert re.search(rf"^{words[1]}:", (ROOT/"Makefile").read_text(), re.M), words
