@@ -103,8 +103,9 @@ def _mark(requests, photo, painting):
     strokes, clickable, tool = painting.strokes, painting.clickable, painting.tool
     now, marked = [photo, strokes, painting.before], [strokes, painting.before, tool]
     painting.mask.upload(requests.mask, [*now, painting.mask], marked, **PRIVATE)
-    clickable.select(requests.pick, [*now, tool, painting.corner], [*marked, painting.corner, clickable],
-                     **PRIVATE)
+    if objects.available():
+        clickable.select(requests.pick, [*now, tool, painting.corner],
+                         [*marked, painting.corner, clickable], **PRIVATE)
     painting.back.click(requests.back, [photo, painting.before], marked, **PRIVATE)
     tool.change(lambda: None, None, painting.corner, **PRIVATE)
     painting.brush.change(None, painting.brush, strokes, js=views.SET_BRUSH)

@@ -43,7 +43,7 @@ SET_BRUSH = f"""size => ({{__type__: "update", eraser: {{default_size: size}},
                           brush: {{...{json.dumps(COLOURS)}, default_size: size}}}})"""
 FILLING, IDLE = (f'() => document.querySelector("#actions")?.classList.{change}("busy")'
                  for change in ("add", "remove"))
-SHOW_RESULT = """() => document.querySelector("#compare")?.scrollIntoView(
+SHOW_RESULT = """() => document.querySelector("#results")?.scrollIntoView(
   {behavior: "smooth", block: "nearest"})"""
 # Ctrl-Z is a click on the editor's Undo, or, where that has nothing, on the page's; [ and ] move a slider
 KEYS = """() => document.addEventListener("keydown", event => {

@@ -5,6 +5,8 @@ from PIL import Image
 pytest.importorskip("gradio", reason="the web page needs gradio: pip install 'fastinpaint[app]'")
 
 # ruff: noqa: E402
+from fastinpaint.serve import objects
+from fastinpaint.serve.app import serving
 from fastinpaint.serve.views import BOX, BRUSH, CLICK, SIDES
 
 
@@ -98,3 +100,10 @@ def test_what_is_painted_is_a_file_whatever_else_the_page_shows(visitor, photo, 
     event = dict(index=[1, 1], value=None)
     visitor.call("pick", own, visitor.strokes(painted), None, BOX, None, event=event)  # of the view alone
     assert isinstance(visitor.fill(own, painted), list)
+
+
+def test_without_opencv_there_is_the_brush_alone(tiny, free_port, monkeypatch):
+    monkeypatch.setattr(objects, "available", lambda: False)
+    with serving(tiny, port=free_port()) as page:
+        tool, = [o for o in page.blocks.values() if o.elem_id == "tool"]
+        assert not tool.visible and "pick" not in [f.name for f in page.fns.values()]

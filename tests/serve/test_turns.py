@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from fastinpaint.core.limits import Stopped, go_on, memory_limit
+from fastinpaint.core.limits import Stopped, go_on, memory_limit, told
 from fastinpaint.serve.turns import Presence, Turns
 
 
@@ -117,3 +117,11 @@ def test_who_comes_back_in_time_has_not_left():
         await asyncio.sleep(.1)
         assert left == ["a"] and not presence.open
     asyncio.run(come_and_go())
+
+
+def test_steps_of_a_job_are_told():
+    heard = []
+    async def job():
+        await Turns(60, 10**9).run(lambda: [*told("ab")], "a", "a", tell=lambda *o: heard.append(o))
+    asyncio.run(job())
+    assert heard == [(0, 2), (1, 2)]
