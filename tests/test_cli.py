@@ -426,6 +426,8 @@ def test_a_film(cli, here):
     assert (result.exit_code, result.stdout) == (0, "film-filled.mp4\n"), result.stderr
     with av.open("film-filled.mp4") as film: assert len([*film.decode(video=0)]) == 3
     assert cli("fill", "film.mp4", "mask.png", "-o", "film.mp4", *TINY).exit_code == 2
+    Path("film.mp4").rename("old.avi")  # what cannot be written becomes MP4
+    assert cli("fill", "old.avi", "mask.png", *TINY).stdout == "old-filled.mp4\n"
 
 
 @pytest.mark.parametrize("command, message", [
