@@ -174,6 +174,36 @@ def same():
     return equal
 
 
+@pytest.fixture
+def resumes_to_the_bit(interrupted, state_of, same):
+    """Checks that `run(name, resume=False)`, a learner with its checkpoint in the file `name`, ends as one that
+    was never stopped: weights and optimizer, whatever has been drawn since."""
+    def check(run):
+        whole, broken = run("whole.pt"), run("run.pt")
+        whole.fit_one_cycle(3, 1e-2)
+        interrupted(broken, 2, 1, lambda: broken.fit_one_cycle(3, 1e-2))
+        resumed = run("run.pt", resume=True)
+        torch.rand(3)  # whatever was drawn since does not matter
+        resumed.fit_one_cycle(3, 1e-2)
+        assert same(state_of(resumed.model), state_of(whole.model))
+        assert same(resumed.opt.state_dict(), whole.opt.state_dict())
+    return check
+
+
+@pytest.fixture
+def grey_film():
+    "Writes three grey frames of 48 x 40 pixels to the film of a name, by PyAV"
+    av = pytest.importorskip("av")
+    def write(name):
+        with av.open(name, "w") as film:
+            video = film.add_stream("libx264", rate=25)
+            video.width, video.height, video.pix_fmt = 48, 40, "yuv420p"
+            grey = av.VideoFrame.from_ndarray(np.full((40, 48, 3), 128, np.uint8), format="rgb24")
+            for _ in range(3): film.mux(video.encode(grey))
+            film.mux(video.encode())
+    return write
+
+
 def run_as(rank, world, port, work, folder, args):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
                    "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}

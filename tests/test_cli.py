@@ -415,13 +415,9 @@ def test_masks_of_another_size_and_soft_ones(cli, here):
     assert changed[0][20:24].any() and not changed[1][20:24].any() and not changed[0][soft == 0].any()
 
 
-def test_a_film(cli, here):
+def test_a_film(cli, here, grey_film):
     av = pytest.importorskip("av")
-    with av.open("film.mp4", "w") as film:
-        stream = film.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 48, 40, "yuv420p"
-        for _ in range(3): film.mux(stream.encode(av.VideoFrame.from_ndarray(pixels("photo.png"))))
-        film.mux(stream.encode())
+    grey_film("film.mp4")
     result = cli("fill", "film.mp4", "mask.png", *TINY)
     assert (result.exit_code, result.stdout) == (0, "film-filled.mp4\n"), result.stderr
     with av.open("film-filled.mp4") as film: assert len([*film.decode(video=0)]) == 3

@@ -87,7 +87,7 @@ def commands():
 # Python
 
 @pytest.fixture
-def here(folders, photos, tmp_path, tiny_lama, tiny_diffusion, monkeypatch):
+def here(folders, photos, tmp_path, tiny_lama, tiny_diffusion, grey_film, monkeypatch):
     "A folder with what the pages name: my/photos, photo.jpg, mask.png, models; the current one"
     monkeypatch.chdir(tmp_path)
     shutil.copytree(photos, "my/photos")
@@ -98,7 +98,7 @@ def here(folders, photos, tmp_path, tiny_lama, tiny_diffusion, monkeypatch):
     for name in "photo.jpg", "photo.png": photo.save(name)
     Image.fromarray(mask).save("mask.png")
     shutil.copy("mask.png", "watermark.png")
-    film()
+    grey_film("film.mp4")
     table = pd.DataFrame(dict(image=["photo.jpg"], mask=["mask.png"], out=["filled.png"]))
     table.to_csv("manifest.csv", index=False)
     table.to_parquet("manifest.parquet")
@@ -108,17 +108,6 @@ def here(folders, photos, tmp_path, tiny_lama, tiny_diffusion, monkeypatch):
     weights = load_file(ROOT/"tests/fixtures/lama_ngf8.safetensors")
     torch.save({"state_dict": {f"generator.{k}": v for k, v in weights.items()}}, "big-lama.ckpt")
     return tmp_path
-
-
-def film():
-    "Two grey frames in film.mp4, as large as the mask"
-    av = pytest.importorskip("av")
-    with av.open("film.mp4", "w") as out:
-        video = out.add_stream("libx264", rate=25)
-        video.width, video.height, video.pix_fmt = 48, 40, "yuv420p"
-        grey = av.VideoFrame.from_ndarray(np.full((40, 48, 3), 128, np.uint8), format="rgb24")
-        for _ in range(2): out.mux(video.encode(grey))
-        out.mux(video.encode())
 
 
 def tiny(code):

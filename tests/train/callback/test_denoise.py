@@ -110,19 +110,11 @@ def test_validation_has_the_same_noise_in_every_epoch_and_looks_at_pictures(lear
 
 
 @pytest.mark.parametrize("control", ["concat", "controlnet", "mask", None])
-def test_a_resumed_run_ends_with_the_bits_of_a_whole_one(
-        learner, interrupted, tmp_path, state_of, same, control):
+def test_a_resumed_run_ends_with_the_bits_of_a_whole_one(learner, tmp_path, resumes_to_the_bit, control):
     def run(name, resume=False):
         return learner(EMA(.9), Checkpoint(tmp_path/name, resume), control=control, augment=True,
                        delta=control is not None)
-    whole, broken = run("whole.pt"), run("run.pt")
-    whole.fit_one_cycle(3, 1e-2)
-    interrupted(broken, 2, 1, lambda: broken.fit_one_cycle(3, 1e-2))
-    resumed = run("run.pt", resume=True)
-    torch.rand(3)  # whatever was drawn since does not matter
-    resumed.fit_one_cycle(3, 1e-2)
-    assert same(state_of(resumed.model), state_of(whole.model))
-    assert same(resumed.opt.state_dict(), whole.opt.state_dict())
+    resumes_to_the_bit(run)
 
 
 def test_an_upsampler_learns_from_the_image_made_smaller_and_resumes_to_the_bit(

@@ -78,16 +78,9 @@ def test_each_process_has_its_rows_of_the_noise_of_all(learner, monkeypatch):
     assert torch.equal(drawn(6), torch.cat([drawn(2, rank, 3) for rank in range(3)]))
 
 
-def test_a_resumed_run_ends_with_the_bits_of_a_whole_one(learner, interrupted, tmp_path, state_of, same):
+def test_a_resumed_run_ends_with_the_bits_of_a_whole_one(learner, tmp_path, resumes_to_the_bit):
     def run(name, resume=False): return learner(EMA(.9), Checkpoint(tmp_path/name, resume), augment=True)
-    whole, broken = run("whole.pt"), run("run.pt")
-    whole.fit_one_cycle(3, 1e-2)
-    interrupted(broken, 2, 1, lambda: broken.fit_one_cycle(3, 1e-2))
-    resumed = run("run.pt", resume=True)
-    torch.rand(3)  # whatever was drawn since does not matter
-    resumed.fit_one_cycle(3, 1e-2)
-    assert same(state_of(resumed.model), state_of(whole.model))
-    assert same(resumed.opt.state_dict(), whole.opt.state_dict())
+    resumes_to_the_bit(run)
 
 
 def test_another_network_is_refused(tiny_learner):
