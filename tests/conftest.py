@@ -176,8 +176,7 @@ def same():
 
 @pytest.fixture
 def resumes_to_the_bit(interrupted, state_of, same):
-    """Checks that `run(name, resume=False)`, a learner with its checkpoint in the file `name`, ends as one that
-    was never stopped: weights and optimizer, whatever has been drawn since."""
+    "Checks that learners `run(name, resume)`, with checkpoints in files `name`, end alike, stopped or not"
     def check(run):
         whole, broken = run("whole.pt"), run("run.pt")
         whole.fit_one_cycle(3, 1e-2)
