@@ -160,7 +160,10 @@ class Shards(Names):
         self._check(k)
         with keeping(sha256):
             self._check(k)  # another process may have had the lock before
-            return kept(sha256) or keep(f"{self.root}/{name}", size, sha256)
+            try: return kept(sha256) or keep(f"{self.root}/{name}", size, sha256)
+            except OSError:
+                self.failed[k] = time.time()  # before a process that waits for the lock has it
+                raise
 
     def _check(self, k: int):
         if time.time() - float(self.failed[k]) < AGAIN: raise Failed

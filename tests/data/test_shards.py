@@ -2,6 +2,7 @@ import os
 import pickle
 import random
 import shutil
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -14,6 +15,7 @@ from fastinpaint.core.errors import InputError, MissingFile
 from fastinpaint.data import shards as module
 from fastinpaint.data.loaders import InpaintDataLoaders
 from fastinpaint.data.photos import Skipped
+from fastinpaint.data.remote import Remote
 from fastinpaint.data.shard_index import read_shards
 from fastinpaint.data.shard_writer import write_shards
 from fastinpaint.judge.protocol import holes, judged_photos
@@ -127,6 +129,19 @@ def test_a_shard_that_cannot_be_had_is_named_once_and_training_goes_on(
     out = capfd.readouterr().out
     assert out.count(f"skipped {url}: ") == 1 and reason in out and "so are its 4 photographs" in out
     assert dls.skipped == [url] and shards.asked.count("000003.tar") == 3
+
+
+def test_a_process_that_waited_for_a_shard_that_failed_does_not_ask_again(shards, monkeypatch):
+    shards.faults["000003.tar"] = "500"
+    found, known = read_shards(Remote(shards.url)), []
+
+    @contextmanager
+    def keeping(sha256):
+        try: yield
+        finally: known.append(float(found.failed[3]) > 0)
+
+    monkeypatch.setattr(module, "keeping", keeping)
+    assert found.read(int(found.firsts[3]), Skipped([])) is None and known == [True]
 
 
 def test_it_is_asked_for_again_after_a_while(shards, monkeypatch):
