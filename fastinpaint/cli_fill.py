@@ -113,8 +113,8 @@ def _fill_file(image, mask, masks, out, model, device, precision, format, n, wor
     from .fill.inpainter import Inpainter, numbered
     from .fill.jobs import lossless_suffix
     if film:
-        from .fill.video import FILMS as WRITTEN
-        suffix = image.suffix if image.suffix.lower() in WRITTEN else ".mp4"
+        from .fill.video import CONTAINERS
+        suffix = image.suffix if image.suffix.lower() in CONTAINERS else ".mp4"
     else: suffix = f".{format}" if format else ".png" if image == PIPE else lossless_suffix(image)
     if not out or folder: out = (folder or image.parent)/f"{image.stem}-filled{suffix}"
     for path in [] if piped else numbered(out, n):

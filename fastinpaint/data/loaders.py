@@ -18,9 +18,9 @@ from .masks import MaskFolder, mask_source
 from .order import batch_draws, drawn, item_draws, shuffled
 from .photos import Skipped, readable
 from .remote import held_out, place
-from .shard_index import find_photos
+from .shard_index import find_photos, relative_name
 from .shards import Shards
-from .transforms import CropToSize, MaskedPair, OpenHole, OpenPhoto, relative_name
+from .transforms import CropToSize, MaskedPair, OpenHole, OpenPhoto
 
 SCAN_LIMIT = 10_000  # of more photographs than this, none is opened before an epoch needs it
 TRIES = 100  # photographs that are tried for one place of a batch

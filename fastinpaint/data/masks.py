@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from ..core.errors import InputError
 from .holes import PRESETS
 from .photos import Skipped, central_square, find_images, image_size, to_rgb
-from .shard_index import file_at, find_photos, name_in
+from .shard_index import file_at, find_photos, relative_name
 from .shards import source_of
 
 MOSTLY = .6  # share of hole from which a mask looks inverted
@@ -120,7 +120,7 @@ class MaskFolder:
         self.folders, self.invert, self.files = (folder,), invert, find_photos(folder)
         stems = Counter(Path(o).stem for o in self.files)  # of two with one stem, either is a guess
         self.by_name = {Path(o).stem: o for o in self.files if stems[Path(o).stem] == 1}
-        self.by_name |= {os.path.splitext(name_in(folder, o))[0]: o for o in self.files}
+        self.by_name |= {os.path.splitext(relative_name(o, (folder,)))[0]: o for o in self.files}
 
     def mask_of(self, name: str) -> str | None:
         "The mask file for the photograph `name`, None without one"

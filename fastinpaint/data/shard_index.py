@@ -46,9 +46,11 @@ def find_photos(folder: str | Path, exclude: tuple[str | Path, ...] = ()) -> Nam
     return find_images(root, exclude)
 
 
-def name_in(folder: str | Path, photo: str) -> str:
-    "The name of a photograph of `find_photos(folder)`: its path there, or where it was before it was sharded"
-    return photo.name if isinstance(photo, Member) else os.path.relpath(photo, folder)
+def relative_name(fn: str | Path, roots: tuple[str | Path, ...]) -> str:
+    "`fn` relative to the folder of photographs that holds it, or held it before it went into a shard"
+    if isinstance(fn, Member): return fn.name
+    fn = Path(fn)
+    return next((fn.relative_to(o).as_posix() for o in roots if fn.is_relative_to(o)), fn.name)
 
 
 def file_at(path: str | Path) -> str | Path | BytesIO:

@@ -14,7 +14,8 @@ from PIL import Image
 from .holes import hole_rng
 from .masks import HoleName
 from .photos import Skipped, open_photo, square_box
-from .shards import Member, source_of
+from .shard_index import relative_name
+from .shards import source_of
 
 
 class PILPhoto(PILImage):
@@ -25,13 +26,6 @@ class PILPhoto(PILImage):
 
 class Unreadable:
     "In place of an image or mask that could not be read; the epoch skips the item"
-
-
-def relative_name(fn: str | Path, roots: tuple[Path, ...]) -> str:
-    "`fn` relative to the folder of photographs that holds it, or held it before it went into a shard"
-    if isinstance(fn, Member): return fn.name
-    fn = Path(fn)
-    return next((fn.relative_to(o).as_posix() for o in roots if fn.is_relative_to(o)), fn.name)
 
 
 class OpenPhoto(Transform):

@@ -10,7 +10,7 @@ from ..core.errors import InputError, MissingFile, MissingPackage
 from ..data.masks import MaskFolder
 from ..data.photos import UNREADABLE
 from ..data.remote import place
-from ..data.shard_index import find_photos, name_in
+from ..data.shard_index import find_photos, relative_name
 from ..data.shards import Member
 
 Job = namedtuple("Job", "image mask out")  # paths as text; a mask of None is missing, "" there need be none
@@ -28,7 +28,7 @@ def folder_jobs(images, masks, out, format=None, shard=None):
         raise InputError(f"{out} holds the originals: give the results a folder of their own")
     single, chosen, jobs = masks is None or os.path.isfile(masks), share(shard), []
     photos = find_photos(images, exclude=(masks, out) if masks else (out,))
-    names = [name_in(images, o) for o in photos]
+    names = [relative_name(o, (images,)) for o in photos]
     stems = Counter(os.path.splitext(o)[0] for o in names)
     mask_of = (lambda name: masks or "") if single else MaskFolder(masks).mask_of
     if not single and not any(map(mask_of, names)):

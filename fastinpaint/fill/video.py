@@ -10,7 +10,7 @@ from ..core.errors import InputError, MissingFile, MissingPackage
 from ..core.files import replacing
 from .hole import read_opacity
 
-FILMS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # suffix → FFmpeg's name
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # suffix → FFmpeg's name
 CRF = "16"  # of H.264, from 0, lossless, to 51; at 18 differences begin to be seen
 
 
@@ -22,8 +22,8 @@ def fill_video(inpainter, video, mask, out, progress=None, invert=False, **optio
     alone, and would flicker. `progress` wraps the iterable of frames and takes `total`, None
     where that is unknown. Raises MissingPackage without PyAV, MissingFile, InputError for what is no film."""
     av, out = _pyav(), Path(out)
-    if out.suffix.lower() not in FILMS:
-        raise InputError(f"{out}: a film is written to a file that ends in {', '.join(FILMS)}")
+    if out.suffix.lower() not in CONTAINERS:
+        raise InputError(f"{out}: a film is written to a file that ends in {', '.join(CONTAINERS)}")
     if not Path(video).is_file(): raise MissingFile(f"no such file: {Path(video).absolute()}")
     opacity = read_opacity(mask, invert) if mask is not None else None
     options = dict(texture=False) | options
@@ -31,7 +31,7 @@ def fill_video(inpainter, video, mask, out, progress=None, invert=False, **optio
         target = files.enter_context(replacing(out))
         try:
             source = files.enter_context(av.open(str(video)))
-            target = files.enter_context(av.open(target, "w", format=FILMS[out.suffix.lower()]))
+            target = files.enter_context(av.open(target, "w", format=CONTAINERS[out.suffix.lower()]))
             film = Film(av, source, target)
             fills = inpainter.many(((frame, opacity) for frame in film.frames()), **options)
             total = source.streams.video[0].frames or None

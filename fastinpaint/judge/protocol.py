@@ -14,9 +14,8 @@ from ..data.holes import hole_rng
 from ..data.masks import mask_source, read_mask
 from ..data.named import named_data
 from ..data.photos import Skipped, central_square, find_images, open_photo, readable
-from ..data.shard_index import find_photos
+from ..data.shard_index import find_photos, relative_name
 from ..data.shards import Shards, source_of
-from ..data.transforms import relative_name
 
 SETS = "thin", "medium", "thick"
 

@@ -1,5 +1,4 @@
 "Malformed files at every door: `python tests/soak/fuzz.py 20000` opens so many, and says what became of them"
-import resource
 import signal
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from fastinpaint.fill.hole import read_hole  # noqa: E402
 from fastinpaint.models.load import load_model  # noqa: E402
 from fastinpaint.models.published import load_lama  # noqa: E402
 
-SECONDS, MEMORY = 5, 2**30  # of processor time for one file; bytes by which the process may grow
+SECONDS, MEMORY = 5, 2**30  # of processor time for one file; bytes that it may take
 
 
 def uploaded(path):
@@ -43,33 +42,43 @@ DOORS = dict(image=("a.png", open_picture), mask=("a.png", read_hole), upload=("
 def too_long(*_): raise TimeoutError(f"no answer in {SECONDS} seconds")
 
 
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024
+def memory(what):
+    "Bytes of this process: VmRSS, those that it has, or VmHWM, the most since `forget_peak` (Linux)"
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what))
+    return int(line.split()[1])*1024
+
+
+def forget_peak(): Path("/proc/self/clear_refs").write_text("5")
+
+
+def answer(door, path):
+    "What `door` does with a file: opened or refused. Raises MemoryError, and what `door` should not"
+    forget_peak()
+    most = memory("VmRSS") + MEMORY
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    try:
+        door(path)
+        became = "opened"
+    except InputError: became = "refused"
+    finally: signal.setitimer(signal.ITIMER_PROF, 0)
+    if memory("VmHWM") > most: raise MemoryError(f"more than {MEMORY} bytes")
+    return became
 
 
 def opened(n, seed=0, folder=None):
     """Counts of (kind, "opened" or "refused") of `n` files.
 
-    Raises what a door raises that is no InputError, TimeoutError, and MemoryError where it takes too much;
-    the file is then left in `folder`."""
+    Raises as `answer`, TimeoutError where it takes too long; the file is then left in `folder`."""
     counts, before = Counter(), signal.signal(signal.SIGPROF, too_long)
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as place:
-        most = peak() + MEMORY
         for i, (kind, data) in enumerate(malformed(n, seed)):
             name, door = DOORS[kind]
+            # named by what it is: the file of that number of that seed, of that kind
+            (kept := Path(folder or ".", f"fuzz-{kind}-{seed}-{i}")).write_bytes(data)
             (path := Path(place)/name).write_bytes(data)
-            signal.setitimer(signal.ITIMER_PROF, SECONDS)
-            became = None
-            try:
-                door(path)
-                became = "opened"
-            except InputError: became = "refused"
-            finally:
-                signal.setitimer(signal.ITIMER_PROF, 0)
-                # named by what it is: the file of that number of that seed, of that kind
-                if became is None: Path(folder or ".", f"fuzz-{kind}-{seed}-{i}").write_bytes(data)
-            counts[kind, became] += 1
-            if peak() > most: raise MemoryError(f"{kind} {i} of seed {seed} took more than {MEMORY} bytes")
+            counts[kind, answer(door, path)] += 1
+            kept.unlink()
     signal.signal(signal.SIGPROF, before)
     return counts
 
