@@ -204,7 +204,7 @@ if __name__ == "__main__":
 """
     (folder / "spawn.py").write_text(script)
     done = subprocess.run([sys.executable, folder / "spawn.py"], capture_output=True, text=True,
-                          timeout=100)
+                          timeout=300)
     assert done.stdout.strip() == "1 batch", done.stderr
 
 
