@@ -1,5 +1,6 @@
 "Fills side by side, pixel by pixel, to be compared by eye"
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from fastinpaint.judge.show import outlined
 from .settings import GallerySettings
 
 ROWS, GAP, HEAD = 6, 4, 24  # photographs of a sheet; pixels between them and of the titles
+SHOWN = 192                 # pixels that small pictures are enlarged to, by a whole number
 TEXTURE = "+texture"
 
 
@@ -25,17 +27,30 @@ def chosen(photos, number):
     return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[:number]
 
 
-def method(name, device):
-    "Fill of uint8 `[H, W, 3]` and bool `[H, W]` by a baseline or a model, whose name may end in +texture"
-    if name not in BASELINES:
-        inpainter, texture = Inpainter(name.removesuffix(TEXTURE), device), name.endswith(TEXTURE)
-        return lambda image, hole: np.asarray(inpainter(image, hole, texture=texture))
+def methods(names, device, n=1):
+    """Title → fill of uint8 `[H, W, 3]` and bool `[H, W]`, of baselines and models called `names`.
 
-    def fill(image, hole):
-        pixels, mask = to_tensor(image), to_tensor(hole[..., None]*np.uint8(255))
-        filled = BASELINES[name](pixels, mask)[0].permute(1, 2, 0).clamp(0, 1).mul(255).round().byte().numpy()
-        return np.where(hole[..., None], filled, image)
-    return fill
+    Those of models may end in +texture. A network that generates has `n`, of as many seeds."""
+    found = {}
+    for name in names:
+        if name in BASELINES:
+            found[name] = partial(baseline, BASELINES[name])
+            continue
+        inpainter, texture = Inpainter(name.removesuffix(TEXTURE), device), name.endswith(TEXTURE)
+        several = n > 1 and inpainter.generates
+        for seed in range(n if several else 1):
+            found[title(name) + f" {seed + 1}"*several] = partial(of_model, inpainter, texture, seed)
+    return found
+
+
+def baseline(fill, image, hole):
+    pixels, mask = to_tensor(image), to_tensor(hole[..., None]*np.uint8(255))
+    filled = fill(pixels, mask)[0].permute(1, 2, 0).clamp(0, 1).mul(255).round().byte().numpy()
+    return np.where(hole[..., None], filled, image)
+
+
+def of_model(inpainter, texture, seed, image, hole):
+    return np.asarray(inpainter(image, hole, texture=texture, seed=seed))
 
 
 def title(name):
@@ -52,26 +67,28 @@ def window(hole, side):
     return tuple(slice(start, start + side) for start in starts)
 
 
-def row(item, methods, side):
+def row(item, fills, side):
     "Photograph with its hole outlined, fills and original of an `Item`, cut and side by side"
     image, mask = item.tensors()
     edge = outlined(image, mask)[0].permute(1, 2, 0).mul(255).round().byte().numpy()
     known = np.where(item.hole[..., None], np.uint8(0), item.image)
-    fills = [fill(known, item.hole) for fill in methods.values()]
+    pictures = [fill(known, item.hole) for fill in fills]
     cut = window(item.hole, side)
-    return [picture[cut] for picture in (edge, *fills, item.image)]
+    return [picture[cut] for picture in (edge, *pictures, item.image)]
 
 
 def sheet(titles, rows):
     "An image of `rows` of pictures of one size under their `titles`"
-    height, width = rows[0][0].shape[:2]
+    times = max(SHOWN//max(rows[0][0].shape[:2]), 1)
+    height, width = (times*n for n in rows[0][0].shape[:2])
     size = len(titles)*(width + GAP) - GAP, HEAD + len(rows)*(height + GAP) - GAP
     page = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(16)
     for x, title in enumerate(titles): draw.text((x*(width + GAP) + 4, 2), title, "black", font)
     for y, pictures in enumerate(rows):
         for x, picture in enumerate(pictures):
-            page.paste(Image.fromarray(picture), (x*(width + GAP), HEAD + y*(height + GAP)))
+            large = Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST)
+            page.paste(large, (x*(width + GAP), HEAD + y*(height + GAP)))
     return page
 
 
@@ -89,12 +106,13 @@ def main(settings: GallerySettings):
     "Fill the chosen photographs by every method, and write sheets of six and their page to `settings.out`"
     s, photos = settings, judged_photos(settings.data)
     if s.number < 1: raise InputError(f"--number {s.number}: a gallery has at least one photograph")
-    methods = {name: method(name, s.device) for name in s.methods.split(",")}
-    found, titles, lines = items(photos, s), ["hole", *map(title, methods), "original"], ["# Gallery", ""]
+    if s.fills < 1: raise InputError(f"--fills {s.fills}: expected 1 or more")
+    fills = methods(s.methods.split(","), s.device, s.fills)
+    found, titles, lines = items(photos, s), ["hole", *fills, "original"], ["# Gallery", ""]
     for first in range(0, len(found), ROWS):
         part = found[first:first + ROWS]
         file = Path(s.out)/f"{s.name}-{first//ROWS + 1}.jpg"
-        page = sheet(titles, [row(item, methods, s.crop) for item in part])
+        page = sheet(titles, [row(item, fills.values(), s.crop) for item in part])
         with replacing(file) as f: page.save(f, "JPEG", quality=90)
         print(file, flush=True)
         lines += [f"![{', '.join(titles)}]({file.name})", "", "From above: "

@@ -73,6 +73,7 @@ class GallerySettings:
     masks: str = flag("medium,thick", "Mask sets, in turn")
     size: int = flag(256, "Side of the central squares in pixels")
     number: int = flag(24, "Photographs, chosen by the hash of their names")
+    fills: int = flag(1, "Of a network that generates, so many of each hole")
     crop: int = flag(0, "Show a square of so many pixels around the middle of the hole; 0: all")
     name: str = flag("gallery", "Of the page and its sheets")
     out: str = flag("runs/gallery", "Folder of the page and its sheets")

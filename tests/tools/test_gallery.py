@@ -22,7 +22,8 @@ def made(photos, tmp_path):
 
 def test_a_row_of_each_photograph_a_column_of_each_method(made):
     page, sheets = made()
-    assert [sheet.size for sheet in sheets] == [(4*44 - 4, 24 + n*44 - 4) for n in (6, 1)]
+    side = 4*40 + 4  # small pictures are enlarged
+    assert [sheet.size for sheet in sheets] == [(4*side - 4, 24 + n*side - 4) for n in (6, 1)]
     assert page.count(".png (") == 7 and page.count("(medium)") == 4 and page.count("(thick)") == 3
     assert "![hole, mean_colour, sample, original](gallery-2.jpg)" in page
 
@@ -36,6 +37,17 @@ def test_models_of_two_runs_have_a_column_each(made, tmp_path):
     assert "![hole, delta, latent+texture, original]" in page
 
 
+def test_a_network_that_generates_has_several_fills(photos, tmp_path, tiny_diffusion):
+    file = tmp_path/"diffuse/model.safetensors"
+    file.parent.mkdir()
+    save_model(tiny_diffusion(), file)
+    fills = gallery.methods(("sample", str(file)), "cpu", n=2)
+    assert [*fills] == ["sample", "diffuse 1", "diffuse 2"]
+    item = gallery.items(photos, GallerySettings(size=32, number=1))[0]
+    _, _, first, second, _ = gallery.row(item, fills.values(), 0)
+    assert (first != second)[item.hole].any() and np.array_equal(first[~item.hole], second[~item.hole])
+
+
 def test_photographs_are_chosen_by_name_and_are_the_same_again(photos):
     names = gallery.chosen(photos, 3)
     assert len({*names}) == 3 and names == gallery.chosen(photos, 8)[:3]
@@ -44,8 +56,8 @@ def test_photographs_are_chosen_by_name_and_are_the_same_again(photos):
 
 def test_fills_are_the_methods_and_known_pixels_the_photographs(photos):
     item = gallery.items(photos, GallerySettings(size=40, number=1))[0]
-    methods = {name: gallery.method(name, "cpu") for name in ("mean_colour", "sample")}
-    _, mean, filled, original = gallery.row(item, methods, 0)
+    fills = gallery.methods(("mean_colour", "sample"), "cpu").values()
+    _, mean, filled, original = gallery.row(item, fills, 0)
     assert np.array_equal(original, item.image)
     for fill in mean, filled: assert np.array_equal(fill[~item.hole], item.image[~item.hole])
     assert len(np.unique(mean[item.hole], axis=0)) == 1
@@ -66,4 +78,5 @@ def test_a_window_lies_around_the_hole_and_inside_the_photograph(centre, corner)
 
 def test_nothing_to_show_is_said(made):
     with pytest.raises(InputError, match="at least one photograph"): made(number=0)
+    with pytest.raises(InputError, match="1 or more"): made(fills=0)
     with pytest.raises(InputError, match="nothing-here"): made(methods="nothing-here")
