@@ -31,7 +31,7 @@ demo: $(WEIGHTS)
 
 test: $(WEIGHTS) $(OLDEST)
 	@$(PY) -m ruff check .
-	@OMP_NUM_THREADS=1 $(PY) -m pytest
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 lint: $(INSTALLED)
 	@$(PY) -m ruff check .
