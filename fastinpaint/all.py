@@ -39,6 +39,7 @@ with _lasting():
     from .train.callback.centre import Centre
     from .train.callback.checkpoint import Checkpoint
     from .train.callback.code import Code
+    from .train.callback.compiled import Compiled
     from .train.callback.denoise import Denoising, denoising_parts
     from .train.callback.distributed import Distributed
     from .train.callback.ema import EMA
