@@ -23,7 +23,7 @@ class Compiled(FitCallback):
     def __init__(self):
         if not compiler():
             raise InputError("torch.compile needs a C++ compiler: install g++, or let CXX name another")
-        self.size, self.modules = None, []
+        self.size, self.modules, self.gradients = None, [], {}
 
     @contextmanager
     def during_fit(self):
@@ -32,7 +32,7 @@ class Compiled(FitCallback):
             finally:
                 torch.compiler.set_stance("default")
                 for module in self.modules: module._compiled_call_impl = None
-                self.size, self.modules = None, []
+                self.size, self.modules, self.gradients = None, [], {}
 
     def before_batch(self):
         if not self.in_fit: return
@@ -43,6 +43,12 @@ class Compiled(FitCallback):
         usual = self.training and size == self.size
         torch.compiler.set_stance("default" if usual else "force_eager")
         if usual: torch.compiler.cudagraph_mark_step_begin()
+
+    def before_step(self):
+        "Gradients, which the optimizer keeps, leave the memory of CUDA graphs: the next step writes to it"
+        for p in self.model.parameters() if self.in_fit else ():
+            if p.grad is not None and p.grad is not self.gradients.get(p):
+                p.grad = self.gradients[p] = p.grad.clone()
 
     def _compile(self):
         targets = [cb.target_encoder for cb in self.learn.cbs if isinstance(cb, LatentLoss)]

@@ -75,6 +75,25 @@ def test_a_compiled_run_resumes_to_the_bit(tiny_learner, tmp_path, resumes_to_th
     resumes_to_the_bit(run)
 
 
+class Places(Callback):
+    "Where the gradients of each step lie when the backward pass has ended"
+    order = Compiled.order - 1
+    def __init__(self): self.found = []
+    def before_step(self): self.found.append(places(self.model))
+
+
+def places(model): return [p.grad.data_ptr() for p in model.parameters() if p.grad is not None]
+
+
+def test_gradients_leave_the_memory_of_graphs_once(learner, monkeypatch):
+    monkeypatch.setattr(nn.Module, "compile", lambda *args, **kwargs: None)
+    learn = learner(Compiled(), Places())
+    learn.fit(1)
+    first, *later = learn.places.found
+    assert first and not {*first} & {*places(learn.model)}
+    assert all(found == places(learn.model) for found in later)
+
+
 def test_what_is_compiled_at_once(tiny_lama):
     net = tiny_lama(blocks=3, delta=True)
     assert regions(net.encoder) == [*net.encoder.stages] and regions(net.refiner) == [*net.refiner.blocks]
