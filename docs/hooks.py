@@ -78,8 +78,8 @@ def command():
 def names():
     "The names of `fastinpaint.all` by file, each a link to its description"
     found = {}
-    for node in ast.parse((ROOT/"fastinpaint/all.py").read_text()).body:
-        if isinstance(node, ast.ImportFrom) and node.level and "hub" not in node.module + node.names[0].name:
+    for node in ast.walk(ast.parse((ROOT/"fastinpaint/all.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level and not node.names[0].asname:
             found[node.module] = [alias.name for alias in node.names]
     lines = ["# Names", "What `from fastinpaint.all import *` gives, by file."]
     for module, defined in found.items():

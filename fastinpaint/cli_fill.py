@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from .core.imports import lasting
 from .core.program import STYLE, Command, PathOrAddress, progress
 
 STRATEGIES = "auto", "whole", "crop", "tiles", "resize"
@@ -110,8 +111,9 @@ def _fill_file(image, mask, masks, out, model, device, precision, format, n, wor
     folder = Path(out) if out and (out.endswith("/") or Path(out).is_dir()) else None
     if out and not folder and not piped and format:
         raise click.UsageError("the name given with -o says the format: leave out --format")
-    from .fill.inpainter import Inpainter, numbered
-    from .fill.jobs import lossless_suffix
+    with lasting():
+        from .fill.inpainter import Inpainter, numbered
+        from .fill.jobs import lossless_suffix
     if film:
         from .fill.video import CONTAINERS
         suffix = image.suffix if image.suffix.lower() in CONTAINERS else ".mp4"
@@ -151,7 +153,8 @@ def _fill_many(images, mask, masks, out, format, n, workers, engine, address, **
     if engine == "ray":
         from .serve.ray import filling
         options |= dict(engine=filling(workers, address, options["device"]))
-    from .fill.folder import fill_folder, fill_manifest
+    with lasting():
+        from .fill.folder import fill_folder, fill_manifest
     try:
         if table: result = fill_manifest(images, out, **options)
         else: result = fill_folder(images, masks or mask, out, format=format, **options)

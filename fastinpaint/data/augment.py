@@ -4,7 +4,6 @@ import math
 import torch
 import torch.nn.functional as F
 from fastai.torch_core import TensorImage, TensorMask
-from fastai.vision import augment
 from fasttransform import ItemTransform
 
 from ..core.ranks import rank, world
@@ -34,14 +33,33 @@ def _normal(x: torch.Tensor, *ones: int) -> torch.Tensor:
     return drawn.normal_()[rows]
 
 
+# fastai has the next two as well; the module that they are in imports torchvision, for two seconds
+
+def homographies(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    "Matrices `[B, 3, 3]`, with 1 as last number, that take four points `before` to `after`, both `[B, 4, 2]`"
+    u, v, one = *before.unbind(2), torch.ones_like(before[..., 0])
+    zero = torch.zeros_like(one)
+    x, y = after.unbind(2)
+    of_x = torch.stack([u, v, one, zero, zero, zero, -x * u, -x * v], 2)
+    of_y = torch.stack([zero, zero, zero, u, v, one, -y * u, -y * v], 2)
+    equations = torch.stack([of_x, of_y], 2).flatten(1, 2)
+    coeffs = torch.linalg.solve(equations, after.reshape(-1, 8, 1))
+    return F.pad(coeffs.flatten(1), (0, 1), value=1.).view(-1, 3, 3)
+
+
+def _affine(*rows: torch.Tensor) -> torch.Tensor:
+    "Matrices `[B, 3, 3]` of the six numbers `[B]` of their upper rows; below stand 0, 0, 1"
+    zero = torch.zeros_like(rows[0])
+    return torch.stack([*rows, zero, zero, torch.ones_like(zero)], 1).view(-1, 3, 3)
+
+
 def perspective_mat(x: torch.Tensor, most: float = 0.06) -> torch.Tensor:
     "Homographies `[B, 3, 3]`: corners go inwards by |N(0, s²)| sides, s of [0, `most`] drawn for each image"
     square = torch.tensor([[-1., -1], [-1, 1], [1, -1], [1, 1]], device=x.device)
     spread = _uniform(x, most, 1, 1).abs() * _coin(x, 1, 1)
     inwards = 2 * spread * _normal(x, 4, 2).abs()
     corners = square.expand(len(x), 4, 2)
-    coeffs = augment.find_coeffs(corners * (1 - inwards), corners).flatten(1)
-    return F.pad(coeffs, (0, 1), value=1.).view(-1, 3, 3)
+    return homographies(corners, corners * (1 - inwards))
 
 
 def affine_mat(x: torch.Tensor, max_deg: float = 40, zoom: float = 0.3) -> torch.Tensor:
@@ -50,13 +68,13 @@ def affine_mat(x: torch.Tensor, max_deg: float = 40, zoom: float = 0.3) -> torch
     angle = done * _uniform(x, math.radians(max_deg))
     across, down = (1 / (1 + done * _uniform(x, zoom)) for _ in range(2))
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    return augment.affine_mat(across * cos, across * sin, zero, -down * sin, down * cos, zero)
+    return _affine(across * cos, across * sin, zero, -down * sin, down * cos, zero)
 
 
 def flip_mat(x: torch.Tensor) -> torch.Tensor:
     "Matrices `[B, 3, 3]`, half of which turn left into right"
     zero, one = torch.zeros(len(x), device=x.device), torch.ones(len(x), device=x.device)
-    return augment.affine_mat(one - 2 * _coin(x), zero, zero, zero, one, zero)
+    return _affine(one - 2 * _coin(x), zero, zero, zero, one, zero)
 
 
 def warp_grid(mat: torch.Tensor, bend: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from fastai.data.load import SkipItemException
 from fastai.torch_core import TensorImage, TensorMask
-from fastai.vision.augment import RandTransform
 from fastai.vision.core import PILImage, PILMask
 from fasttransform import ItemTransform, Transform
 from PIL import Image
@@ -52,13 +51,13 @@ class OpenHole(Transform):
         return self.source.open(relative_name(fn, self.roots), fn, self.skipped) or Unreadable()
 
 
-class CropToSize(RandTransform):
+class CropToSize(Transform):
     """A square of photograph and mask, resized to `size`; a `HoleName` becomes a hole that `source` draws.
 
     Training: a random square of 50-100 % of the shorter side, with no less than `size` pixels where the
     photograph has them; `native`: of `size` pixels as they are, or the shorter side; a new hole.
     Validation: the central square; a hole of its name and `seed` alone."""
-    order, split_idx = 1, None
+    order = 1
     def __init__(self, size: int, source=None, seed: int = 0, native: bool = False):
         super().__init__()
         self.size, self.source, self.seed, self.native = size, source, seed, native
@@ -71,6 +70,10 @@ class CropToSize(RandTransform):
         if not self.native: return box
         left, top = map(int, box[:2])  # between pixels there would be nothing native
         return left, top, left + side, top + side
+
+    def __call__(self, b, split_idx: int | None = None, **kwargs):
+        self.before_call(b, split_idx)
+        return super().__call__(b, split_idx=split_idx, **kwargs)
 
     def before_call(self, b, split_idx: int | None):
         (image, mask), self.valid = b, bool(split_idx)

@@ -55,10 +55,12 @@ class FeatureDistance(NetworkMetric):
         "Features [B,d], on the CPU, of `images` [B,3,H,W] in [0, 1]"
         with torch.no_grad(): return self.net.to(images.device)((images*255).round().to(torch.uint8)).cpu()
 
-    def compare(self, filled, image):
-        self.real.append(self.features(image))
-        self.fake.append(self.features(filled))
-        return 0., len(filled)
+    def compare(self, filled, image, mask):
+        holed = mask.flatten(1).any(1)
+        if holed.any():
+            self.real.append(self.features(image[holed]))
+            self.fake.append(self.features(filled[holed]))
+        return [image.new_zeros(len(image))]*2
 
     def between(self, real, fake):
         return self.distance(real, fake) if min(len(real), len(fake)) >= self.least else NA

@@ -15,9 +15,10 @@ VALID = dict(stride=[1, 1], padding=[0, 0], dilation=[1, 1], transposed=False, o
 
 def fits(ffc, x):
     "Whether the step of `ffc` on `x` is one that `fused` computes; anything unusual is not"
-    if x.device.type != "cpu" or x.dtype != torch.float32 or not torch.is_grad_enabled(): return False
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled(): return False
+    if x.device.type != "cpu" or x.dtype != torch.float32: return False
     if ffc.spectral.fourier.impl not in ("auto", "fft"): return False
-    if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling(): return False
+    if torch.is_autocast_enabled("cpu"): return False
     bns = ffc.spectral.reduce[1], ffc.spectral.fourier.bn, ffc.bn
     usual = (type(bn) is nn.BatchNorm2d and bn.training and bn.momentum is not None for bn in bns)
     if not all(usual): return False

@@ -4,7 +4,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from fastcore.basics import patch
-from huggingface_hub import HfApi, constants, errors, hf_hub_download
 
 from ..core.download import unreachable
 from ..core.errors import InputError, MissingFile, Unreachable
@@ -50,6 +49,7 @@ def save_pretrained(self: InpaintNet, folder):
 @patch
 def push_to_hub(self: InpaintNet, repo, private=None, token=None, **kwargs):
     "Upload to `repo`, made if it is new, `kwargs` as for `HfApi.upload_folder`; returns the commit"
+    from huggingface_hub import HfApi, constants  # takes a quarter of a second
     if why := unreachable(constants.ENDPOINT):
         raise Unreachable(f"no {constants.ENDPOINT} ({why}); save_pretrained writes the same to a folder")
     api = HfApi(token=token)
@@ -66,6 +66,7 @@ def from_pretrained(cls: InpaintNet, repo, local_files_only=False, **kwargs):
     `kwargs` (`revision` …) as for `hf_hub_download`. Raises, within seconds, Unreachable where the Hub
     is and no copy is here, MissingFile for no model, InputError for none of this package."""
     if Path(repo).is_dir(): return load_model(Path(repo)/FILE)
+    from huggingface_hub import constants, errors, hf_hub_download
     why = None if local_files_only else unreachable(constants.ENDPOINT)
     try: file = hf_hub_download(repo, FILE, local_files_only=local_files_only or bool(why), **kwargs)
     except errors.HFValidationError as e:

@@ -25,6 +25,7 @@ from ..models.load import save_model
 from .adam import Adam
 from .callback.adversarial import AdversarialTraining
 from .callback.checkpoint import Checkpoint, settings_in
+from .callback.compiled import Compiled
 from .callback.distributed import Distributed
 from .callback.ema import EMA
 from .callback.history import History
@@ -33,7 +34,7 @@ from .callback.step_times import StepTimes
 from .learner import inpaint_learner
 
 # when a run is resumed; with anything else changed it would be another run
-MAY_CHANGE = {"out", "device", "workers", "wandb", "project", "resume", "overwrite", "processes"}
+MAY_CHANGE = {"out", "device", "workers", "compile", "wandb", "project", "resume", "overwrite", "processes"}
 SCHEDULES = dict(one_cycle="fit_one_cycle", constant="fit")  # names of methods of the Learner
 FILES = {"the model": "model.safetensors", "losses and metrics": "metrics.csv",
          "a step's time by part": "step.json", "filled holes": "results.png",
@@ -171,6 +172,7 @@ def _callbacks(settings, folder, about, method):
     if settings.clip and not any(isinstance(cb, AdversarialTraining) for cb in method):
         cbs.append(GradientClip(settings.clip))
     if settings.bf16: cbs.append(BFloat16())
+    if settings.compile: cbs.append(Compiled())
     if settings.ema: cbs.append(EMA(settings.ema))
     if world() > 1: cbs.append(Distributed(settings.sync_bn))
     if settings.wandb != "disabled":

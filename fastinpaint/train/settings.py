@@ -40,6 +40,7 @@ class Settings:
     out: str = setting("runs", "Folder of runs; this one goes to OUT/RECIPE")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps …")
     bf16: bool = flag(False, "bfloat16 autocast")
+    compile: bool = flag(False, "Train by torch.compile, part by part; meant for GPUs")
     ema: float = flag(0., "Decay of the weights' moving average, judged and saved instead; 0: none")
     sync_bn: bool = flag(False, "Of several processes on GPUs: BatchNorm over the batches of all")
     workers: int = setting(-1, "Data loading processes; -1 chooses")

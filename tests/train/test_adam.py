@@ -1,8 +1,10 @@
 from copy import deepcopy
+from types import SimpleNamespace
 
 import torch
 from fastai.optimizer import Adam as PerTensor
 
+from fastinpaint.train import adam
 from fastinpaint.train.adam import Adam
 
 
@@ -42,3 +44,33 @@ def test_it_goes_on_from_fastais_state(same):
         for p in ps: p.grad = torch.ones_like(p)
         optimizer.step()
     assert same(ours, theirs)
+
+
+def test_the_fused_kernel_takes_them_up_to_rounding(same, monkeypatch):
+    theirs, expected = train(PerTensor, 7)
+    used, kernel = [], torch._fused_adamw_
+    monkeypatch.setattr(torch, "_fused_adamw_", lambda *args, **kwargs: used.append(kernel(*args, **kwargs)))
+    monkeypatch.setattr(adam, "fits", lambda trained: True)
+    ours, found = train(Adam, 7)
+    assert used
+    for a, b in zip(ours, theirs, strict=True): torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+    for a, b in zip(found.state.values(), expected.state.values(), strict=True):
+        assert a["step"] == b["step"]
+        for name in "grad_avg", "sqr_avg": torch.testing.assert_close(a[name], b[name], rtol=1e-5, atol=1e-6)
+
+
+def test_the_fused_kernel_takes_gradients_of_another_layout(monkeypatch):
+    def trained(fused):
+        monkeypatch.setattr(adam, "fits", lambda trained: fused)
+        p = torch.ones(4, 3, 2, 2).contiguous(memory_format=torch.channels_last).requires_grad_()
+        optimizer = Adam([[p]], lr=1e-2)
+        for _ in range(3):
+            p.grad = torch.arange(48.).view(4, 3, 2, 2)
+            optimizer.step()
+        return p
+    torch.testing.assert_close(trained(True), trained(False), rtol=1e-6, atol=1e-6)
+
+
+def test_it_is_for_parameters_on_a_gpu():
+    def on(kind): return SimpleNamespace(device=torch.device(kind))
+    assert adam.fits([on("cuda")]) and not adam.fits([on("cpu")]) and not adam.fits([on("mps")])

@@ -62,7 +62,7 @@ def test_a_run_is_resumed_with_its_own_settings(tmp_path, name):
     (tmp_path/"settings.json").write_text(json.dumps(settings))
     check_settings(tmp_path/"settings.json", settings)
     changed = settings | {name: other(settings[name])}
-    if name in {"out", "device", "workers", "wandb", "project", "resume", "overwrite"}:
+    if name in {"out", "device", "workers", "compile", "wandb", "project", "resume", "overwrite"}:
         return check_settings(tmp_path/"settings.json", changed)
     with pytest.raises(InputError, match=f"{name}={settings[name]!r}, now {changed[name]!r}"):
         check_settings(tmp_path/"settings.json", changed)
