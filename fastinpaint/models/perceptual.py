@@ -55,7 +55,7 @@ class _UnitStages(nn.Module):
     squared distances is the mean over stages of the distance of unit vectors."""
     def __init__(self):
         super().__init__()
-        self.trunk = lpips_net("vgg").trunk
+        self.trunk = lpips_net("vgg").net
 
     def forward(self, x):
         maps = self.trunk(x)

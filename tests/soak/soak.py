@@ -144,7 +144,9 @@ def vanished(path, *_, **__): raise FileNotFoundError(errno.ENOENT, os.strerror(
 def short(path, *_, **__): return io.BytesIO(Path(path).read_bytes()[:60])
 
 
-FAILURES = [(os, "fsync", full), *((builtins, "open", o) for o in (broken, vanished, short))]
+# pathlib calls the `open` of io
+READING = [(owner, "open", fail) for owner in (builtins, io) for fail in (broken, vanished, short)]
+FAILURES = [(os, "fsync", full), *READING]
 
 
 def failed(name, home, most):

@@ -27,7 +27,7 @@ class Compiled(FitCallback):
 
     @contextmanager
     def during_fit(self):
-        with torch._dynamo.config.patch(recompile_limit=KINDS):
+        with torch._dynamo.config.patch(cache_size_limit=KINDS):
             try: yield
             finally:
                 torch.compiler.set_stance("default")

@@ -75,23 +75,24 @@ def test_a_compiled_run_resumes_to_the_bit(tiny_learner, tmp_path, resumes_to_th
     resumes_to_the_bit(run)
 
 
-class Places(Callback):
-    "Where the gradients of each step lie when the backward pass has ended"
+class Gradients(Callback):
+    "The gradients of each step when the backward pass has ended; kept, so that nothing else lies there"
     order = Compiled.order - 1
     def __init__(self): self.found = []
-    def before_step(self): self.found.append(places(self.model))
+    def before_step(self): self.found.append(gradients(self.model))
 
 
-def places(model): return [p.grad.data_ptr() for p in model.parameters() if p.grad is not None]
+def gradients(model): return [p.grad for p in model.parameters() if p.grad is not None]
 
 
 def test_gradients_leave_the_memory_of_graphs_once(learner, monkeypatch):
     monkeypatch.setattr(nn.Module, "compile", lambda *args, **kwargs: None)
-    learn = learner(Compiled(), Places())
+    learn = learner(Compiled(), Gradients())
     learn.fit(1)
-    first, *later = learn.places.found
-    assert first and not {*first} & {*places(learn.model)}
-    assert all(found == places(learn.model) for found in later)
+    first, *later = learn.gradients.found
+    kept = gradients(learn.model)
+    assert first and not {o.data_ptr() for o in first} & {o.data_ptr() for o in kept}
+    assert all(a is b for found in later for a, b in zip(found, kept, strict=True))
 
 
 def test_what_is_compiled_at_once(tiny_lama):
