@@ -28,7 +28,9 @@ def read_mask(source, invert: bool = False) -> np.ndarray:
 
     Grey of 128 and more is hole, in a file of 0 and 1 alone 1; of strokes on transparency, as layers are
     exported, what is painted, in any colour. `invert` swaps hole and known."""
-    with Image.open(file_at(source)) as im: return hole_of(ImageOps.exif_transpose(im), invert)
+    with Image.open(file_at(source)) as im:
+        ImageOps.exif_transpose(im, in_place=True)
+        return hole_of(im, invert)
 
 
 def hole_of(im: Image.Image, invert: bool = False) -> np.ndarray:

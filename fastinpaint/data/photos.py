@@ -94,15 +94,22 @@ def to_rgb(im: Image.Image) -> Image.Image:
     """Any Pillow mode as 8-bit RGB, composited over white.
 
     Integers are taken as [0, 65535] or, if one exceeds it, [0, 2^31), floats as [0, 1] or [0, 255]."""
-    if im.mode[0] in "IF":
-        grey = np.nan_to_num(np.asarray(im, dtype=np.float64))
-        if im.mode == "F": full = 1 if grey.max(initial=0) <= 1 else 255
-        else: full = 65535 if grey.max(initial=0) <= 65535 else 2**31 - 1
-        im = Image.fromarray(np.rint(grey.clip(0, full) * (255 / full)).astype(np.uint8))
+    if im.mode[0] in "IF": im = _eight_bits(im)
     if im.has_transparency_data:
         im = im.convert("RGBA")
         im = Image.alpha_composite(Image.new("RGBA", im.size, "white"), im)
     return im.convert("RGB")
+
+
+def _eight_bits(im: Image.Image) -> Image.Image:
+    "Grey of integers or floats as L, see `to_rgb`; in place, as a large one is eight times as large by now"
+    grey = np.array(im, dtype=np.float64)
+    np.nan_to_num(grey, copy=False)
+    if im.mode == "F": full = 1 if grey.max(initial=0) <= 1 else 255
+    else: full = 65535 if grey.max(initial=0) <= 65535 else 2**31 - 1
+    np.clip(grey, 0, full, out=grey)
+    grey *= 255 / full
+    return Image.fromarray(np.rint(grey, out=grey).astype(np.uint8))
 
 
 def open_photo(source, min_side: int | None = None) -> Image.Image:
@@ -111,7 +118,8 @@ def open_photo(source, min_side: int | None = None) -> Image.Image:
     With `min_side` a large JPEG may be decoded, faster, at 1/2 to 1/8, no side below `min_side`."""
     with Image.open(source) as im:
         if min_side: im.draft(None, (min_side, min_side))
-        return to_rgb(ImageOps.exif_transpose(im))
+        ImageOps.exif_transpose(im, in_place=True)
+        return to_rgb(im)
 
 
 def square_box(size: tuple[int, int], side: float, x: float, y: float) -> tuple[float, ...]:

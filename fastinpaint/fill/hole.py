@@ -25,7 +25,8 @@ def read_opacity(mask, invert=False):
     if isinstance(mask, Image.Image): return opacity_of(mask, invert)
     check_source(mask, "a mask")
     with reading(mask), Image.open(file_at(mask)) as im:
-        return opacity_of(ImageOps.exif_transpose(im), invert)
+        ImageOps.exif_transpose(im, in_place=True)
+        return opacity_of(im, invert)
 
 
 def resized(opacity, size, soft=False):

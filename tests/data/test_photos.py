@@ -1,5 +1,6 @@
 import os
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -12,6 +13,7 @@ from fastinpaint.data.photos import (
     image_size,
     open_photo,
     square_box,
+    to_rgb,
 )
 
 
@@ -121,3 +123,12 @@ def test_the_central_square_has_the_shorter_side(size):
                                        (0, 1, (0, 30, 20, 50)), (.5, 1, (20, 30, 40, 50))])
 def test_a_square_moves_along_each_axis_by_itself(x, y, box):
     assert square_box((60, 50), 20, x, y) == box
+
+
+def test_large_deep_grey_takes_little_memory():
+    im = Image.fromarray(np.arange(1_000_000, dtype=np.int32).reshape(1000, 1000))
+    tracemalloc.start()
+    to_rgb(im)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12_000_000  # a float64 and a byte of each pixel
