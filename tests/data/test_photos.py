@@ -131,4 +131,4 @@ def test_large_deep_grey_takes_little_memory():
     to_rgb(im)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 12_000_000  # a float64 and a byte of each pixel
+    assert peak < 16_000_000  # a float64 of each pixel, and little more
