@@ -63,7 +63,7 @@ def test_a_killed_process_ends_the_others_and_a_restart_ends_with_the_bits_of_a_
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), photos=str(photos), out=str(run)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
                "--max-restarts", "1", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300,
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600,
                           env=os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"})
     assert not done.returncode and "exitcode: -9" in done.stderr, done.stderr
     assert same(*(load_file(folder/"mine/model.safetensors") for folder in (run, whole)))
