@@ -28,19 +28,19 @@ def chosen(photos, number):
 
 
 def methods(names, device, n=1):
-    """Title → fill of uint8 `[H, W, 3]` and bool `[H, W]`, of baselines and models called `names`.
+    """Titles, and fills of uint8 `[H, W, 3]` and bool `[H, W]`, of baselines and models called `names`.
 
     Those of models may end in +texture. A network that generates has `n`, of as many seeds."""
-    found = {}
+    found = []
     for name in names:
         if name in BASELINES:
-            found[name] = partial(baseline, BASELINES[name])
+            found.append((name, partial(baseline, BASELINES[name])))
             continue
         inpainter, texture = Inpainter(name.removesuffix(TEXTURE), device), name.endswith(TEXTURE)
         several = n > 1 and inpainter.generates
         for seed in range(n if several else 1):
-            found[title(name) + f" {seed + 1}"*several] = partial(of_model, inpainter, texture, seed)
-    return found
+            found.append((title(name) + f" {seed + 1}"*several, partial(of_model, inpainter, texture, seed)))
+    return [*zip(*found, strict=True)]
 
 
 def baseline(fill, image, hole):
@@ -107,12 +107,12 @@ def main(settings: GallerySettings):
     s, photos = settings, judged_photos(settings.data)
     if s.number < 1: raise InputError(f"--number {s.number}: a gallery has at least one photograph")
     if s.fills < 1: raise InputError(f"--fills {s.fills}: expected 1 or more")
-    fills = methods(s.methods.split(","), s.device, s.fills)
-    found, titles, lines = items(photos, s), ["hole", *fills, "original"], ["# Gallery", ""]
+    titles, fills = methods(s.methods.split(","), s.device, s.fills)
+    found, titles, lines = items(photos, s), ["hole", *titles, "original"], ["# Gallery", ""]
     for first in range(0, len(found), ROWS):
         part = found[first:first + ROWS]
         file = Path(s.out)/f"{s.name}-{first//ROWS + 1}.jpg"
-        page = sheet(titles, [row(item, fills.values(), s.crop) for item in part])
+        page = sheet(titles, [row(item, fills, s.crop) for item in part])
         with replacing(file) as f: page.save(f, "JPEG", quality=90)
         print(file, flush=True)
         lines += [f"![{', '.join(titles)}]({file.name})", "", "From above: "

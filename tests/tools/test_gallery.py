@@ -37,14 +37,23 @@ def test_models_of_two_runs_have_a_column_each(made, tmp_path):
     assert "![hole, delta, latent+texture, original]" in page
 
 
+def test_runs_of_one_recipe_have_a_column_each(made, tmp_path):
+    files = [tmp_path/seed/"delta/model.safetensors" for seed in ("seed0", "seed1")]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        save_model(lama(2, 1, autoencoder=None), file)
+    page, _ = made(methods=f"{files[0]},{files[1]}", number=1)
+    assert "![hole, delta, delta, original]" in page
+
+
 def test_a_network_that_generates_has_several_fills(photos, tmp_path, tiny_diffusion):
     file = tmp_path/"diffuse/model.safetensors"
     file.parent.mkdir()
     save_model(tiny_diffusion(), file)
-    fills = gallery.methods(("sample", str(file)), "cpu", n=2)
-    assert [*fills] == ["sample", "diffuse 1", "diffuse 2"]
+    titles, fills = gallery.methods(("sample", str(file)), "cpu", n=2)
+    assert [*titles] == ["sample", "diffuse 1", "diffuse 2"]
     item = gallery.items(photos, GallerySettings(size=32, number=1))[0]
-    _, _, first, second, _ = gallery.row(item, fills.values(), 0)
+    _, _, first, second, _ = gallery.row(item, fills, 0)
     assert (first != second)[item.hole].any() and np.array_equal(first[~item.hole], second[~item.hole])
 
 
@@ -56,7 +65,7 @@ def test_photographs_are_chosen_by_name_and_are_the_same_again(photos):
 
 def test_fills_are_the_methods_and_known_pixels_the_photographs(photos):
     item = gallery.items(photos, GallerySettings(size=40, number=1))[0]
-    fills = gallery.methods(("mean_colour", "sample"), "cpu").values()
+    _, fills = gallery.methods(("mean_colour", "sample"), "cpu")
     _, mean, filled, original = gallery.row(item, fills, 0)
     assert np.array_equal(original, item.image)
     for fill in mean, filled: assert np.array_equal(fill[~item.hole], item.image[~item.hole])
