@@ -11,7 +11,7 @@ import click
 
 from . import recipes
 from .cli_fill import DEVICE, OUT, fill
-from .core.imports import load
+from .core.imports import lasting
 from .core.program import STYLE, Commands, Program, progress
 from .tools.settings import TOOLS
 
@@ -21,7 +21,9 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 def _tool(name):
     "The `Program` of a tool, which is imported when it runs"
-    def run(settings): return load(f".tools.{name}", __package__).main(settings)
+    def run(settings):
+        with lasting(): tool = import_module(f"{__package__}.tools.{name}")
+        return tool.main(settings)
     run.__doc__ = TOOLS[name].__doc__
     return Program(run, TOOLS[name])
 
@@ -78,7 +80,8 @@ def shard(folder, out, side, count):
 
     train/ and valid/ stay apart. Files that cannot be read are named and left out. Killed and started
     again, it goes on where it stopped, and ends with the same bytes."""
-    write_shards = load(".data.shard_writer", __package__).write_shards
+    with lasting():
+        from .data.shard_writer import write_shards
     try: result = write_shards(folder, out, side, count, _shard_progress)
     except KeyboardInterrupt: raise KeyboardInterrupt("the same command goes on where it stopped") from None
     click.echo(result, err=True)
@@ -97,7 +100,9 @@ def export(model, out, format):
     """Export a model for another runtime.
 
     MODEL is as for fill; the file is checked against it: fastinpaint export sample -o model.onnx"""
-    with redirect_stdout(sys.stderr): load(".serve.export", __package__).export_model(model, out, format)
+    with lasting():
+        from .serve.export import export_model
+    with redirect_stdout(sys.stderr): export_model(model, out, format)
     click.echo(out)
 
 
@@ -111,7 +116,9 @@ def app(**options):
     """Serve a page for the browser, with a brush.
 
     It needs gradio: pip install 'fastinpaint[app]'. Ctrl-C stops it."""
-    load(".serve.app", __package__).launch(**options)
+    with lasting():
+        from .serve.app import launch
+    launch(**options)
 
 
 @main.command()
@@ -121,7 +128,9 @@ def info(model, as_json):
     """Show what a model file holds.
 
     Its architecture, parameters by part, SHA-256, and a settings.json beside it: those of its training."""
-    about = load(".models.load", __package__).about_model(model)
+    with lasting():
+        from .models.load import about_model
+    about = about_model(model)
     if as_json: return click.echo(json.dumps(about, indent=1))
     about["parameters"] = {k: f"{v:,}" for k, v in about["parameters"].items()}
     for key, value in about.items():

@@ -2,7 +2,6 @@
 import gc
 import sys
 from contextlib import contextmanager
-from importlib import import_module
 
 
 @contextmanager
@@ -19,8 +18,3 @@ def lasting():
     finally:
         gc.freeze()
         gc.enable()
-
-
-def load(name, package):
-    "The module `name`, relative to `package`, imported as `lasting`"
-    with lasting(): return import_module(name, package)
