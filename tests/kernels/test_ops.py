@@ -553,5 +553,8 @@ def test_training_through_the_kernels_loses_as_through_torch(tiny_learner, monke
         # larger steps of Adam turn the last bits of a gradient into different runs
         with learn.no_logging(): learn.fit(1, 1e-3)
         return torch.stack(learn.recorder.losses)
-    assert len(losses("torch")) == 20
-    torch.testing.assert_close(losses("triton"), losses("torch"), rtol=1e-3, atol=1e-7)
+    found, expected = losses("triton"), losses("torch")
+    assert len(expected) == 20
+    # which last bits differ depends on the processor; they double with each step
+    torch.testing.assert_close(found[:7], expected[:7], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-7)
