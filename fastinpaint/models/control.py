@@ -28,7 +28,7 @@ class AlphaChannel(nn.Module):
     def first_stage(self, encoder, image, mask):
         first = encoder.stages[0]
         x = torch.cat([image, mask], dim=1)
-        padded = F.pad(x, (3, 3, 3, 3), mode="reflect")
+        padded = narrow.reflected(x, 3)
         y = first.act(first.bn(narrow.conv(padded, torch.cat([first.conv.weight, self.weight], dim=1))))
         if self.linear is None: return y
         linear = torch.cat([first.linear.weight, self.linear], dim=1)
@@ -127,8 +127,8 @@ class MaskControl(nn.Module):
         first, second = self.mask_stages[:2]
         known, step = two_levels(*first, mask)  # the first stage's output is known + step·mask
         weight = self.zero_convs[0].weight.flatten(1)
-        added = weight @ known + (weight @ step)*mask.permute(0, 2, 3, 1)
-        latent = self.first_stage(encoder, image, mask) + added.permute(0, 3, 1, 2)
+        added = narrow.pointwise(mask, (weight @ step).view(-1, 1, 1, 1), weight @ known)
+        latent = self.first_stage(encoder, image, mask) + added
         guide = second[1:](conv_two_levels(second[0], mask, known, step))
         return self.zero_convs[1](encoder.stages[1](latent), guide), guide, 2
 

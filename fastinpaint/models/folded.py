@@ -82,7 +82,7 @@ class FoldedConvBlock(nn.Module):
 
     def forward(self, x):
         conv, linear = self.conv, self.linear
-        padded = F.pad(x[:, :conv.in_channels], [conv.padding[0]]*4, mode="reflect")
+        padded = narrow.reflected(x[:, :conv.in_channels], conv.padding[0])
         y = narrow.conv(padded, conv.weight, conv.bias, conv.stride).relu_()
         return y if linear is None else narrow.beside(conv, linear, padded, x).add_(y)
 
@@ -118,7 +118,7 @@ class Convs(nn.Module):
         self.to_local, self.local_to_global = frozen(to_local), frozen(local_to_global)
 
     def forward(self, x):
-        x, to_global = F.pad(x, [1]*4, mode="reflect"), self.local_to_global
+        x, to_global = narrow.reflected(x, 1), self.local_to_global
         return F.conv2d(x, self.to_local), F.conv2d(x[:, :to_global.shape[1]], to_global)
 
 
@@ -130,7 +130,7 @@ class PixelBlocks(nn.Module):
         self.weight, self.bias = map(frozen, narrow.pixel_blocks(conv.weight.detach(), conv.bias.detach()))
 
     def forward(self, x):
-        return narrow.blocks_conv(F.pad(x, [self.padding]*4, mode="reflect"), self.weight, self.bias)
+        return narrow.blocks_conv(narrow.reflected(x, self.padding), self.weight, self.bias)
 
 
 class FoldedAlphaChannel(nn.Module):

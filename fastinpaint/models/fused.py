@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from . import narrow
+
 aten = torch.ops.aten
 LAST = torch.channels_last
 VALID = dict(stride=[1, 1], padding=[0, 0], dilation=[1, 1], transposed=False, output_padding=[0, 0],
@@ -16,9 +18,8 @@ VALID = dict(stride=[1, 1], padding=[0, 0], dilation=[1, 1], transposed=False, o
 def fits(ffc, x):
     "Whether the step of `ffc` on `x` is one that `fused` computes; anything unusual is not"
     if torch.compiler.is_compiling() or not torch.is_grad_enabled(): return False
-    if x.device.type != "cpu" or x.dtype != torch.float32: return False
+    if x.device.type != "cpu" or computed(x) not in (torch.float32, torch.bfloat16): return False
     if ffc.spectral.fourier.impl not in ("auto", "fft"): return False
-    if torch.is_autocast_enabled("cpu"): return False
     bns = ffc.spectral.reduce[1], ffc.spectral.fourier.bn, ffc.bn
     usual = (type(bn) is nn.BatchNorm2d and bn.training and bn.momentum is not None for bn in bns)
     if not all(usual): return False
@@ -31,23 +32,32 @@ def fused(ffc, x):
     spectral = ffc.spectral
     bns = spectral.reduce[1], spectral.fourier.bn, ffc.bn
     convs = ffc.to_local, ffc.local_to_global, spectral.reduce[0], spectral.fourier.conv, spectral.expand
-    return FusedFFC.apply(bns, isinstance(ffc.act, nn.ReLU), x, *(conv.weight for conv in convs),
-                          *(p for bn in bns for p in (bn.weight, bn.bias)))
+    x = x.to(computed(x))
+    with torch.autocast("cpu", enabled=False):
+        return FusedFFC.apply(bns, isinstance(ffc.act, nn.ReLU), x, *(conv.weight for conv in convs),
+                              *(p for bn in bns for p in (bn.weight, bn.bias)))
+
+
+def computed(x):
+    "The type of 3×3 convolutions and results: autocast's, else that of `x`. All else is float32"
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
 class FusedFFC(torch.autograd.Function):
     "`fused` of the three BatchNorms, whether a ReLU follows, `x`, five weights, three gains and biases"
     @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu")
     def forward(ctx, bns, act, x, to_local, to_global, reduce, spectrum, expand, *norms):
         b, _, h, w = x.shape
         local, x = len(to_local), x.contiguous(memory_format=LAST)
-        reduced = torch.bmm(every(reduce, b), matrix(x)[..., local:].transpose(1, 2))
+        to_local, to_global, expand = (weight.to(x) for weight in (to_local, to_global, expand))
+        reduced = torch.bmm(every(reduce, b), matrix(x)[..., local:].float().transpose(1, 2))
         r, *of_r = normalised(bns[0], reduced)
         parts = as_parts(torch.fft.rfft2(r.unflatten(2, (h, w)), norm="ortho"))
         mixed = torch.bmm(every(spectrum, b), parts)
         m, *of_m = normalised(bns[1], mixed)
-        y = torch.fft.irfft2(as_complex(m, h), s=(h, w), norm="ortho").flatten(2).add_(r)
-        padded = F.pad(x, [1]*4, mode="reflect")
+        y = torch.fft.irfft2(as_complex(m, h), s=(h, w), norm="ortho").flatten(2).add_(r).to(x)
+        padded = narrow.reflected(x, 1)
         loc = padded[:, :local].contiguous(memory_format=LAST)
         glob = F.conv2d(loc, to_global).contiguous(memory_format=LAST)
         matrix(glob).baddbmm_(y.transpose(1, 2), every(expand, b).transpose(1, 2))
@@ -64,6 +74,7 @@ class FusedFFC(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @torch.amp.custom_bwd(device_type="cpu")  # autocast is off in it as in `forward`
     def backward(ctx, g):
         saved = ctx.saved_tensors
         (x, to_local, to_global, reduce, spectrum, expand, *gains, reduced, r, r_mean, r_std, parts, mixed, m,
@@ -80,7 +91,7 @@ class FusedFFC(torch.autograd.Function):
 
         g = matrix(g_global)
         d_expand = torch.bmm(g.transpose(1, 2), y.transpose(1, 2)).sum(0)
-        dy = torch.bmm(every(expand, b).transpose(1, 2), g.transpose(1, 2))
+        dy = torch.bmm(every(expand, b).transpose(1, 2), g.transpose(1, 2)).float()
         # of a column that has a conjugate twin which the half spectrum leaves out, the gradient counts twice
         twins = slice(1, (w + 1)//2)
         spectral = torch.fft.rfft2(dy.unflatten(2, (h, w)), norm="ortho")
@@ -93,11 +104,12 @@ class FusedFFC(torch.autograd.Function):
         g = torch.fft.irfft2(spectral, s=(h, w), norm="ortho").flatten(2).add_(dy)
         g = aten.threshold_backward(g, r, 0)
         g, *d_norm1 = norm_backward(ctx.bns[0], g, reduced, gains[0], r_mean, r_std)
-        d_reduce = torch.bmm(g, matrix(x)[..., local:]).sum(0)
+        d_reduce = torch.bmm(g, matrix(x)[..., local:].float()).sum(0)
         dx = dx.contiguous(memory_format=LAST)
         matrix(dx)[..., local:].add_(torch.bmm(g.transpose(1, 2), every(reduce, b)))
         products = zip((d_reduce, d_spectrum, d_expand), (reduce, spectrum, expand), strict=True)
-        return (None, None, dx, d_to_local, d_to_global, *(d.view_as(weight) for d, weight in products),
+        return (None, None, dx, d_to_local.float(), d_to_global.float(),
+                *(d.view_as(weight).float() for d, weight in products),
                 *d_norm1, *d_norm2, *d_norm3)
 
 

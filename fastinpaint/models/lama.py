@@ -38,7 +38,7 @@ def conv_bn(padded, conv, bn):
 class HeadConv(nn.Conv2d):
     "A convolution with reflection padding, by the weights of `pixel_blocks`"
     def forward(self, x):
-        padded = F.pad(x, [self.padding[0]]*4, mode="reflect")
+        padded = narrow.reflected(x, self.padding[0])
         return narrow.blocks_conv(padded, *narrow.pixel_blocks(self.weight, self.bias))
 
 
@@ -57,7 +57,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x):
         conv, linear = self.conv, self.linear
-        padded = F.pad(x, [conv.padding[0]]*4, mode="reflect")
+        padded = narrow.reflected(x, conv.padding[0])
         y = self.act(conv_bn(padded, conv, self.bn))
         return y if linear is None else narrow.beside(conv, linear, padded, x).add_(y)
 

@@ -6,6 +6,11 @@ NARROW = 8  # channels up to which that pays
 ROWS = 2, 1  # a block of two pixels, one below the other
 
 
+def reflected(x, n):
+    "`x` with `n` pixels more on each side, in its own type: autocast on a CPU would have float32"
+    with torch.autocast(x.device.type, enabled=False): return F.pad(x, [n]*4, mode="reflect")
+
+
 def pixel_blocks(weight, bias, block=(2, 2)):
     "Weight `[i·j·O, C, k+i-1, k+j-1]` and bias of a convolution's outputs in each `block` of i×j pixels"
     rows, columns = block
@@ -29,9 +34,12 @@ def conv(padded, weight, bias=None, stride=1):
 
 
 def pointwise(x, weight, bias=None):
-    "`conv2d` of a kernel of one pixel; a product of matrices where channels lie last in memory"
-    if x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last):
-        return F.conv2d(x, weight, bias)
+    "`conv2d` of a kernel of one pixel; on a CPU a matrix product, or of few channels two pixels at once"
+    if x.device.type != "cpu": return F.conv2d(x, weight, bias)
+    if max(weight.shape[:2]) <= NARROW and x.shape[2] % 2 == 0:
+        return blocks_conv(x.contiguous(memory_format=torch.channels_last),
+                           *pixel_blocks(weight, bias, ROWS), ROWS)
+    if not x.is_contiguous(memory_format=torch.channels_last): return F.conv2d(x, weight, bias)
     return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .folded import frozen
+from .narrow import reflected
 
 # F(4×4, 3×3): data, kernel and output transforms (Lavin & Gray 2016, § 4.3)
 DATA = torch.tensor([[4., 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
@@ -29,7 +30,7 @@ class Winograd(nn.Module):
 
     def forward(self, x):
         h, w = x.shape[2:]
-        x = F.pad(F.pad(x, [1]*4, mode="reflect"), (0, -w % 4, 0, -h % 4))
+        x = F.pad(reflected(x, 1), (0, -w % 4, 0, -h % 4))
         strips = [self.strip(x[:, :, y:y + STRIP + 2]) for y in range(0, h, STRIP)]
         whole = (torch.cat(o, dim=2) if h > STRIP else o[0] for o in zip(*strips, strict=True))
         return [y[..., :h, :w] for y in whole]

@@ -132,7 +132,7 @@ class BenchSpeedSettings:
     rounds: int = flag(20, "Runs of each")
     device: str = flag("auto", "auto, cpu, cuda …")
     threads: int = flag(2, "CPU threads")
-    bf16: bool = flag(False, "Time the folded network in bfloat16 autocast too")
+    bf16: bool = flag(False, "Time it in bfloat16 autocast too; with --against our training steps")
     compile: bool = flag(False, "Time it by torch.compile too (needs a C++ compiler, and minutes)")
     against: str = flag("", "Instead, LaMa's saicinpainting/training/modules/ffc.py: our training steps and "
                             "fills against its generator's, on one thread and on THREADS")

@@ -27,7 +27,9 @@ class LatentDistance(MaskedL1):
         self.iterates = iterates
 
     def forward(self, step):
-        distances = [self.distance(z, step.target, step.latent_mask) for z in step.iterates or [step.latent]]
+        target, mask = step.target, step.latent_mask
+        with torch.autocast(target.device.type, enabled=False):  # it is of small differences
+            distances = [self.distance(z.float(), target, mask) for z in step.iterates or [step.latent]]
         return sum(self.iterates**i*d for i, d in enumerate(reversed(distances)))
 
     def distance(self, latent, target, mask):

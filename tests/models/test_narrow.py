@@ -44,7 +44,19 @@ def test_blocks_of_any_shape(block, layout):
 
 
 @LAYOUTS
-def test_a_pointwise_convolution_is_the_convolution(layout):
-    x = torch.randn(2, 4, 6, 7).contiguous(memory_format=layout)
-    weight, bias = torch.randn(8, 4, 1, 1), torch.randn(8)
-    assert torch.allclose(narrow.pointwise(x, weight, bias), F.conv2d(x, weight, bias), atol=1e-5)
+@pytest.mark.parametrize("channels, height", [((4, 8), 6), ((1, 8), 6), ((4, 8), 5), ((9, 8), 6)])
+def test_a_pointwise_convolution_is_the_convolution(channels, height, layout):
+    n_in, n_out = channels
+    x = torch.randn(2, n_in, height, 7).contiguous(memory_format=layout).requires_grad_()
+    weight, bias = torch.randn(n_out, n_in, 1, 1, requires_grad=True), torch.randn(n_out, requires_grad=True)
+    found, expected = narrow.pointwise(x, weight, bias), F.conv2d(x, weight, bias)
+    assert torch.allclose(found, expected, atol=1e-5)
+    g = torch.randn_like(expected)
+    grads = (torch.autograd.grad(y, [x, weight, bias], g) for y in (found, expected))
+    for a, b in zip(*grads, strict=True): assert torch.allclose(a, b, atol=1e-5*b.abs().max())
+
+
+def test_padding_keeps_the_type_under_autocast():
+    x = torch.rand(1, 2, 5, 6).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16): found = narrow.reflected(x, 2)
+    assert torch.equal(found, F.pad(x, [2]*4, mode="reflect"))

@@ -45,7 +45,8 @@ class LatentLoss(FitCallback):
     def before_batch(self):
         if not self.in_fit: return  # validation outside of a fit judges pixels
         step, pad = self.learn.step, self.model.pad
-        with torch.no_grad(): step.target = self.target_encoder(pad(step.image))
+        with torch.no_grad(), self.learn.forward_context():
+            step.target = self.target_encoder(pad(step.image)).float()
         step.latent_mask = pad(step.mask)
         self.term.prepare(self.model, step.target)
         if self.term.iterates: self.model.refiner.iterates = step.iterates  # which begins each step empty
