@@ -52,6 +52,8 @@ def respond(latents, kernel, stride):
     kernel = F.pad(kernel, [(taps*stride - kernel.shape[-1])//2]*4)
     blocks = kernel.unflatten(3, (taps, stride)).unflatten(2, (taps, stride)).flip(2, 4)
     weight = blocks.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
+    if latents.requires_grad and latents.is_contiguous(memory_format=torch.channels_last):
+        latents.register_hook(lambda g: g.contiguous(memory_format=torch.channels_last))
     # in this layout torch's backward pass of small kernels is faster
     image = F.pixel_shuffle(F.conv2d(latents.contiguous(), weight, padding=taps - 1), stride)
     margin = (taps - 1)*stride//2

@@ -28,8 +28,8 @@ class LatentDistance(MaskedL1):
 
     def forward(self, step):
         target, mask = step.target, step.latent_mask
-        with torch.autocast(target.device.type, enabled=False):  # it is of small differences
-            distances = [self.distance(z.float(), target, mask) for z in step.iterates or [step.latent]]
+        # of small differences, before anything is rounded
+        distances = [self.distance(z.float(), target, mask) for z in step.iterates or [step.latent]]
         return sum(self.iterates**i*d for i, d in enumerate(reversed(distances)))
 
     def distance(self, latent, target, mask):
@@ -103,7 +103,7 @@ class LatentEdges(LatentDecoder):
     def distance(self, latent, target, mask):
         if not self.metric.numel(): return self.l1(latent, target, mask)
         stride = mask.shape[-1]//latent.shape[-1]
-        image = respond(latent - target, self.metric, stride)
+        image = respond(latent - target, self.metric, stride).float()
         errors = F.avg_pool2d(image.square().mean(1, keepdim=True), stride).clamp_min(TINY).sqrt()
         steps = self.steps(image, mask, -2) + self.steps(image, mask, -1)
         return self.l1(errors, torch.zeros_like(errors), mask) + EDGES*steps
