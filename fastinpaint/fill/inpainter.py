@@ -18,6 +18,7 @@ from ..data.pictures import open_picture
 from ..models.load import read_model
 from ..models.net import InpaintNet
 from ..models.pipeline import PipelineNet
+from ..models.refiner import without_detail
 from . import strategies
 from .hole import SOLID, blended, dilated, feathered, read_opacity, resized
 from .texture.several import textured
@@ -46,6 +47,7 @@ class Inpainter:
         winograd = self.device.type == "cpu" and precision == "fp32"  # its sums need full precision
         self.net = model.folded(winograd).to(self.device)
         self.net.holes_only = True
+        self.guide = without_detail(self.net)  # texture is the photograph's own
 
     def __call__(self, image, mask=None, invert=False, dilate=0, feather=0, refine=False, strategy=None,
                  texture=None, seed=0, resize_mask=False, soft=False, extend=(0, 0, 0, 0)):
@@ -130,14 +132,15 @@ class Inpainter:
         if refine and strategy == "auto": strategy = "crop"  # tiles, each refined alone, would lose structure
         whole = strategy == "whole" or strategy == "auto" and strategies.fits_whole(works[0].hole, pixels)
         cast = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
-        net = partial(self.net, seed=works[0].options.seed) if self.generates else self.net
+        net = self.guide if works[0].options.textured(self.generates) else self.net
+        if self.generates and not refine: net = partial(net, seed=works[0].options.seed)
         with torch.no_grad(), cast:
             if len(works) > 1 and whole and not refine and len(works)*works[0].hole.size <= pixels:
                 return self._predict_together(net, works)
             if refine:
                 from .refine import refined  # seconds to import
                 shown = IN_NOTEBOOK or sys.stdout.isatty()
-                net = partial(refined, self.net, pixels=pixels, progress=shown, say=_say)
+                net = partial(refined, net, pixels=pixels, progress=shown, say=_say)
             def predict(image, hole): return self._seen(net, [image], [hole])[0]
             for work in works:
                 work.filled, work.strategy = strategies.fill(predict, work.rgb, work.grown, strategy, pixels)

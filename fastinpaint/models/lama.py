@@ -3,7 +3,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from ..core.errors import InputError
@@ -124,7 +123,7 @@ class Decoder(nn.Module):
 
 
 def lama(width=8, blocks=9, depth=3, control="alpha", delta=False, linear=True, prefill=True,
-         autoencoder="sample", first="kept", refiner="ffc", iterations=1):
+         autoencoder="sample", first="kept", refiner="ffc", iterations=1, detail=0):
     """LaMa of `width` channels at first, `blocks` residual blocks and `depth` halvings of the size.
 
     `control`: the mask reaches the encoder as a fourth channel, "alpha" (once False), by mask control,
@@ -135,17 +134,18 @@ def lama(width=8, blocks=9, depth=3, control="alpha", delta=False, linear=True, 
 
     `first` is what an alpha channel's first convolution starts from: "kept", the autoencoder's kernels and
     zeros for the mask; "anew", torch's initial weights (Table 5.1 (1) in the thesis' code); "bare", a
-    `BareConv` (Table 5.1 (3)). `refiner` "ffc", "dilated" or "unet", its `iterations` and `delta`, False,
-    True or "sum", are those of `Refiner`. Raises InputError for other arguments or a file of another
+    `BareConv` (Table 5.1 (3)). `refiner` "ffc", "dilated" or "unet", its `iterations`, `detail` and `delta`,
+    False, True or "sum", are those of `Refiner`. Raises InputError for other arguments or a file of another
     architecture."""
     if is_foreign(autoencoder):
         if first != "kept":
             raise InputError(f"{first=} is of LaMa's encoder, which {autoencoder} replaces: keep it")
+        if detail: raise InputError(f"{detail=} is of LaMa's refiner: networks around others have none")
         return latent_net(autoencoder, width, blocks, control, delta, linear, prefill, refiner, iterations)
     config = dict(width=width, blocks=blocks, depth=depth, control=control, delta=delta, linear=linear,
-                  prefill=prefill, first=first, refiner=refiner, iterations=iterations)
+                  prefill=prefill, first=first, refiner=refiner, iterations=iterations, detail=detail)
     if width < 1 or depth < 1: raise InputError(f"no LaMa of {width=}, {depth=}")
-    check_refiner("LaMa", blocks, delta, refiner, iterations)
+    check_refiner("LaMa", blocks, delta, refiner, iterations, detail)
     if control not in CONDITIONERS:
         raise InputError(f'no LaMa of {control=}: expected "alpha" (once False), "mask" (once True), '
                          '"alpha+mask" or None')
@@ -155,7 +155,7 @@ def lama(width=8, blocks=9, depth=3, control="alpha", delta=False, linear=True, 
     conditioner = BareConv if first == "bare" else CONDITIONERS[control]
     conditioner = conditioner and conditioner(*shape(width, depth), linear)
     model = InpaintNet(Encoder(width, depth, linear),
-                       Refiner(width*2**depth, blocks, delta, linear, refiner, iterations),
+                       Refiner(width*2**depth, blocks, delta, linear, refiner, iterations, detail=detail),
                        Decoder(width, depth, linear), conditioner, prefill, config)
     if autoencoder is not None: load_autoencoder(model, autoencoder)
     if first == "anew": model.conditioner.begin_anew(model.encoder)

@@ -9,6 +9,7 @@ from .control import add_control
 from .latent_diffusion import MODEL as DIFFUSION
 from .latent_diffusion import add_latent_control
 from .published import load_lama
+from .refiner import with_detail
 from .schema import build
 from .weights import read_weights, write_weights
 
@@ -45,13 +46,16 @@ def read_model(path):
 def starting_model(path, like=None):
     """The model of a file, in training mode, to go on from; "sample" comes with the package.
 
-    Where `like` has mask control and the file's model an alpha channel, control is added (`add_control`).
+    Where `like` has mask control and the file's model an alpha channel, control is added (`add_control`), and
+    as many blocks have a `Detail` as in `like`.
     Raises what `read_model` raises, and InputError where the two are different kinds of network, or `like` is
     around another autoencoder. A LaMa untrained as yet stands for a network around any."""
     net = read_model(path)
     if like is not None: _check_kind(path, net.config, like.config)
     wanted, has = like is not None and like.config.get("control"), net.config.get("control")
     if wanted == "mask" and has == "alpha": net = add_control(net)
+    detail = like.config.get("detail", 0) if like is not None else net.config.get("detail", 0)
+    if detail != net.config.get("detail", 0): net = with_detail(net, detail)
     if wanted and has is None and net.config.get("model") == DIFFUSION: net = add_latent_control(net, wanted)
     return net.train()
 

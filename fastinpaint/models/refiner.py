@@ -1,4 +1,5 @@
 "What fills the hole at latent size: blocks of one kind, applied once or several times"
+from copy import deepcopy
 from math import sqrt
 
 import torch
@@ -18,9 +19,11 @@ class Refiner(nn.Module):
 
     `delta` (thesis, appendix A) adds their output to the input: True by a zero-initialised 1×1 convolution,
     "sum" as it is. Repeated blocks share all weights, BatchNorm's statistics too (as RAFT, Teed & Deng 2020).
-    Blocks of another `width` than the latent's together make one, `Widened`.
+    Blocks of another `width` than the latent's together make one, `Widened`. Of the last `detail` blocks
+    there is a second set then, a `Detail`, which is applied in their place.
     `iterates`: None, or a list that takes the latent after every repetition while a loss asks for it."""
-    def __init__(self, channels, blocks, delta=False, signed=False, kind="ffc", iterations=1, width=None):
+    def __init__(self, channels, blocks, delta=False, signed=False, kind="ffc", iterations=1, width=None,
+                 detail=0):
         super().__init__()
         made = REFINERS[kind](width or channels, blocks, signed)
         if made and width not in (None, channels): made = [Widened(channels, width, made)]
@@ -30,8 +33,12 @@ class Refiner(nn.Module):
         elif delta:
             self.delta = nn.Conv2d(channels, channels, 1, bias=False)
             nn.init.zeros_(self.delta.weight)
+        self.detail = Detail(self, detail) if detail else None
 
     def forward(self, latent):
+        if self.detail is not None:
+            shared = self.blocks[:len(self.blocks) - len(self.detail.blocks)]
+            return self.detail(latent, shared(latent))
         for _ in range(self.iterations):
             refined = self.blocks(latent)
             latent = refined if self.delta is None else latent + self.delta(refined)
@@ -43,6 +50,19 @@ class Refiner(nn.Module):
         new = copied(self, lambda part: folded(part, winograd))
         new.iterates = None
         return new
+
+
+class Detail(nn.Module):
+    """A second set of a refiner's last `n` blocks, and of its `delta`: at first the same.
+
+    What one loss has taught the refiner then stays as it is while another teaches these."""
+    def __init__(self, refiner, n):
+        super().__init__()
+        self.blocks, self.delta = deepcopy(refiner.blocks[-n:]), deepcopy(refiner.delta)
+
+    def forward(self, latent, shared):
+        refined = self.blocks(shared)
+        return refined if self.delta is None else latent + self.delta(refined)
 
 
 class Widened(nn.Module):
@@ -128,10 +148,33 @@ def unet(channels, blocks, signed):
 REFINERS = dict(ffc=ffc, dilated=dilated, unet=unet)
 
 
-def check_refiner(net, blocks, delta, refiner, iterations):
+def check_refiner(net, blocks, delta, refiner, iterations, detail=0):
     "Raises InputError where a `net`, such as LaMa, has no refiner of these arguments"
     if blocks < 0: raise InputError(f"no {net} of {blocks=}")
     for name, value, known in ("refiner", refiner, REFINERS), ("delta", delta, DELTAS):
         if value not in known:
             raise InputError(f"no {net} of {name}={value!r}: expected {', '.join(map(repr, known))}")
+    if detail and not (0 < detail <= blocks and iterations == 1 and refiner != "unet"):
+        raise InputError(f"no {net} of {detail=}: so many of its {blocks} blocks, applied once, are to have "
+                         "a second set")
     if iterations < 1: raise InputError(f"no {net} of {iterations=}: the refiner is applied at least once")
+
+
+def with_detail(net, n):
+    """A copy of the LaMa `net` in which the last `n` blocks have a `Detail`: a new one, or none for 0.
+
+    Raises InputError where it has no such blocks."""
+    config, new = net.config, deepcopy(net)
+    check_refiner("LaMa", config["blocks"], config["delta"], config["refiner"], config["iterations"], n)
+    new.refiner.detail = Detail(new.refiner, n) if n else None
+    new.config = config | dict(detail=n)
+    return new
+
+
+def without_detail(net):
+    "`net` without the `Detail` of its refiner, for inference: itself, or a network that shares its weights"
+    if getattr(getattr(net, "refiner", None), "detail", None) is None: return net
+    new = copied(net, lambda part: part)
+    new.refiner = copied(net.refiner, lambda part: part)
+    new.refiner.detail = None
+    return new

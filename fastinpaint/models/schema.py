@@ -65,7 +65,7 @@ LAMAS = dict(width=range(1, 513), blocks=range(101), iterations=range(1, 101), c
 UNET = dict(channels=check_channels, layers=range(1, UNETS[1] + 1), prediction=tuple(PREDICTIONS),
             sampler=tuple(SAMPLERS), steps=range(1, 1001))
 # arguments are these and no others, each by what it may be or by what checks it: a file names no other
-BOUNDS = {"lama": LAMAS | dict(depth=range(1, 7), first=FIRST),
+BOUNDS = {"lama": LAMAS | dict(depth=range(1, 7), first=FIRST, detail=range(101)),
           MODEL: LAMAS | dict(autoencoder=check_autoencoder),
           DIFFUSION: UNET | dict(width=range(1, 513), depth=range(1, 7), linear=SWITCH, prefill=SWITCH,
                                  delta=SWITCH, pixels=SWITCH, control=tuple(CONTROLS),

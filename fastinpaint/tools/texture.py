@@ -4,10 +4,12 @@ import torch
 
 from fastinpaint.fill.texture.several import textured
 from fastinpaint.models.net import composite
+from fastinpaint.models.refiner import without_detail
 
 
 def with_texture(fill):
     "`fill(image, mask)` of `[B, 3, H, W]` in [0, 1] and `[B, 1, H, W]`, followed by `textured`, in 8 bits"
+    if isinstance(fill, torch.nn.Module): fill = without_detail(fill)
     @torch.no_grad()
     def both(image, mask):
         pixels = (composite(fill(image, mask), image, mask).clamp(0, 1)*255).round().byte()

@@ -270,6 +270,17 @@ def test_texture_is_added_unless_said_otherwise_and_in_several_ways(inpainter):
         with pytest.raises(ValueError, match="1 or more"): inpainter.several(image, mask, **options)
 
 
+def test_texture_does_without_the_networks_own_detail():
+    torch.manual_seed(0)
+    net = lama(2, 2, control="mask", delta=True, detail=1, autoencoder=None).eval()
+    image, mask = photo(64, 64), hole(64, 64)
+    def fills(): return [np.asarray(Inpainter(net)(image, mask, texture=o)) for o in (False, True)]
+    before = fills()
+    with torch.no_grad(): net.refiner.detail.delta.weight.normal_()
+    plain, textured = map(np.array_equal, before, fills())
+    assert textured and not plain
+
+
 def test_many_are_filled_as_each_alone_in_their_order(inpainter):
     pairs = [(np.roll(photo(*size, dtype=dtype), i, 1), hole(*size)) for i, (size, dtype) in enumerate(
         [((40, 48), np.uint8)]*5 + [((40, 56), np.uint8)] + [((40, 48), np.uint16), ((40, 48), np.uint8)])]

@@ -2,7 +2,20 @@ import pytest
 import torch
 from torch import nn
 
-from fastinpaint.models.refiner import DILATIONS, REFINERS, Refiner, UNet, doubled, layers
+from fastinpaint.core.errors import InputError
+from fastinpaint.models.lama import lama
+from fastinpaint.models.load import load_model, save_model, starting_model
+from fastinpaint.models.refiner import (
+    DILATIONS,
+    REFINERS,
+    Detail,
+    Refiner,
+    UNet,
+    doubled,
+    layers,
+    with_detail,
+    without_detail,
+)
 
 KINDS = pytest.mark.parametrize("kind", REFINERS)
 
@@ -20,6 +33,7 @@ def open_(refiner):
 @pytest.mark.parametrize("signed", [True, False])
 @pytest.mark.parametrize("h, w", [(1, 2), (2, 2), (4, 5), (3, 17), (9, 32)])
 def test_a_latent_of_any_size_keeps_its_shape(kind, signed, h, w):
+    torch.manual_seed(0)  # of few channels all may be below 0
     refiner, latent = open_(Refiner(8, 5, signed=signed, kind=kind)), torch.randn(1, 8, h, w)
     if kind == "ffc" and 1 in (h, w): latent = latent.repeat(1, 1, 2, 1)  # InpaintNet never gives less
     for training in True, False:
@@ -143,3 +157,59 @@ def test_blocks_wider_than_the_latent_change_nothing_at_first(kind):
 def test_of_the_latents_own_width_blocks_are_as_ever():
     assert Refiner(8, 2, width=8).state_dict().keys() == Refiner(8, 2).state_dict().keys()
     assert not len(Refiner(3, 0, width=16).blocks)
+
+
+@pytest.mark.parametrize("delta", [False, True, "sum"])
+@pytest.mark.parametrize("kind", ["ffc", "dilated"])
+def test_detail_starts_as_the_last_blocks_and_alone_learns(kind, delta):
+    latent = torch.randn(2, 8, 6, 7)
+    torch.manual_seed(0)
+    plain = open_(Refiner(8, 3, delta, kind=kind))
+    torch.manual_seed(0)
+    refiner = open_(Refiner(8, 3, delta, kind=kind, detail=2))
+    refiner.detail = Detail(plain, 2)
+    assert torch.equal(refiner(latent), plain(latent))
+    refiner(latent).square().sum().backward()
+    moved = {k for k, p in refiner.named_parameters() if p.grad is not None}
+    assert moved and all(k.startswith(("detail.", "blocks.0.")) for k in moved)
+
+
+@pytest.fixture
+def detailed():
+    torch.manual_seed(0)
+    net = open_(lama(2, 3, control="mask", delta=True, detail=2, autoencoder=None)).eval()
+    with torch.no_grad(): net.refiner.detail.delta.weight.fill_(.1)
+    return net
+
+
+@torch.no_grad()
+def test_a_network_does_without_its_detail_and_shares_the_rest(detailed):
+    x, mask = torch.rand(1, 3, 16, 16), torch.zeros(1, 1, 16, 16)
+    mask[..., 4:12, 4:12] = 1
+    with_it, folded = detailed(x, mask), detailed.folded()
+    plain, fast = without_detail(detailed), without_detail(folded)
+    assert torch.allclose(folded(x, mask), with_it, atol=1e-4)
+    assert torch.allclose(fast(x, mask), plain(x, mask), atol=1e-4)
+    assert (plain(x, mask) - with_it).abs().max() > 1e-3 and torch.equal(detailed(x, mask), with_it)
+    assert plain.refiner.blocks is detailed.refiner.blocks and without_detail(plain) is plain
+
+
+def test_training_goes_on_with_as_much_detail_as_is_asked_for(detailed, tmp_path, same):
+    path = tmp_path/"model.safetensors"
+    save_model(detailed, path)
+    def like(detail): return lama(2, 3, control="mask", delta=True, detail=detail, autoencoder=None)
+    assert same(load_model(path).state_dict(), detailed.state_dict())
+    for likeness in like(2), None:
+        assert same(starting_model(path, likeness).state_dict(), detailed.state_dict())
+    plain, other = (starting_model(path, like(n)) for n in (0, 1))
+    assert plain.refiner.detail is None and plain.config["detail"] == 0
+    assert len(other.refiner.detail.blocks) == 1
+    assert same(other.refiner.detail.blocks[0].state_dict(), other.refiner.blocks[2].state_dict())
+
+
+@pytest.mark.parametrize("arguments", [dict(detail=4), dict(detail=-1), dict(detail=1, iterations=2),
+                                       dict(detail=1, refiner="unet")])
+def test_detail_is_of_blocks_that_there_are(arguments):
+    with pytest.raises(InputError, match="detail"): lama(2, 3, autoencoder=None, **arguments)
+    net = lama(2, 3, autoencoder=None, **{k: v for k, v in arguments.items() if k != "detail"})
+    with pytest.raises(InputError, match="detail"): with_detail(net, arguments["detail"])

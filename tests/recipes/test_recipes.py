@@ -94,6 +94,16 @@ def test_of_the_latent_recipes_encoder_only_first_convolutions_train(train, auto
     assert linear <= changed <= linear | {"encoder.stages.0.conv.weight"}
 
 
+def test_an_adversary_teaches_detail_alone(train, autoencoder, tmp_path, same):
+    smooth = train("delta", tmp_path, autoencoder=str(autoencoder), blocks=2)/"model.safetensors"
+    found = train("latent_gan", tmp_path, init=str(smooth), detail=1)/"model.safetensors"
+    before, after = read_weights(smooth)[0], read_weights(found)[0]
+    detail = {k for k in after if k.startswith("refiner.detail.")}
+    assert same({k: v for k, v in after.items() if k not in detail}, before)
+    assert load_model(found).config["detail"] == 1
+    assert any(after[k].ne(before[k.replace("detail.", "")]).any() for k in detail)
+
+
 @pytest.mark.parametrize("control", ["controlnet", "mask"])
 def test_control_is_trained_beside_the_frozen_unet_of_a_model_without(
         train, autoencoder, tmp_path, same, control):

@@ -46,7 +46,8 @@ def test_our_steps_in_bfloat16_too(file, capsys):
     main(BenchSpeedSettings(against=str(file), width=2, size=64, blocks=1, rounds=1, device="cpu", threads=1,
                             bf16=True))
     assert re.findall(r"step (\w+(?:, LaMa's layers)?, bf16) ", capsys.readouterr().out) == [
-        f"{name}{layers}, bf16" for layers in ("", ", LaMa's layers") for name in ("lama_l1", "latent_control")]
+        f"{name}{layers}, bf16" for layers in ("", ", LaMa's layers")
+        for name in ("lama_l1", "latent_control")]
 
 
 def test_runs_take_turns_and_the_first_of_each_is_not_counted():
