@@ -122,7 +122,7 @@ def matrix(x):
 
 
 def added(x, first):
-    "`x` `[B, C, h, w]`, to whose first channels `first` is added; no slice of bfloat16, which takes thrice as long"
+    "`x` `[B, C, h, w]` with `first` added to its first channels; sums into slices of bfloat16 are slow"
     if x.dtype == torch.float32: x[:, :first.shape[1]].add_(first)
     else: x.permute(0, 2, 3, 1).add_(F.pad(first.permute(0, 2, 3, 1), [0, x.shape[1] - first.shape[1]]))
     return x
