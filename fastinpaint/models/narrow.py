@@ -8,7 +8,8 @@ ROWS = 2, 1  # a block of two pixels, one below the other
 
 def reflected(x, n):
     "`x` with `n` pixels more on each side, in its own type: autocast on a CPU would have float32"
-    with torch.autocast(x.device.type, enabled=False): return F.pad(x, [n]*4, mode="reflect")
+    if x.device.type != "cpu": return F.pad(x, [n]*4, mode="reflect")
+    with torch.autocast("cpu", enabled=False): return F.pad(x, [n]*4, mode="reflect")
 
 
 def pixel_blocks(weight, bias, block=(2, 2)):
