@@ -126,7 +126,9 @@ def _check_optimisation(s):
 def _network(settings, model):
     "What `model` makes of `settings`; with `init` an untrained one, whose weights are not needed"
     autoencoder = "none" if settings.init and not is_foreign(settings.autoencoder) else settings.autoencoder
-    return model(width=settings.width, blocks=settings.blocks, linear=not settings.plain,
+    # of the file's blocks there are as many as there are
+    blocks = max(settings.blocks, getattr(settings, "detail", 0)) if settings.init else settings.blocks
+    return model(width=settings.width, blocks=blocks, linear=not settings.plain,
                  refiner=settings.refiner, prefill=settings.prefill,
                  autoencoder=None if autoencoder == "none" else autoencoder)
 

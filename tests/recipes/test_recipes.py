@@ -95,12 +95,12 @@ def test_of_the_latent_recipes_encoder_only_first_convolutions_train(train, auto
 
 
 def test_an_adversary_teaches_detail_alone(train, autoencoder, tmp_path, same):
-    smooth = train("delta", tmp_path, autoencoder=str(autoencoder), blocks=2)/"model.safetensors"
-    found = train("latent_gan", tmp_path, init=str(smooth), detail=1)/"model.safetensors"
+    smooth = train("delta", tmp_path, autoencoder=str(autoencoder), blocks=3)/"model.safetensors"
+    found = train("latent_gan", tmp_path, init=str(smooth), detail=2)/"model.safetensors"
     before, after = read_weights(smooth)[0], read_weights(found)[0]
     detail = {k for k in after if k.startswith("refiner.detail.")}
     assert same({k: v for k, v in after.items() if k not in detail}, before)
-    assert load_model(found).config["detail"] == 1
+    assert load_model(found).config["detail"] == 2
     assert any(after[k].ne(before[k.replace("detail.", "")]).any() for k in detail)
 
 
