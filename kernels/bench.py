@@ -13,13 +13,13 @@ from fastinpaint.core.errors import MissingPackage
 from fastinpaint.core.program import program
 from fastinpaint.core.settings import flag
 
-from . import fourier, reference
+from . import ffc, fourier, reference
 from .cases import Case, training_cases  # noqa: F401
 from .ops import HAS_TRITON, masked_l1, nearest, zero_conv_merge
 
 COPIED = 256 << 20  # bytes, several times the largest cache
 TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 4e-2}  # TF32 products
-OPERATIONS = "masked_l1", "zero_conv_merge", "nearest", "fourier_unit"
+OPERATIONS = "masked_l1", "zero_conv_merge", "nearest", "fourier_unit", "ffc_convs"
 WEIGHTS = dict(known=.1, missing=1.)
 
 
@@ -62,6 +62,8 @@ def contenders(op, with_triton, with_compile):
     elif op == "fourier_unit":
         ours = transformed
         found = dict(eager=partial(ours, impl="fft"), products=partial(ours, impl="torch"))
+    elif op == "ffc_convs":
+        ours, found = ffc.ffc_convs, dict(eager=reference.ffc_convs)
     elif op == "nearest":
         ours, found = distance, dict(eager=cdist, reference=partial(distance, impl="torch"))
     else:

@@ -7,7 +7,8 @@ import torch
 BANDWIDTH, TF32 = 3.35e12, 495e12  # bytes and operations a second, H100 SXM data sheet (dense)
 LAUNCH = 3.8e-6  # seconds of a kernel beyond its work; A. Gray, Getting Started with CUDA Graphs, NVIDIA 2019
 # of kernels, ours and torch's around them, forward and backward
-LAUNCHES = dict(masked_l1=(2, 1), zero_conv_merge=(1, 2), nearest=(10, 0), fourier_unit=(4, 8))
+LAUNCHES = dict(masked_l1=(2, 1), zero_conv_merge=(1, 2), nearest=(10, 0), fourier_unit=(4, 8),
+                ffc_convs=(4, 14))
 
 
 @dataclass
@@ -33,6 +34,11 @@ class Case:
             weight, gain, bias = (torch.randn(2*c, *rest, device=device)
                                   for rest in ((2*c, 1, 1), (), ()))
             return [t.requires_grad_() for t in (first, weight/(2*c)**.5, 1 + gain/9, bias/9)]
+        if self.op == "ffc_convs":
+            local, half = c//4, 3*c//8
+            shapes = (local, c, 3, 3), (c - local, local, 3, 3), (b, half, h, w), (c - local, half, 1, 1)
+            rest = [torch.randn(shape, **kind)/shape[1:].numel()**.5 for shape in map(torch.Size, shapes)]
+            return [t.requires_grad_() for t in (first, *rest)]
         weight = torch.randn(c, c, 1, 1, **kind)/c**.5
         return first, second.requires_grad_(), weight.requires_grad_()
 
@@ -45,6 +51,8 @@ class Case:
         (b, c, h, w), n = self.shape, torch.Size(self.shape).numel()
         if self.op == "fourier_unit":  # each direction: two tensors, and two spectra that are kept
             return (2*n*size + 2*b*2*c*h*(w//2 + 1)*4)*(2 if direction == "both" else 1)
+        if self.op == "ffc_convs":  # 11/8 of a tensor read, one written; backward as much of both, and again
+            return int(n*size*19/8)*(3 if direction == "both" else 2 if direction == "backward" else 1)
         if self.op == "zero_conv_merge": return n*size*(6 if direction == "both" else 3)
         saved = n + b*h*w*4  # signs and weights, written forward and read backward
         forward, backward = 2*n*size + b*h*w*self.scale**2*4, n*size + saved
@@ -54,8 +62,9 @@ class Case:
         "Of tensor cores in the kernels' forward pass, as far as they may take longer than memory"
         times = 3 if self.dtype == torch.float32 else 1  # products of numbers that are split in two
         if self.op == "nearest": return 2*3*torch.Size(self.shape).numel()
-        if self.op != "fourier_unit": return 0
+        if self.op not in ("fourier_unit", "ffc_convs"): return 0
         b, c, h, w = self.shape
+        if self.op == "ffc_convs": return 2*b*h*w*(9*(c//4)*(c + 3*c//4) + 3*c//4*3*c//8)
         transform = times*4*b*c*h*(w//2 + 1)*(w + 2*h)
         return 2*transform + 2*b*(2*c)**2*h*(w//2 + 1)
 
@@ -78,6 +87,7 @@ def training_cases(quick, width=0, size=0):
         for stage in range(4):
             c, side = width*2**stage, size >> stage
             if b*c*side**2 < 2**29: yield Case("zero_conv_merge", (b, c, side, side), dtype)
+        yield Case("ffc_convs", (b, width*8, size//8, size//8), dtype)
         if size//8 <= 64: yield Case("fourier_unit", (b, width*3, size//8, size//8), dtype)
     if quick: yield Case("nearest", (4096, 2000, 35), torch.float32)
     elif (width, size) == (64, 512):  # the last of all

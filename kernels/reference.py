@@ -23,6 +23,23 @@ def zero_conv_merge(x, m, weight):
     return x + F.conv2d(m, weight)
 
 
+def ffc_convs(x, to_local, to_global, y, expand, bias=None, act=False):
+    "Both 3×3 convolutions of an FFC, and the 1×1 one into the global part; arguments as in `ffc.ffc_convs`"
+    padded = F.pad(x, [1]*4, mode="reflect")
+    glob = F.conv2d(padded[:, :to_global.shape[1]], to_global) + F.conv2d(y, expand)
+    out = torch.cat([F.conv2d(padded, to_local), glob], dim=1)
+    if bias is not None: out = out + bias.view(-1, 1, 1)
+    return out.relu() if act else out
+
+
+def conv_backward(grad, x, weight):
+    "Gradients of `x` and `weight` of a convolution without bias and padding, from that of its result"
+    valid = dict(stride=[1, 1], padding=[0, 0], dilation=[1, 1], transposed=False, output_padding=[0, 0],
+                 groups=1)
+    return torch.ops.aten.convolution_backward(grad, x, weight, None, **valid,
+                                               output_mask=[True, True, False])[:2]
+
+
 def best_match(queries, sources):
     "Index of the least `|s|²/2 − q·s`, half the squared distance but for what the query alone decides"
     half = sources.square().sum(1)/2

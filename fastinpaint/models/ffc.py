@@ -2,11 +2,17 @@
 import torch
 from torch import nn
 
+from fastinpaint.kernels.ffc import ffc_convs
 from fastinpaint.kernels.fourier import faster, fourier_unit, image, spectrum
 
 from .folded import Convs, FoldedFFC, FoldedFFCBlock, folded, frozen, gain_and_bias, without_bn
 from .fused import fits, fused
 from .winograd import WIDE, Winograd
+
+
+def unwatched(*modules):
+    "Whether no hook sees what `modules` do"
+    return not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in modules)
 
 
 class FourierUnit(nn.Module):
@@ -31,7 +37,7 @@ class FourierUnit(nn.Module):
         "Whether `products` computes what the parts do; what is folded or watched by hooks is left to them"
         parts, bn = (self.conv, self.bn, self.act), self.bn
         if type(bn) is not nn.BatchNorm2d or bn.momentum is None: return False
-        return not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in parts)
+        return unwatched(*parts)
 
     def products(self, x):
         "`forward` by matrix products; BatchNorm takes note of `x` in training"
@@ -59,16 +65,21 @@ class SpectralTransform(nn.Module):
         self.fourier = FourierUnit(half)
         self.expand = nn.Conv2d(half, channels, 1, bias=False)
 
-    def forward(self, x):
+    def forward(self, x): return self.expand(self.inner(x))
+
+    def inner(self, x):
+        "What `expand` gets, of half the channels"
         x = self.reduce(x)
-        return self.expand(x + self.fourier(x))
+        return x + self.fourier(x)
 
 
 class FFC(nn.Module):
     """Fast Fourier convolution with BatchNorm, `[B, C, h, w]` to the same shape.
 
     The first `local` channels are LaMa's local part, made of both; the global part is made of a convolution
-    of the local one and a spectral transform of itself."""
+    of the local one and a spectral transform of itself. `impl` of its convolutions is as `ffc_convs` has it:
+    torch until a GPU has run the kernel."""
+    impl = "torch"
     def __init__(self, channels, local, act=True):
         super().__init__()
         self.split = (local, channels - local)
@@ -82,6 +93,10 @@ class FFC(nn.Module):
     def forward(self, x):
         if fits(self, x): return fused(self, x)
         loc, glob = x.split(self.split, dim=1)
+        if self.impl != "torch" and unwatched(self.to_local, self.local_to_global, self.spectral.expand):
+            y = ffc_convs(x, self.to_local.weight, self.local_to_global.weight, self.spectral.inner(glob),
+                          self.spectral.expand.weight, impl=self.impl)
+            return self.act(self.bn(y))
         y = torch.cat([self.to_local(x), self.local_to_global(loc) + self.spectral(glob)], dim=1)
         return self.act(self.bn(y))
 

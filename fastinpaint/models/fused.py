@@ -7,19 +7,18 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from ..kernels.reference import conv_backward
 from . import narrow
 
 aten = torch.ops.aten
 LAST = torch.channels_last
-VALID = dict(stride=[1, 1], padding=[0, 0], dilation=[1, 1], transposed=False, output_padding=[0, 0],
-             groups=1)
 
 
 def fits(ffc, x):
     "Whether the step of `ffc` on `x` is one that `fused` computes; anything unusual is not"
     if torch.compiler.is_compiling() or not torch.is_grad_enabled(): return False
     if x.device.type != "cpu" or computed(x) not in (torch.float32, torch.bfloat16): return False
-    if ffc.spectral.fourier.impl not in ("auto", "fft"): return False
+    if ffc.impl == "triton" or ffc.spectral.fourier.impl not in ("auto", "fft"): return False
     bns = ffc.spectral.reduce[1], ffc.spectral.fourier.bn, ffc.bn
     usual = (type(bn) is nn.BatchNorm2d and bn.training and bn.momentum is not None for bn in bns)
     if not all(usual): return False
@@ -152,7 +151,3 @@ def normalised(bn, x):
 
 def norm_backward(bn, g, x, weight, mean, inverse):
     return aten.native_batch_norm_backward(g, x, weight, None, None, mean, inverse, True, bn.eps, [True]*3)
-
-
-def conv_backward(g, x, weight):
-    return aten.convolution_backward(g, x, weight, None, **VALID, output_mask=[True, True, False])[:2]

@@ -11,7 +11,7 @@ from fastai.torch_core import set_seed
 from fastinpaint import all as fi
 from fastinpaint.core.device import choose_device
 from fastinpaint.core.errors import InputError
-from fastinpaint.models.ffc import FourierUnit
+from fastinpaint.models.ffc import FFC, FourierUnit
 
 from .settings import BenchSettings
 
@@ -67,7 +67,8 @@ class StepSeconds(fi.Callback):
     def after_step(self): self.seconds.append(self.clock(self.xb[0].is_cuda) - self.start)
 
 
-def step_times(methods, batch, rounds, steps, bf16=False, fourier="fft", **sizes):
+def step_times(methods, batch, rounds, steps, bf16=False, fourier="fft", convs="torch",
+               **sizes):
     "Seconds of `rounds`×`steps` steps of each of `methods` (name → list), in turn, on one `batch`"
     dls = fi.DataLoaders(RepeatBatch(batch, steps), RepeatBatch(batch, 0), device=batch[0].device)
     timers, learners = {name: StepSeconds() for name in methods}, {}
@@ -77,6 +78,7 @@ def step_times(methods, batch, rounds, steps, bf16=False, fourier="fft", **sizes
         learn = fi.inpaint_learner(dls, model(**sizes, autoencoder=None), loss, metrics=[], cbs=cbs)
         for part in learn.model.modules():
             if isinstance(part, FourierUnit): part.impl = fourier
+            if isinstance(part, FFC): part.impl = convs
         learners[name] = learn.remove_cb(ProgressCallback)
     for r in range(rounds + 1):
         for name, learn in learners.items():
@@ -104,10 +106,11 @@ def main(settings: BenchSettings):
     dls = fi.InpaintDataLoaders.from_folder(fi.named_data(s.data), size=s.size, bs=s.bs, steps=41,
                                             num_workers=s.workers, device=device)
     supply, batch = images_per_second(dls), dls.train.one_batch()
-    times = step_times(methods, batch, s.rounds, s.steps, s.bf16, s.fourier, width=s.width, blocks=s.blocks)
+    times = step_times(methods, batch, s.rounds, s.steps, s.bf16, s.fourier, s.convs, width=s.width,
+                       blocks=s.blocks)
     medians = {name: statistics.median(t) for name, t in times.items()}
     print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, width {s.width}, "
-          f"{s.size} px, batch {s.bs}{', bf16'*s.bf16}, Fourier units by {s.fourier}: "
+          f"{s.size} px, batch {s.bs}{', bf16'*s.bf16}, Fourier units by {s.fourier}, FFCs by {s.convs}: "
           f"{s.rounds}×{s.steps} steps each, in turn")
     for name, t in times.items():
         print(f"{name:30} {medians[name]:8.4f} s/step (min {min(t):.4f}, max {max(t):.4f}), "

@@ -94,6 +94,7 @@ class BenchSettings:
     device: str = flag("auto", "auto, cpu, cuda …")
     bf16: bool = flag(False, "bfloat16 autocast")
     fourier: str = flag("fft", "How Fourier units compute: fft, torch or triton (products), or auto")
+    convs: str = flag("torch", "How FFCs convolve: torch, triton (in one launch), or auto")
     gan: bool = flag(False, "Compare the adversarial recipes instead, and show what each loss costs")
     perceptual: str = flag("auto", "With --gan: perceptual network, as for the recipes")
 

@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from fastinpaint.kernels import ffc_triton as ffc
 from fastinpaint.kernels import fourier_triton as fourier
 from fastinpaint.kernels import masked_l1_triton as l1
 from fastinpaint.kernels import nearest_triton as near
@@ -44,7 +45,7 @@ def recorded(operation, args):
     "`(kernel, arguments, constants and options)` of the launches that `operation` makes for `args`"
     found = []
     with ExitStack() as stack:
-        for module in l1, zero, near, spectrum_triton, fourier:
+        for module in l1, zero, near, spectrum_triton, fourier, ffc:
             kernels = {k: Recorder(v, found) for k, v in vars(module).items() if k.endswith("_kernel")}
             stack.enter_context(patch.multiple(module, **kernels))
         operation._init_fn(*args)
@@ -103,6 +104,15 @@ def fourier_launches(dtype):
         yield fourier.backward, (x, z, z, vector, vector, weight, vector, vector, 1e-5, True)
 
 
+def ffc_launches(dtype):
+    for c, side in (64, 32), (512, 64):
+        x, half = image(8, c, side, side, dtype, "channels_last"), 3*c//8
+        y = image(8, half, side, side, dtype, "contiguous")
+        shapes = (9*c, c//4), (9*c//4, 3*c//4), (half, 3*c//4)
+        packed = [x.new_empty(shape) for shape in shapes]
+        for end in (None, False), (x.new_empty(c), True): yield ffc.ffc_convs, (x, y, *packed, *end)
+
+
 def launches():
     "A name and what makes the launch: few and many channels, both layouts, all types"
     for dtype, layout in product(TYPES, LAYOUTS):
@@ -111,6 +121,7 @@ def launches():
     for launch in nearest_launches(): yield "fp32 contiguous", *launch
     for dtype in "fp32", "bf16":  # planes, whatever the layout
         for launch in fourier_launches(dtype): yield f"{dtype} contiguous", *launch
+        for launch in ffc_launches(dtype): yield f"{dtype} channels_last", *launch
 
 
 def loop_accesses(ptx):

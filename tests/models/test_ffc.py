@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fastinpaint.models.ffc import FFCBlock, FourierUnit
+from fastinpaint.models.ffc import FFC, FFCBlock, FourierUnit
 
 
 @torch.no_grad()
@@ -47,6 +47,24 @@ def test_products_train_and_judge_as_ffts_do(impl):
     for a, b in zip(*(u.parameters() for u in units), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(*(unit.eval()(x) for unit in units))
+
+
+@pytest.mark.parametrize("impl", ["auto", "triton"])
+def test_convolutions_in_one_launch_train_and_judge_as_three_do(impl):
+    torch.manual_seed(0)
+    ffcs, x, seen = [FFC(16, 4) for _ in range(2)], torch.randn(2, 16, 6, 8), []
+    ffcs[1].load_state_dict(ffcs[0].state_dict())
+    ffcs[1].impl = impl
+    for _ in range(2):
+        for ffc in ffcs: ffc(x).square().mean().backward()
+    for a, b in zip(*(m.state_dict().values() for m in ffcs), strict=True): torch.testing.assert_close(a, b)
+    for a, b in zip(*(m.parameters() for m in ffcs), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-6)
+    expected, found = (ffc.eval()(x) for ffc in ffcs)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    ffcs[1].to_local.register_forward_hook(lambda *_: seen.append(True))
+    torch.testing.assert_close(ffcs[1](x), expected)
+    assert seen
 
 
 def test_folded_and_watched_units_use_ffts_whatever_is_wished():
