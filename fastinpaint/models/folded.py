@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..kernels.ffc import ffc_convs
 from . import narrow
 
 
@@ -99,13 +100,21 @@ class FoldedFFCBlock(nn.Module):
 
 
 class FoldedFFC(nn.Module):
-    "`FFC`; of its BatchNorm the gain is in `convs` and `spectral`, and `bias` `[C]` remains"
+    """`FFC`; of its BatchNorm the gain is in `convs` and `spectral`, and `bias` `[C]` remains.
+
+    With an `impl` other than torch all of it but the spectral transform is `ffc_convs`."""
+    impl = "torch"
     def __init__(self, convs, spectral, bias, act):
         super().__init__()
         self.convs, self.spectral, self.act = convs, spectral, act
         self.bias = frozen(bias.view(-1, 1, 1))
 
     def forward(self, x):
+        if self.impl != "torch" and isinstance(self.convs, Convs):
+            local, glob = self.convs.to_local, self.convs.local_to_global
+            inner, expand = self.spectral.inner(x[:, len(local):]), self.spectral.expand.weight
+            return ffc_convs(x, local, glob, inner, expand, self.bias.flatten(),
+                             isinstance(self.act, nn.ReLU), self.impl)
         local, glob = self.convs(x)
         glob = glob.add_(self.spectral(x[:, local.shape[1]:]))
         return self.act(torch.cat([local, glob], dim=1).add_(self.bias))

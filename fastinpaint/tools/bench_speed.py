@@ -9,6 +9,7 @@ from torch import nn
 
 from fastinpaint.core.device import choose_device
 from fastinpaint.models import lama as modules
+from fastinpaint.models.folded import FoldedFFC
 from fastinpaint.models.load import load_model
 
 from .against import compare
@@ -32,6 +33,13 @@ def ours(net, bf16=False):
         autocast = torch.autocast(masked.device.type, torch.bfloat16, enabled=bf16)
         with torch.inference_mode(), autocast: return net(masked, mask)
     return run
+
+
+def in_one_launch(net):
+    "The folded `net`, whose FFCs convolve by the kernel of `ffc_convs`"
+    for part in net.modules():
+        if isinstance(part, FoldedFFC): part.impl = "triton"
+    return net
 
 
 def random_lama(width, blocks):
@@ -67,6 +75,7 @@ def main(settings: BenchSpeedSettings):
     fast = net.folded()
     runs = dict(naive=naive(net), faster=ours(fast))
     if s.bf16: runs["bf16"] = ours(net.folded(winograd=False), bf16=True)
+    if s.convs: runs["one launch"] = ours(in_one_launch(net.folded(winograd=False)))
     if s.compile: runs["compiled"] = ours(torch.compile(fast))
     expected, times = runs["naive"](masked, mask), run_times(runs, masked, mask, s.rounds)
     print(f"torch {torch.__version__}, {device}, {s.threads} threads, width {s.width}, {size} px: "

@@ -134,6 +134,7 @@ class BenchSpeedSettings:
     device: str = flag("auto", "auto, cpu, cuda …")
     threads: int = flag(2, "CPU threads")
     bf16: bool = flag(False, "Time it in bfloat16 autocast too; with --against our training steps")
+    convs: bool = flag(False, "Time it with FFCs that convolve in one launch, too (needs a GPU)")
     compile: bool = flag(False, "Time it by torch.compile too (needs a C++ compiler, and minutes)")
     against: str = flag("", "Instead, LaMa's saicinpainting/training/modules/ffc.py: our training steps and "
                             "fills against its generator's, on one thread and on THREADS")

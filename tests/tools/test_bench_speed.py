@@ -32,3 +32,9 @@ def test_every_line_has_a_ratio_and_a_difference_below_a_thousandth(capsys, widt
     assert f"width {width}, 32 px" in first and [line.split()[0] for line in lines] == ["naive", "faster"]
     assert all(float(re.search(r"largest difference (\S+) of", line)[1]) < 1e-3 for line in lines)
     assert lines[0].split(" times as fast")[0].endswith("1.00")
+
+
+def test_ffcs_in_one_launch_fill_the_same(capsys):
+    main(BenchSpeedSettings(width=2, size=32, blocks=1, rounds=1, device="cpu", threads=1, convs=True))
+    *_, line = capsys.readouterr().out.strip().splitlines()
+    assert line.startswith("one launch") and float(re.search(r"difference (\S+) of", line)[1]) < 1e-3
