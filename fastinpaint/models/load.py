@@ -46,15 +46,15 @@ def read_model(path):
 def starting_model(path, like=None):
     """The model of a file, in training mode, to go on from; "sample" comes with the package.
 
-    Where `like` has mask control and the file's model an alpha channel, control is added (`add_control`), and
-    as many blocks have a `Detail` as in `like`.
+    Where `like` has mask control and the file's model an alpha channel, control is added (`add_control`). As
+    many blocks have a `Detail` as in `like`, else none: what trains them would leave the others behind.
     Raises what `read_model` raises, and InputError where the two are different kinds of network, or `like` is
     around another autoencoder. A LaMa untrained as yet stands for a network around any."""
     net = read_model(path)
     if like is not None: _check_kind(path, net.config, like.config)
     wanted, has = like is not None and like.config.get("control"), net.config.get("control")
     if wanted == "mask" and has == "alpha": net = add_control(net)
-    detail = like.config.get("detail", 0) if like is not None else net.config.get("detail", 0)
+    detail = like.config.get("detail", 0) if like is not None else 0
     if detail != net.config.get("detail", 0): net = with_detail(net, detail)
     if wanted and has is None and net.config.get("model") == DIFFUSION: net = add_latent_control(net, wanted)
     return net.train()

@@ -8,16 +8,26 @@ from fastinpaint.judge.protocol import holes
 from fastinpaint.models.lama import lama
 from fastinpaint.models.load import load_model
 from fastinpaint.models.prefill import smooth_fill
+from fastinpaint.models.refiner import without_detail
 
 
 def test_the_sample_model_fills_better_than_its_prefill_because_of_its_refiner():
     def judged(model):
         card = evaluate(model, named_data("sample")/"valid", "thick", 128, limit=8, frechet=False)
         return card.metrics["thick"]["hole_l1"]["value"]
-    model, silenced = load_model("sample"), load_model("sample")
+    model, silenced = without_detail(load_model("sample")), load_model("sample")
     silenced.refiner = torch.nn.Identity()
     ours, smooth, without = map(judged, (model, smooth_fill, silenced))
     assert ours < .97*smooth < without
+
+
+def test_its_detail_makes_fills_look_more_like_photographs_for_little_more_error():
+    def judged(model):
+        card = evaluate(model, named_data("sample")/"valid", "thick", 128, limit=8, frechet=False)
+        return [card.metrics["thick"][name]["value"] for name in ("lpips", "hole_l1")]
+    model = load_model("sample")
+    (lpips, error), (smooth_lpips, smooth_error) = map(judged, (model, without_detail(model)))
+    assert lpips < .9*smooth_lpips and error < 1.1*smooth_error
 
 
 @pytest.mark.parametrize("linear, least", [(True, 38.), (False, 35.)])
