@@ -35,35 +35,33 @@ def test_lamas_blocks_only_raise_features_and_signed_ones_lower_them_too():
     assert (signed(x) < x).any() and (signed(x) > x).any()
 
 
+def trained_alike(made, impl, x):
+    "Two that `made` gives, of one state, after two backward passes that agree; the second's is of `impl`"
+    torch.manual_seed(0)
+    both = made(), made()
+    both[1].load_state_dict(both[0].state_dict())
+    both[1].impl = impl
+    for _ in range(2):
+        for module in both: module(x).square().mean().backward()
+    for a, b in zip(*(m.state_dict().values() for m in both), strict=True): torch.testing.assert_close(a, b)
+    for a, b in zip(*(m.parameters() for m in both), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-6)
+    return both
+
+
 @pytest.mark.parametrize("impl", ["torch", "triton"])
 def test_products_train_and_judge_as_ffts_do(impl):
-    torch.manual_seed(0)
-    units, x = [FourierUnit(3) for _ in range(2)], torch.randn(2, 3, 8, 6)
-    units[1].load_state_dict(units[0].state_dict())
-    units[1].impl = impl
-    for _ in range(2):
-        for unit in units: unit(x).square().mean().backward()
-    for a, b in zip(*(u.state_dict().values() for u in units), strict=True): torch.testing.assert_close(a, b)
-    for a, b in zip(*(u.parameters() for u in units), strict=True):
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(*(unit.eval()(x) for unit in units))
+    x = torch.randn(2, 3, 8, 6)
+    torch.testing.assert_close(*(unit.eval()(x) for unit in trained_alike(lambda: FourierUnit(3), impl, x)))
 
 
 @pytest.mark.parametrize("impl", ["auto", "triton"])
 def test_convolutions_in_one_launch_train_and_judge_as_three_do(impl):
-    torch.manual_seed(0)
-    ffcs, x, seen = [FFC(16, 4) for _ in range(2)], torch.randn(2, 16, 6, 8), []
-    ffcs[1].load_state_dict(ffcs[0].state_dict())
-    ffcs[1].impl = impl
-    for _ in range(2):
-        for ffc in ffcs: ffc(x).square().mean().backward()
-    for a, b in zip(*(m.state_dict().values() for m in ffcs), strict=True): torch.testing.assert_close(a, b)
-    for a, b in zip(*(m.parameters() for m in ffcs), strict=True):
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-6)
-    expected, found = (ffc.eval()(x) for ffc in ffcs)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    ffcs[1].to_local.register_forward_hook(lambda *_: seen.append(True))
-    torch.testing.assert_close(ffcs[1](x), expected)
+    x, seen = torch.randn(2, 16, 6, 8), []
+    three, one = (ffc.eval() for ffc in trained_alike(lambda: FFC(16, 4), impl, x))
+    torch.testing.assert_close(one(x), three(x), rtol=1e-4, atol=1e-5)
+    one.to_local.register_forward_hook(lambda *_: seen.append(True))
+    torch.testing.assert_close(one(x), three(x))
     assert seen
 
 
