@@ -62,7 +62,7 @@ class DemoSettings(Settings):
     "Train `latent_control` on the sample photographs and compare it with untrained fills"
     out: str = flag("runs/demo", "Folder of the run, which goes to OUT/latent_control")
     blocks: int = flag(5, "Residual blocks of the refiner")  # more steps a minute than the published 9
-    steps: int = flag(2800, "Training steps in all")
+    steps: int = flag(4200, "Training steps in all")
 
 
 @dataclass(kw_only=True)
