@@ -9,6 +9,8 @@ LAUNCH = 3.8e-6  # seconds of a kernel beyond its work; A. Gray, Getting Started
 # of kernels, ours and torch's around them, forward and backward
 LAUNCHES = dict(masked_l1=(2, 1), zero_conv_merge=(1, 2), nearest=(10, 0), fourier_unit=(4, 8),
                 ffc_convs=(4, 14))
+# the gradient of a product is two: that of its input, and that of its weight
+PASSES = dict(forward=1, backward=2, both=3)
 
 
 @dataclass
@@ -52,7 +54,7 @@ class Case:
         if self.op == "fourier_unit":  # each direction: two tensors, and two spectra that are kept
             return (2*n*size + 2*b*2*c*h*(w//2 + 1)*4)*(2 if direction == "both" else 1)
         if self.op == "ffc_convs":  # 11/8 of a tensor read, one written; backward as much of both, and again
-            return int(n*size*19/8)*(3 if direction == "both" else 2 if direction == "backward" else 1)
+            return int(n*size*19/8)*PASSES[direction]
         if self.op == "zero_conv_merge": return n*size*(6 if direction == "both" else 3)
         saved = n + b*h*w*4  # signs and weights, written forward and read backward
         forward, backward = 2*n*size + b*h*w*self.scale**2*4, n*size + saved
@@ -72,8 +74,7 @@ class Case:
         "Seconds that the kernels take on an H100 by their bytes, products and launches"
         forward, backward = LAUNCHES[self.op]
         launches = dict(forward=forward, backward=backward, both=forward + backward)[direction]
-        # the gradient of a product is two: that of its input, and that of its weight
-        products = self.operations()*dict(forward=1, backward=2, both=3)[direction]
+        products = self.operations()*PASSES[direction]
         return launches*LAUNCH + max(self.bytes(direction)/BANDWIDTH, products/TF32)
 
 

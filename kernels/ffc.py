@@ -26,8 +26,9 @@ def ffc_convs(x, to_local, to_global, y, expand, bias=None, act=False, impl="aut
     check_types("ffc_convs", tensors)
     if uses_triton(impl, tensors):
         from .ffc_triton import ffc_convs as fused
+        from .ffc_triton import packed
         kind, dtype = x.device.type, x.dtype
         if torch.is_autocast_enabled(kind): dtype = torch.get_autocast_dtype(kind)
-        packed = (w.to(dtype).permute(2, 3, 1, 0).flatten(0, 2) for w in (to_local, to_global, expand))
-        return fused(x.to(dtype), y.to(dtype), *packed, bias, act)
+        weights = (packed(weight.to(dtype)) for weight in (to_local, to_global, expand))
+        return fused(x.to(dtype), y.to(dtype), *weights, bias, act)
     return reference.ffc_convs(x, to_local, to_global, y, expand, bias, act)

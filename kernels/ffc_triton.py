@@ -75,7 +75,7 @@ def tile(local, glob, dtype):
 @torch.library.custom_op("fastinpaint::ffc_convs", mutates_args=())
 def ffc_convs(x: Tensor, y: Tensor, to_local: Tensor, to_global: Tensor, expand: Tensor,
               bias: Tensor | None, act: bool) -> Tensor:
-    "`ffc.ffc_convs` of weights as `ffc.packed` has them, all of one type"
+    "`ffc.ffc_convs` of `packed` weights, all of one type"
     out = empty_result(x, y, to_local, to_global, expand, bias, act)
     x, y = x.contiguous(memory_format=torch.channels_last), y.contiguous()
     b, c, h, w = x.shape
@@ -94,6 +94,7 @@ def empty_result(x, y, to_local, to_global, expand, bias, act):
 
 
 def setup_context(ctx, inputs, output):
+    "Keeps what `gradient` needs. Raises ValueError for what has none"
     *tensors, bias, act = inputs
     if bias is not None or act: raise ValueError("ffc_convs has no gradient with a bias or an activation")
     ctx.save_for_backward(*tensors)
@@ -111,11 +112,17 @@ def gradient(ctx, grad):
     dx = torch.ops.aten.reflection_pad2d_backward(d_padded, x, [1]*4)
     dy = torch.einsum("bghw,kg->bkhw", g_global, expand)
     d_expand = torch.einsum("bghw,bkhw->kg", g_global, y)
-    return dx, dy, repacked(d_local), repacked(d_global), d_expand, None, None
+    return dx, dy, packed(d_local), packed(d_global), d_expand, None, None
 
 
-def unpacked(weight): return weight.unflatten(0, (3, 3, -1)).permute(3, 2, 0, 1)
-def repacked(weight): return weight.permute(2, 3, 1, 0).flatten(0, 2)
+def packed(weight):
+    "`[k·k·I, O]` of a convolution's weight `[O, I, k, k]`: a row for each input of each of its pixels"
+    return weight.permute(2, 3, 1, 0).flatten(0, 2)
+
+
+def unpacked(weight):
+    "The inverse of `packed` for 3×3 kernels"
+    return weight.unflatten(0, (3, 3, -1)).permute(3, 2, 0, 1)
 
 
 ffc_convs.register_autograd(gradient, setup_context=setup_context)

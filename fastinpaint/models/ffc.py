@@ -6,13 +6,8 @@ from fastinpaint.kernels.ffc import ffc_convs
 from fastinpaint.kernels.fourier import faster, fourier_unit, image, spectrum
 
 from .folded import Convs, FoldedFFC, FoldedFFCBlock, folded, frozen, gain_and_bias, without_bn
-from .fused import fits, fused
+from .fused import fits, fused, unwatched
 from .winograd import WIDE, Winograd
-
-
-def unwatched(*modules):
-    "Whether no hook sees what `modules` do"
-    return not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in modules)
 
 
 class FourierUnit(nn.Module):

@@ -22,8 +22,12 @@ def fits(ffc, x):
     bns = ffc.spectral.reduce[1], ffc.spectral.fourier.bn, ffc.bn
     usual = (type(bn) is nn.BatchNorm2d and bn.training and bn.momentum is not None for bn in bns)
     if not all(usual): return False
-    return not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks
-                   for m in ffc.modules() if m is not ffc)
+    return unwatched(*(m for m in ffc.modules() if m is not ffc))
+
+
+def unwatched(*modules):
+    "Whether no hook sees what `modules` do"
+    return not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in modules)
 
 
 def fused(ffc, x):
