@@ -12,6 +12,7 @@ from fastinpaint.core.device import choose_device
 from fastinpaint.core.errors import MissingPackage
 from fastinpaint.core.program import program
 from fastinpaint.core.settings import flag
+from fastinpaint.models.prefill import smooth_fill
 
 from . import ffc, fourier, reference
 from .cases import Case, training_cases  # noqa: F401
@@ -19,7 +20,7 @@ from .ops import HAS_TRITON, masked_l1, nearest, zero_conv_merge
 
 COPIED = 256 << 20  # bytes, several times the largest cache
 TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 4e-2}  # TF32 products
-OPERATIONS = "masked_l1", "zero_conv_merge", "nearest", "fourier_unit", "ffc_convs"
+OPERATIONS = "masked_l1", "zero_conv_merge", "nearest", "fourier_unit", "ffc_convs", "smooth_fill"
 WEIGHTS = dict(known=.1, missing=1.)
 
 
@@ -64,6 +65,8 @@ def contenders(op, with_triton, with_compile):
         found = dict(eager=partial(ours, impl="fft"), products=partial(ours, impl="torch"))
     elif op == "ffc_convs":
         ours, found = ffc.ffc_convs, dict(eager=reference.ffc_convs)
+    elif op == "smooth_fill":
+        ours, found, with_compile = smooth_fill, dict(eager=smooth_fill), False  # that takes a minute a shape
     elif op == "nearest":
         ours, found = distance, dict(eager=cdist, reference=partial(distance, impl="torch"))
     else:

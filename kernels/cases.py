@@ -8,7 +8,7 @@ BANDWIDTH, TF32 = 3.35e12, 495e12  # bytes and operations a second, H100 SXM dat
 LAUNCH = 3.8e-6  # seconds of a kernel beyond its work; A. Gray, Getting Started with CUDA Graphs, NVIDIA 2019
 # of kernels, ours and torch's around them, forward and backward
 LAUNCHES = dict(masked_l1=(2, 1), zero_conv_merge=(1, 2), nearest=(10, 0), fourier_unit=(4, 8),
-                ffc_convs=(4, 14))
+                ffc_convs=(4, 14), smooth_fill=(24, 0))
 # the gradient of a product is two: that of its input, and that of its weight
 PASSES = dict(forward=1, backward=2, both=3)
 
@@ -28,6 +28,10 @@ class Case:
         kind = dict(device=device, dtype=self.dtype)
         if self.op == "nearest": return [torch.rand(n, self.shape[2], **kind) for n in self.shape[:2]]
         b, c, h, w = self.shape
+        if self.op == "smooth_fill":
+            mask = torch.zeros(b, 1, h, w, device=device)
+            mask[..., h//4:h//2, w//4:3*w//4] = 1
+            return torch.rand(self.shape, **kind)*(1 - mask), mask
         first, second = torch.randn(2, b, h, w, c, **kind).movedim(-1, 2)  # channels_last
         if self.op == "masked_l1":
             mask = (torch.rand(b, 1, h*self.scale, w*self.scale, device=device) < .3).float()
@@ -51,6 +55,8 @@ class Case:
             n, m, d = self.shape
             return (n + m)*d*size + n*12  # a distance and an index of 8 bytes
         (b, c, h, w), n = self.shape, torch.Size(self.shape).numel()
+        if self.op == "smooth_fill":  # of each size image and known pixels, twice, and the result
+            return 4*4*b*h*w*(2*(c + 1) + c)//3
         if self.op == "fourier_unit":  # each direction: two tensors, and two spectra that are kept
             return (2*n*size + 2*b*2*c*h*(w//2 + 1)*4)*(2 if direction == "both" else 1)
         if self.op == "ffc_convs":  # 11/8 of a tensor read, one written; backward as much of both, and again
@@ -89,6 +95,7 @@ def training_cases(quick, width=0, size=0):
             c, side = width*2**stage, size >> stage
             if b*c*side**2 < 2**29: yield Case("zero_conv_merge", (b, c, side, side), dtype)
         yield Case("ffc_convs", (b, width*8, size//8, size//8), dtype)
+        if (width, dtype) == (8, torch.float32): yield Case("smooth_fill", (b, 3, size, size), dtype)
         if size//8 <= 64: yield Case("fourier_unit", (b, width*3, size//8, size//8), dtype)
     if quick: yield Case("nearest", (4096, 2000, 35), torch.float32)
     elif (width, size) == (64, 512):  # the last of all

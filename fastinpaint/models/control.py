@@ -7,11 +7,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core.errors import InputError
-from ..core.ranks import world
-from ..core.together import mean as mean_of_all
 from ..kernels import zero_conv_merge
 from . import narrow
 from .folded import FoldedAlphaChannel, FoldedMaskControl, copied, folded, frozen, offers, widened
+from .levels import conv_two_levels, stage_of_levels, two_levels
 
 
 class AlphaChannel(nn.Module):
@@ -127,10 +126,10 @@ class MaskControl(nn.Module):
         first, second = self.mask_stages[:2]
         known, step = two_levels(*first, mask)  # the first stage's output is known + step·mask
         weight = self.zero_convs[0].weight.flatten(1)
-        added = narrow.pointwise(mask, (weight @ step).view(-1, 1, 1, 1), weight @ known)
-        latent = self.first_stage(encoder, image, mask) + added
+        latent = self.first_stage(encoder, image, mask)
+        latent = stage_of_levels(encoder.stages[1], latent, mask, weight @ known, weight @ step)
         guide = second[1:](conv_two_levels(second[0], mask, known, step))
-        return self.zero_convs[1](encoder.stages[1](latent), guide), guide, 2
+        return self.zero_convs[1](latent, guide), guide, 2
 
     def first_stage(self, encoder, image, mask): return encoder.stages[0](image)
 
@@ -193,26 +192,3 @@ def add_control(net):
     new.config = net.config | dict(control="alpha+mask")
     if "first" in new.config: new.config["first"] = "kept"
     return new
-
-
-def two_levels(conv, bn, act, mask):
-    "`known` and `step` `[C]`: `act(bn(conv(mask)))` of 1×1 `conv` and binary `mask` is `known + step·mask`"
-    values = torch.stack([conv.bias, conv.bias + conv.weight.flatten()])  # for a mask of 0 and of 1
-    mean, var = bn.running_mean, bn.running_var
-    if bn.training:
-        share, n = mask.mean(dtype=values.dtype), mask.numel()
-        if isinstance(bn, nn.SyncBatchNorm): share, n = mean_of_all(share), n*world()
-        mean, var = torch.lerp(*values, share), share*(1 - share)*(values[1] - values[0])**2
-        with torch.no_grad():
-            bn.num_batches_tracked += 1
-            bn.running_mean.lerp_(mean, bn.momentum)
-            bn.running_var.lerp_(var*n/max(n - 1, 1), bn.momentum)
-    known, hole = act((values - mean)*torch.rsqrt(var + bn.eps)*bn.weight + bn.bias)
-    return known, hole - known
-
-
-def conv_two_levels(conv, mask, known, step):
-    "`conv(known + step·mask)` for `known` and `step` `[C]`"
-    weight = torch.stack([torch.einsum("ocij,c->oij", conv.weight, level) for level in (step, known)], dim=1)
-    x = torch.cat([mask, torch.ones_like(mask)], dim=1)  # as the zero padding is neither
-    return F.conv2d(x, weight, conv.bias, conv.stride, conv.padding)

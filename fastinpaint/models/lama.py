@@ -55,10 +55,12 @@ class ConvBlock(nn.Module):
         self.linear = nn.Conv2d(n_in, n_out, width, stride, padding, **reflect) if linear else None
 
     def forward(self, x):
-        conv, linear = self.conv, self.linear
-        padded = narrow.reflected(x, conv.padding[0])
-        y = self.act(conv_bn(padded, conv, self.bn))
-        return y if linear is None else narrow.beside(conv, linear, padded, x).add_(y)
+        padded = narrow.reflected(x, self.conv.padding[0])
+        y = self.curved(padded)
+        return y if self.linear is None else self.straight(padded, x).add_(y)
+
+    def curved(self, padded): return self.act(conv_bn(padded, self.conv, self.bn))
+    def straight(self, padded, x): return narrow.beside(self.conv, self.linear, padded, x)
 
     def folded(self, winograd=False):
         return FoldedConvBlock(fused(self.conv, self.bn), self.linear and copied(self.linear))

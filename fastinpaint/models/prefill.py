@@ -2,14 +2,21 @@
 import torch
 import torch.nn.functional as F
 
+from ..kernels.ops import uses_triton
+
 LEVELS = 8  # the coarsest sees holes of 2^8 pixels as one
 
 
-def smooth_fill(image, mask, levels=LEVELS):
+def smooth_fill(image, mask, levels=LEVELS, impl="torch"):
     """Fill the holes of `image` `[B, C, H, W]` smoothly; `mask` `[B, 1, H, W]` is 1 in the hole.
 
     Each of `levels` sizes starts from the means of known pixels a size below (pull-push, Gortler et al.
-    1996) and is relaxed twice towards the membrane (Pérez et al. 2003). Where nothing is known it is 0."""
+    1996) and is relaxed twice towards the membrane (Pérez et al. 2003). Where nothing is known it is 0.
+    `impl` is torch, triton (without gradients), or auto, triton on a GPU; raises RuntimeError where "triton"
+    cannot run."""
+    if impl != "torch" and uses_triton(impl, dict(image=image, mask=mask)):
+        from ..kernels.prefill_triton import smooth_fill as fused
+        return fused(image.detach(), mask, levels).to(image.dtype)
     known = 1 - mask
     return _fill(image*known, known, levels)
 

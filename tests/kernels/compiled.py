@@ -23,6 +23,7 @@ from fastinpaint.kernels import ffc_triton as ffc
 from fastinpaint.kernels import fourier_triton as fourier
 from fastinpaint.kernels import masked_l1_triton as l1
 from fastinpaint.kernels import nearest_triton as near
+from fastinpaint.kernels import prefill_triton as prefill
 from fastinpaint.kernels import spectrum_triton
 from fastinpaint.kernels import zero_conv_triton as zero
 
@@ -45,7 +46,7 @@ def recorded(operation, args):
     "`(kernel, arguments, constants and options)` of the launches that `operation` makes for `args`"
     found = []
     with ExitStack() as stack:
-        for module in l1, zero, near, spectrum_triton, fourier, ffc:
+        for module in l1, zero, near, spectrum_triton, fourier, ffc, prefill:
             kernels = {k: Recorder(v, found) for k, v in vars(module).items() if k.endswith("_kernel")}
             stack.enter_context(patch.multiple(module, **kernels))
         operation._init_fn(*args)
@@ -113,12 +114,19 @@ def ffc_launches(dtype):
         for end in (None, False), (x.new_empty(c), True): yield ffc.ffc_convs, (x, y, *packed, *end)
 
 
+def prefill_launches():
+    for side in 256, 33:
+        x = torch.empty(8, 3, side, side, device="cuda")
+        yield prefill.smooth_fill, (x, x[:, :1], 1)
+
+
 def launches():
     "A name and what makes the launch: few and many channels, both layouts, all types"
     for dtype, layout in product(TYPES, LAYOUTS):
         for find in l1_launches, merge_launches:
             for launch in find(dtype, layout): yield f"{dtype} {layout}", *launch
     for launch in nearest_launches(): yield "fp32 contiguous", *launch
+    for launch in prefill_launches(): yield "fp32 contiguous", *launch
     for dtype in "fp32", "bf16":  # planes, whatever the layout
         for launch in fourier_launches(dtype): yield f"{dtype} contiguous", *launch
         for launch in ffc_launches(dtype): yield f"{dtype} channels_last", *launch

@@ -11,15 +11,17 @@ CASES = [bench.Case("masked_l1", (2, 3, 4, 5), torch.float32, 2),
          bench.Case("zero_conv_merge", (2, 3, 4, 5), torch.float32),
          bench.Case("nearest", (9, 7, 5), torch.float32),
          bench.Case("fourier_unit", (2, 3, 4, 5), torch.float32),
-         bench.Case("ffc_convs", (2, 8, 4, 5), torch.float32)]
+         bench.Case("ffc_convs", (2, 8, 4, 5), torch.float32),
+         bench.Case("smooth_fill", (2, 3, 8, 8), torch.float32)]
 
 
 def test_bytes_are_those_of_every_tensor_once():
-    loss, merge, nearest, fourier, convs = CASES
+    loss, merge, nearest, fourier, convs, fill = CASES
     assert loss.bytes("forward") == 2*120*4 + 2*80*4 and merge.bytes("forward") == 3*120*4
     assert merge.bytes("both") == merge.bytes("forward") + merge.bytes("backward")
     assert nearest.bytes("forward") == (9*5 + 7*5)*4 + 9*(4 + 8)
     assert convs.bytes("forward") == (320 + 120 + 320)*4 == convs.bytes("both")/3
+    assert fill.bytes("forward") == 4*(2*(3 + 1) + 3)*2*64*4//3  # each size: twice what is given, a result
     assert fourier.bytes("forward") == 2*120*4 + 2*(2*2*3)*(4*3)*4 == fourier.bytes("both")/2
 
 
@@ -35,7 +37,7 @@ def test_a_kernel_is_expected_to_take_no_less_than_its_memory_and_more_in_fp32(o
 
 
 @pytest.mark.parametrize("case, wrong", [*product(CASES, [lambda y: y*1.1]),  # the result
-                                         *product([*CASES[:2], *CASES[3:]],  # the gradient
+                                         *product([*CASES[:2], *CASES[3:5]],  # the gradient
                                                    [lambda y: y.detach() + 0*y])])
 def test_what_computes_something_else_is_not_timed(case, wrong):
     right = bench.contenders(case.op, False, False)["eager"]
@@ -60,9 +62,9 @@ def test_a_run_writes_its_table_and_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "COPIED", 1 << 16)
     bench.main(out=str(tmp_path), device="cpu", budget=0.)
     rows = list(csv.DictReader((tmp_path/"kernels.csv").open()))
-    assert len(rows) == 3*(2 + 3 + 2 + 1) + 2 and all(float(r["microseconds"]) > 0 for r in rows)
+    assert len(rows) == 3*(2 + 3 + 2 + 1) + 2 + 1 and all(float(r["microseconds"]) > 0 for r in rows)
     out = capsys.readouterr().out
-    assert "No GPU" in out and out.count("best ") == 13  # a line for each case and direction
+    assert "No GPU" in out and out.count("best ") == 14  # a line for each case and direction
     assert (tmp_path/"kernels.png").stat().st_size > 5000
 
 

@@ -10,10 +10,12 @@ import pytest
 
 pytest.importorskip("triton", "3.3", reason="triton.compile took other arguments before 3.3")
 KERNELS = {"forward_kernel", "finish_kernel", "backward_kernel", "merge_kernel", "nearest_kernel",
-           "spectrum_kernel", "image_kernel", "mix_kernel", "statistics_kernel", "convs_kernel"}
+           "spectrum_kernel", "image_kernel", "mix_kernel", "statistics_kernel", "convs_kernel",
+           "pull_kernel", "push_kernel"}
 REGISTERS, SHARED = 65536, {"sm_80": 164 << 10, "sm_90": 228 << 10}  # of a multiprocessor
 RESERVED = 1 << 10  # shared memory of a block that the system takes
-NARROW = {"nearest_kernel": .8}  # its half squares, 32 for a block, which a warp shares
+NARROW = {"nearest_kernel": .8,  # its half squares, 32 for a block, which a warp shares
+          "pull_kernel": 1., "push_kernel": 1.}  # every other pixel, and neighbours
 # products of split numbers keep both halves of the waves in registers, more than there are
 SPILLED = {("image_kernel", "fp32 contiguous"): 160}
 targets = pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])

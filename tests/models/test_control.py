@@ -5,7 +5,8 @@ from torch import nn
 from fastinpaint.core.errors import InputError
 from fastinpaint.core.ranks import rank, world
 from fastinpaint.core.together import start
-from fastinpaint.models.control import add_control, two_levels
+from fastinpaint.models import levels
+from fastinpaint.models.control import add_control
 from fastinpaint.models.lama import ConvBlock
 from fastinpaint.models.load import load_model, save_model
 
@@ -48,6 +49,46 @@ def test_once_open_the_mask_reaches_the_latent(tiny_lama, batch, control):
     open_(model)
     assert not torch.allclose(model.encode(masked, mask), model.encode(masked))
     assert not torch.allclose(model.encode(masked, mask), model.encode(masked, torch.zeros_like(mask)))
+
+
+@both_kinds
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_frozen_encoder_has_the_gradients_of_control_without_one_of_full_size(
+        tiny_lama, batch, monkeypatch, linear, dtype):
+    torch.manual_seed(0)
+    model = tiny_lama(control="mask", linear=linear, width=4).train()
+    open_(model)
+    model.encoder.requires_grad_(False).eval()
+    upstream, taken = torch.randn(2, 32, 5, 5), []
+
+    def gradients(fits):
+        monkeypatch.setattr(levels, "fits", lambda *given: taken.append(fits(*given)) or taken[-1])
+        model.zero_grad()
+        with torch.autocast("cpu", dtype, dtype != torch.float32): latent = model.encode(*batch)
+        (latent*upstream).sum().backward()
+        return [latent.detach(), *(p.grad for p in model.conditioner.parameters())]
+
+    found, expected = gradients(levels.fits), gradients(lambda *given: False)
+    assert taken == [True, False] and torch.equal(found[0], expected[0])
+    # biases before a BatchNorm have nothing but rounding
+    noise, share = 1e-6*max(b.abs().max() for b in expected), 1e-5 if dtype == torch.float32 else .02
+    for a, b in zip(found, expected, strict=True): assert (a - b).abs().max() <= share*b.abs().max() + noise
+
+
+@pytest.mark.parametrize("change", ["training", "trained", "watched", "image"])
+def test_what_is_not_frozen_has_its_gradients(tiny_lama, batch, change):
+    model, (masked, mask) = tiny_lama(control="mask", prefill=False).train(), batch
+    open_(model)
+    model.encoder.requires_grad_(False).eval()
+    stage, seen = model.encoder.stages[1], []
+    if change == "training": stage.bn.train()
+    if change == "trained": stage.requires_grad_(True)
+    if change == "watched": stage.conv.register_forward_pre_hook(lambda *_: seen.append(1))
+    if change == "image": masked.requires_grad_()
+    assert not levels.fits(stage, model.encoder.stages[0](masked))
+    model.encode(masked, mask).sum().backward()
+    if change == "trained": assert all(p.grad is not None for p in stage.parameters())
+    if change == "image": assert masked.grad.any()
 
 
 def test_the_zero_convolutions_learn_first_then_the_mask_encoder(tiny_lama, batch):
@@ -208,7 +249,7 @@ def test_control_is_added_to_alpha_channels_alone(tiny_lama, kwargs):
 
 # BatchNorm over several processes
 
-def levels(masks, bn=nn.BatchNorm2d):
+def of_masks(masks, bn=nn.BatchNorm2d):
     "What `two_levels` of one convolution makes of this process's masks, and what that leaves"
     torch.manual_seed(0)
     conv, norm = nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4)
@@ -216,7 +257,7 @@ def levels(masks, bn=nn.BatchNorm2d):
         start(torch.device("cpu"))
         norm.__class__ = bn
         masks = masks.chunk(world())[rank()]
-    known, step = two_levels(conv, norm, nn.ReLU(), masks)
+    known, step = levels.two_levels(conv, norm, nn.ReLU(), masks)
     (known.square() + 2*step).sum().backward()
     return known, step, norm.running_mean, norm.running_var, conv.weight.grad, norm.weight.grad
 
@@ -224,5 +265,5 @@ def levels(masks, bn=nn.BatchNorm2d):
 def test_synchronised_batchnorm_of_masks_sees_those_of_all_processes(processes):
     masks = torch.zeros(4, 1, 8, 8)
     for i, mask in enumerate(masks): mask[..., :2*i + 1] = 1
-    for found in processes(2, levels, masks, nn.SyncBatchNorm):
-        assert all(torch.allclose(*pair, atol=1e-6) for pair in zip(found, levels(masks), strict=True))
+    for found in processes(2, of_masks, masks, nn.SyncBatchNorm):
+        assert all(torch.allclose(*pair, atol=1e-6) for pair in zip(found, of_masks(masks), strict=True))
