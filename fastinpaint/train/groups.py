@@ -27,15 +27,16 @@ def set_frozen(module, frozen, held=()):
         p.requires_grad_(not frozen and id(p) not in held)
         # a gradient of zeros would still move the weights: by momentum and by weight decay
         if not p.requires_grad: p.grad = None
-    for m in module.modules():
-        if isinstance(m, _BatchNorm | _DropoutNd):
-            m.train(not frozen and not any(id(p) in held for p in m.parameters()))
+    for m in set_by_mode(module): m.train(not frozen and not any(id(p) in held for p in m.parameters()))
+
+
+def set_by_mode(module): return [m for m in module.modules() if isinstance(m, _BatchNorm | _DropoutNd)]
 
 
 class HeldGroups(Callback):
     "What `learn.freeze` holds keeps its BatchNorm in eval mode"
     order = -9  # right after TrainEvalCallback (-10), which puts the whole model into training mode
-    def before_train(self):
-        if ids := held(self.opt):
+    def before_batch(self):  # of each, as callbacks may put the model into another mode and back
+        if self.training and (ids := held(self.opt)):
             for m in self.model.modules():
                 if isinstance(m, _BatchNorm) and any(id(p) in ids for p in m.parameters()): m.eval()

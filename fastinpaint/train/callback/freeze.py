@@ -4,7 +4,7 @@ from contextlib import contextmanager
 from itertools import chain
 
 from ...core.errors import InputError
-from ..groups import held, set_frozen
+from ..groups import held, set_by_mode, set_frozen
 from .fit import FitCallback
 
 
@@ -44,8 +44,10 @@ class FreezeSchedule(FitCallback):
     def before_batch(self):
         if not self.training: return
         frozen = {k for k, (start, stop) in self.spans.items() if start <= self.pct_train < stop}
-        if frozen == self.frozen: return
+        # callbacks that look at fills amid an epoch leave the whole model in training mode
+        if frozen == self.frozen and not any(m.training for m in self.resting): return
         self.frozen, ids = frozen, held(self.opt)
         for name in self.spans: set_frozen(self.model.get_submodule(name), name in frozen, ids)
         for name in self.kept: set_frozen(self.model.get_submodule(name), False, ids)
+        self.resting = [m for m in set_by_mode(self.model) if not m.training]
 

@@ -45,6 +45,23 @@ def test_dropout_of_frozen_parts_is_off(tiny_learner):
     assert [True, False] in modes and [True, True] not in modes
 
 
+class Peek(Callback):
+    "Looks at a fill after every batch, as one writes it, and leaves the whole model in training mode"
+    def after_batch(self):
+        if self.training:
+            self.model.eval()
+            self.model.train()
+
+
+@pytest.mark.parametrize("how", ["schedule", "freeze"])
+def test_a_callback_that_looks_at_fills_does_not_thaw_batchnorm(tiny_learner, state_of, same, how):
+    learn = tiny_learner(*([FreezeSchedule()] if how == "schedule" else []), Peek(), control="mask")
+    if how == "freeze": learn.freeze()  # all but control
+    before = state_of(learn.model.decoder)
+    learn.fit(2)
+    assert same(state_of(learn.model.decoder), before)
+
+
 def test_frozen_parts_stay_to_the_bit_whatever_is_done_between_fits(tiny_learner, state_of, same):
     learn = tiny_learner(FreezeSchedule(), control="mask", wd=.1)
     model = learn.model
