@@ -47,6 +47,7 @@ def fits(stage, x):
     "Whether `stage` is a LaMa encoder's, as frozen as what comes before it, and `x` on a CPU"
     if torch.compiler.is_compiling() or not torch.is_grad_enabled() or x.device.type != "cpu": return False
     if x.requires_grad or not offers(stage, "curved") or stage.bn.training: return False
+    if type(stage.act) is not nn.ReLU: return False
     return unwatched(*stage.modules()) and not any(p.requires_grad for p in stage.parameters())
 
 

@@ -75,7 +75,7 @@ def test_a_frozen_encoder_has_the_gradients_of_control_without_one_of_full_size(
     for a, b in zip(found, expected, strict=True): assert (a - b).abs().max() <= share*b.abs().max() + noise
 
 
-@pytest.mark.parametrize("change", ["training", "trained", "watched", "image"])
+@pytest.mark.parametrize("change", ["training", "trained", "watched", "image", "leaky"])
 def test_what_is_not_frozen_has_its_gradients(tiny_lama, batch, change):
     model, (masked, mask) = tiny_lama(control="mask", prefill=False).train(), batch
     open_(model)
@@ -83,6 +83,7 @@ def test_what_is_not_frozen_has_its_gradients(tiny_lama, batch, change):
     stage, seen = model.encoder.stages[1], []
     if change == "training": stage.bn.train()
     if change == "trained": stage.requires_grad_(True)
+    if change == "leaky": stage.act = nn.LeakyReLU(.2)
     if change == "watched": stage.conv.register_forward_pre_hook(lambda *_: seen.append(1))
     if change == "image": masked.requires_grad_()
     assert not levels.fits(stage, model.encoder.stages[0](masked))
