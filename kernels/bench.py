@@ -12,11 +12,11 @@ from fastinpaint.core.device import choose_device
 from fastinpaint.core.errors import MissingPackage
 from fastinpaint.core.program import program
 from fastinpaint.core.settings import flag
-from fastinpaint.models.prefill import smooth_fill
 
 from . import ffc, fourier, reference
 from .cases import Case, training_cases  # noqa: F401
 from .ops import HAS_TRITON, masked_l1, nearest, zero_conv_merge
+from .prefill import smooth_fill
 
 COPIED = 256 << 20  # bytes, several times the largest cache
 TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 4e-2}  # TF32 products

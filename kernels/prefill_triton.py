@@ -77,7 +77,7 @@ def push_kernel(image, known, coarse, filled, C, H, W, h, w, BLOCK: tl.constexpr
 
 @torch.library.custom_op("fastinpaint::smooth_fill", mutates_args=())
 def smooth_fill(image: Tensor, mask: Tensor, levels: int) -> Tensor:
-    "As `models.prefill.smooth_fill`, in float32 and contiguous; without gradients"
+    "As `kernels.prefill.smooth_fill`, in float32 and contiguous; without gradients"
     known = (1 - mask).float().contiguous()
     return filled(image.float().contiguous()*known, known, levels)
 

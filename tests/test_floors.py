@@ -37,7 +37,7 @@ def test_imports_run_downwards_and_in_no_circle(package):
     ("core/files.py", "from ..data import photos", "A room uses only"),
     ("judge/metrics.py", "from ..fill import refine", "A room uses only"),
     ("kernels/reference.py", "from ..train import losses", "A room uses only"),
-    ("models/prefill.py", "from . import lama", "No circle")])
+    ("models/narrow.py", "from . import lama", "No circle")])
 def test_an_import_that_does_not_is_told(package, file, line, message):
     with (package/"fastinpaint"/file).open("a") as f: f.write(f"\n{line}\n")
     code, output = lint(package)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..core.errors import MissingPackage
-from ..models.prefill import smooth_fill
+from ..kernels.prefill import smooth_fill
 
 
 def mean_colour(image, mask):

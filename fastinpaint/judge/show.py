@@ -7,8 +7,8 @@ from plum import dispatch
 
 from ..core.device import evaluating
 from ..data.loaders import InpaintDL
+from ..kernels.prefill import smooth_fill
 from ..models.net import composite
-from ..models.prefill import smooth_fill
 
 OUTLINE = (1., .1, .5)  # a colour that photographs rarely hold
 FILLS = 4  # of each hole, in pictures of a model that generates

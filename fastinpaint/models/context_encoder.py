@@ -4,9 +4,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core.errors import InputError
+from ..kernels.prefill import smooth_fill
 from .folded import copied
 from .net import InpaintNet
-from .prefill import smooth_fill
 
 MEAN_COLOUR = 123/255, 117/255, 104/255  # of ImageNet
 SMALLEST_MAP = 4  # pixels: the bottleneck of the paper, whose images have 128

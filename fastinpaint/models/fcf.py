@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core.errors import InputError
+from ..kernels.prefill import smooth_fill
 from .ffc import FFCBlock
 from .lama import ConvBlock
 from .net import InpaintNet
-from .prefill import smooth_fill
 from .refiner import LOCAL_SHARE
 
 MODEL = "fcf"

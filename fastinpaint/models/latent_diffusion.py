@@ -5,10 +5,10 @@ from torch import nn
 
 from ..core.errors import InputError
 from ..core.together import batch_mean, channel_statistics
+from ..kernels.prefill import smooth_fill
 from .denoiser import CONTROLS, Denoiser, with_control
 from .lama import lama
 from .net import InpaintNet
-from .prefill import smooth_fill
 from .sampling import PREDICTIONS, Sampling, sampled
 
 MODEL = "latent_diffusion"

@@ -2,8 +2,8 @@
 import torch
 from torch import Tensor, nn
 
+from ..kernels.prefill import smooth_fill
 from .folded import copied, folded, offers
-from .prefill import smooth_fill
 
 
 def reflect_index(size, length, device):

@@ -15,11 +15,11 @@ from torch.export import Dim
 from ..core.device import evaluating
 from ..core.errors import InputError, MissingPackage
 from ..core.files import replacing
+from ..kernels.prefill import LEVELS, neighbours
 from ..models.context_encoder import ContextEncoder
 from ..models.ffc import FourierUnit
 from ..models.load import model_file, read_model
 from ..models.net import composite
-from ..models.prefill import LEVELS, neighbours
 
 SMALLEST, LARGEST = 16, 8192         # sides of images in pixels
 CHECKED = (75, 161), (16, 16), (264, 96)  # height and width of what an exported model is checked on

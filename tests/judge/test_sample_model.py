@@ -5,9 +5,9 @@ import torch
 from fastinpaint.data.named import named_data
 from fastinpaint.judge.evaluate import evaluate
 from fastinpaint.judge.protocol import holes
+from fastinpaint.kernels.prefill import smooth_fill
 from fastinpaint.models.lama import lama
 from fastinpaint.models.load import load_model
-from fastinpaint.models.prefill import smooth_fill
 from fastinpaint.models.refiner import without_detail
 
 

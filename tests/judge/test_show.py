@@ -5,7 +5,7 @@ from fastai.interpret import Interpretation
 
 from fastinpaint.data.loaders import InpaintDataLoaders
 from fastinpaint.judge.show import latent_damage, outlined, results_figure, show_latent_damage, show_rows
-from fastinpaint.models.prefill import smooth_fill
+from fastinpaint.kernels.prefill import smooth_fill
 from fastinpaint.train.callback.freeze import FreezeSchedule
 from fastinpaint.train.callback.latent import LatentLoss
 from fastinpaint.train.learner import inpaint_learner

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from fastinpaint.models.prefill import smooth_fill
+from fastinpaint.kernels.prefill import smooth_fill
 
 pytest.importorskip("triton")
 

@@ -5,9 +5,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastinpaint.fill.inpainter import Inpainter
+from fastinpaint.kernels.prefill import smooth_fill
 from fastinpaint.models.context_encoder import MEAN_COLOUR, context_encoder
 from fastinpaint.models.load import load_model, save_model
-from fastinpaint.models.prefill import smooth_fill
 from fastinpaint.models.weights import write_weights
 
 sides = st.integers(1, 40)

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from fastinpaint.core.errors import InputError
 from fastinpaint.fill.inpainter import Inpainter
 from fastinpaint.judge.evaluate import evaluate
+from fastinpaint.kernels.prefill import smooth_fill
 from fastinpaint.models.fcf import ModulatedConv, fcf
 from fastinpaint.models.load import load_model, save_model, starting_model
 from fastinpaint.models.net import composite
-from fastinpaint.models.prefill import smooth_fill
 
 
 @pytest.fixture

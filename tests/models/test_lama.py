@@ -7,9 +7,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastinpaint.core.errors import InputError
+from fastinpaint.kernels.prefill import smooth_fill
 from fastinpaint.models.lama import ConvBlock, lama
 from fastinpaint.models.load import save_model
-from fastinpaint.models.prefill import smooth_fill
 
 sides = st.integers(1, 40)
 

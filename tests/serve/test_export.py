@@ -3,13 +3,13 @@ import sys
 import pytest
 import torch
 
+from fastinpaint.kernels.prefill import smooth_fill
 from fastinpaint.models.context_encoder import context_encoder
 from fastinpaint.models.fcf import fcf
 from fastinpaint.models.ffc import FourierUnit
 from fastinpaint.models.latent_net import latent_net
 from fastinpaint.models.load import save_model
 from fastinpaint.models.net import composite
-from fastinpaint.models.prefill import smooth_fill
 from fastinpaint.serve import export as module
 from fastinpaint.serve.export import MatrixFourier, export_model, prefilled, reflected
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import distance_transform_edt
 
-from ...models.prefill import smooth_fill
+from ...kernels.prefill import smooth_fill
 
 SIDE = 7         # of a patch, in pixels
 REACH = SIDE//2  # from its centre to its edge

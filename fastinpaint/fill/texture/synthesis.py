@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from ...core.limits import go_on
 from ...kernels import nearest
-from ...models.prefill import smooth_fill
+from ...kernels.prefill import smooth_fill
 from .level import SIDE, Level, blindness, depth, pyramid
 from .patches import Features, vote
 

@@ -45,9 +45,9 @@ class FreezeSchedule(FitCallback):
         if not self.training: return
         frozen = {k for k, (start, stop) in self.spans.items() if start <= self.pct_train < stop}
         # callbacks that look at fills amid an epoch leave the whole model in training mode
-        if frozen == self.frozen and not any(m.training for m in self.resting): return
+        if frozen == self.frozen and not any(m.training for m in self.still): return
         self.frozen, ids = frozen, held(self.opt)
         for name in self.spans: set_frozen(self.model.get_submodule(name), name in frozen, ids)
         for name in self.kept: set_frozen(self.model.get_submodule(name), False, ids)
-        self.resting = [m for m in set_by_mode(self.model) if not m.training]
+        self.still = [m for m in set_by_mode(self.model) if not m.training]
 

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastinpaint.models.prefill import halved, smooth_fill
+from fastinpaint.kernels.prefill import halved, smooth_fill
 
 sides = st.integers(1, 70)
 

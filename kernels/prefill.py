@@ -2,7 +2,7 @@
 import torch
 import torch.nn.functional as F
 
-from ..kernels.ops import uses_triton
+from .ops import uses_triton
 
 LEVELS = 8  # the coarsest sees holes of 2^8 pixels as one
 
@@ -15,7 +15,7 @@ def smooth_fill(image, mask, levels=LEVELS, impl="torch"):
     `impl` is torch, triton (without gradients), or auto, triton on a GPU; raises RuntimeError where "triton"
     cannot run."""
     if impl != "torch" and uses_triton(impl, dict(image=image, mask=mask)):
-        from ..kernels.prefill_triton import smooth_fill as fused
+        from .prefill_triton import smooth_fill as fused
         return fused(image.detach(), mask, levels).to(image.dtype)
     known = 1 - mask
     return _fill(image*known, known, levels)
