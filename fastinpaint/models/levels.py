@@ -72,12 +72,13 @@ class FrozenStage(torch.autograd.Function):
         gain, _ = gain_and_bias(stage.bn)
         paths = [(stage.conv.weight*gain.view(-1, 1, 1, 1), torch.where(curved > 0, g, 0))]
         if stage.linear is not None: paths.append((stage.linear.weight, g))
-        mask, size, found = F.pad(mask, [1]*4, mode="reflect"), g.shape[2:], []
+        mask, (h, w), (s, _) = narrow.reflected(mask, 1), g.shape[2:], stage.conv.stride
+        k, found = max(weight.shape[2] for weight, _ in paths), []
+        windows = torch.stack([mask[:, 0, i::s, j::s][:, :h, :w].float().flatten()
+                               for i in range(k) for j in range(k)])  # those of both paths begin alike
         for weight, g in paths:
-            pixels, k, (s, _) = matrix(g.float()).flatten(0, 1), weight.shape[2], stage.conv.stride
-            windows = torch.stack([mask[:, 0, i::s, j::s][:, :size[0], :size[1]].float().flatten()
-                                   for i in range(k) for j in range(k)])
-            in_hole = (windows @ pixels).T.view(-1, k, k)
+            pixels, size = matrix(g.float()).flatten(0, 1), weight.shape[2]
+            in_hole = (windows @ pixels).T.view(-1, k, k)[:, :size, :size]
             found.append((torch.einsum("ocij,o->c", weight, pixels.sum(0)),
                           torch.einsum("ocij,oij->c", weight, in_hole)))
         return None, None, None, *(sum(parts) for parts in zip(*found, strict=True))
