@@ -12,6 +12,7 @@ from fastcore.foundation import L
 
 from ..core.errors import InputError
 from ..core.ranks import local_world
+from .ahead import ahead
 from .augment import lama_augment
 from .listing import Files, Joined, Names
 from .masks import MaskFolder, mask_source
@@ -92,7 +93,7 @@ class InpaintDL(TfmdDL):
 
     def __iter__(self):
         batches, b = super().__iter__(), None
-        for b in self._drawn_batches(batches) if self._draws else batches: yield b
+        for b in ahead(self._drawn_batches(batches) if self._draws else batches, self.device): yield b
         if b is None and self.n and len(self):  # a process may have no part of a small set
             raise InputError(f"none of the {self.n} photographs could be read in this epoch")
 

@@ -48,7 +48,8 @@ TINY_SAMPLE = ("--data DATA --out HERE --overwrite --size 32 --bs 2 --steps 2 --
 CARD = "--model ALL/sample/delta/model.safetensors --data DATA --out HERE"
 
 PIECES = [
-    Piece("kernel-tests", "kernels", TESTS, "tests/kernels", "tests/kernels/test_bench.py -k bytes"),
+    Piece("kernel-tests", "kernels", TESTS, "tests/kernels tests/data/test_ahead.py",
+          "tests/kernels/test_bench.py -k bytes"),
     Piece("kernels-8-256", "kernels", KERNELS, "--width 8 --size 256 --budget .1 --out HERE",
           "--quick --width 4 --size 32 --budget 0 --device cpu --out HERE"),
     *[Piece(f"kernels-{w}-{size}", "kernels", KERNELS, f"--width {w} --size {size} --budget .1 --out HERE")
