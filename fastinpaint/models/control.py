@@ -31,7 +31,7 @@ class AlphaChannel(nn.Module):
         y = first.act(first.bn(narrow.conv(padded, torch.cat([first.conv.weight, self.weight], dim=1))))
         if self.linear is None: return y
         linear = torch.cat([first.linear.weight, self.linear], dim=1)
-        return narrow.pointwise(x, linear, first.linear.bias).add_(y)
+        return narrow.pointwise(x, linear, first.linear.bias) + y  # in place, a view's gradient is copied
 
     @torch.no_grad()
     def begin_anew(self, encoder):

@@ -8,7 +8,7 @@ from ..core.ranks import world
 from ..core.together import mean as mean_of_all
 from . import narrow
 from .folded import gain_and_bias, offers
-from .fused import matrix, unwatched
+from .fused import LAST, matrix, unwatched
 
 
 def two_levels(conv, bn, act, mask):
@@ -31,10 +31,13 @@ def conv_two_levels(conv, mask, known, step):
     "`conv(known + step·mask)` for `known` and `step` `[C]`"
     weight = torch.stack([torch.einsum("ocij,c->oij", conv.weight, level) for level in (step, known)], dim=1)
     x = torch.cat([mask, torch.ones_like(mask)], dim=1)  # as the zero padding is neither
+    if conv.weight.is_contiguous(memory_format=LAST): x = x.contiguous(memory_format=LAST)
     return F.conv2d(x, weight, conv.bias, conv.stride, conv.padding)
 
 
-def raised(x, mask, known, step): return x + narrow.pointwise(mask, step.view(-1, 1, 1, 1), known)
+def raised(x, mask, known, step):
+    known, step = (level.to(x).view(-1, 1, 1) for level in (known, step))
+    return torch.addcmul(x, mask.to(x), step).add_(known)
 
 
 def stage_of_levels(stage, x, mask, known, step):
@@ -70,7 +73,7 @@ class FrozenStage(torch.autograd.Function):
     def backward(ctx, g):
         stage, (mask, curved) = ctx.stage, ctx.saved_tensors
         gain, _ = gain_and_bias(stage.bn)
-        paths = [(stage.conv.weight*gain.view(-1, 1, 1, 1), torch.where(curved > 0, g, 0))]
+        paths = [(stage.conv.weight*gain.view(-1, 1, 1, 1), torch.ops.aten.threshold_backward(g, curved, 0))]
         if stage.linear is not None: paths.append((stage.linear.weight, g))
         mask, (h, w), (s, _) = narrow.reflected(mask, 1), g.shape[2:], stage.conv.stride
         k, found = max(weight.shape[2] for weight, _ in paths), []

@@ -105,14 +105,22 @@ class LatentEdges(LatentDecoder):
         stride = mask.shape[-1]//latent.shape[-1]
         image = respond(latent - target, self.metric, stride).float()
         errors = F.avg_pool2d(image.square().mean(1, keepdim=True), stride).clamp_min(TINY).sqrt()
-        steps = self.steps(image, mask, -2) + self.steps(image, mask, -1)
+        steps = (image*self.slopes(image, mask)).sum()
         return self.l1(errors, torch.zeros_like(errors), mask) + EDGES*steps
 
-    def steps(self, image, mask, dim):
-        "The weighted mean of the absolute differences of neighbours along `dim`"
-        steps, weights = image.diff(dim=dim), (image.new_tensor(w) for w in (self.known, self.missing))
-        signs = steps.detach().sign().mul_(torch.lerp(*weights, either(mask, dim).to(image)))
-        return (steps*signs).sum()/steps.numel()  # three passes fewer than by absolute values
+    @torch.no_grad()
+    def slopes(self, image, mask):
+        """The gradient by `image` of the weighted mean of absolute differences of neighbours on both sides.
+
+        That grows in proportion to the image, so it is the sum of the image times this: one pass forward and
+        one back, where autograd would take back each of the steps."""
+        slopes, weights = torch.zeros_like(image), [image.new_tensor(w) for w in (self.known, self.missing)]
+        for dim in -2, -1:
+            steps, n = image.diff(dim=dim), image.shape[dim] - 1
+            slope = steps.sign_().mul_(torch.lerp(*weights, either(mask, dim).to(image))).div_(steps.numel())
+            slopes.narrow(dim, 1, n).add_(slope)
+            slopes.narrow(dim, 0, n).sub_(slope)
+        return slopes
 
     def measured(self, model, target):
         response = decoder_response(model.decode, target, model.stride)

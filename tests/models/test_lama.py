@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fastinpaint.core.errors import InputError
 from fastinpaint.kernels.prefill import smooth_fill
-from fastinpaint.models.lama import ConvBlock, lama
+from fastinpaint.models.lama import ConvBlock, UpConv, lama
 from fastinpaint.models.load import save_model
 
 sides = st.integers(1, 40)
@@ -73,6 +73,39 @@ def test_with_fixed_statistics_convolution_and_batchnorm_are_one(stride):
     for p in block.bn.running_mean, block.bn.running_var, block.bn.weight, block.bn.bias:
         torch.nn.init.uniform_(p, .5, 1.5)
     assert torch.allclose(block(x), block.bn(block.conv(x)).relu(), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [dict(kernel_size=3, output_padding=1), dict(kernel_size=4)], ids=str)
+def test_transposed_convolutions_are_torchs_and_so_are_their_gradients(kind):
+    conv, seen = UpConv(6, 4, stride=2, padding=1, **kind).double(), []
+    conv.register_forward_hook(lambda *_: seen.append(1))
+    x = torch.randn(2, 6, 5, 7, dtype=torch.double, requires_grad=True)
+    expected, upstream = torch.nn.ConvTranspose2d.forward(conv, x), torch.randn(2, 4, 10, 14).double()
+    found = conv(x)
+    assert torch.equal(found, expected) and seen
+    by = x, conv.weight, conv.bias
+    torch.testing.assert_close(*(torch.autograd.grad(y, by, upstream) for y in (found, expected)))
+    conv.bias.requires_grad_(False)
+    conv(x).sum().backward()
+    assert conv.bias.grad is None and conv.weight.grad is not None
+
+
+def nodes(tensor):
+    "Names of all steps of the backward pass of `tensor`"
+    found, left = {}, [tensor.grad_fn]
+    while left:
+        node = left.pop()
+        if node is not None and node not in found:
+            found[node] = node.name()
+            left += [before for before, _ in node.next_functions]
+    return [*found.values()]
+
+
+@pytest.mark.parametrize("control", ["alpha", "mask", None])
+def test_no_gradient_is_copied_for_a_sum_in_place(control):
+    net = lama(width=8, blocks=1, control=control, autoencoder=None)
+    names = nodes(net(*batch(32, 32)))
+    assert any("FFC" in name for name in names) and not any("CopySlices" in name for name in names)
 
 
 @torch.no_grad()

@@ -113,6 +113,7 @@ def test_the_decoders_distance_is_in_pixels(step):
 
 def test_edges_are_errors_of_the_image_and_their_steps_inside_and_across_blocks(step):
     made, image = term("edges", 1., .1), torch.zeros(2, 3, 40, 48)
+    step.latent.requires_grad_()
     for y in range(5):
         for x in range(6):
             block = torch.einsum("bc,cnhw->bnhw", (step.latent - step.target)[:, :, y, x], KERNEL)
@@ -124,7 +125,9 @@ def test_edges_are_errors_of_the_image_and_their_steps_inside_and_across_blocks(
     for steps, known in [(image[..., 1:] - image[..., :-1], (1 - m[..., 1:])*(1 - m[..., :-1])),
                          (image[..., 1:, :] - image[..., :-1, :], (1 - m[..., 1:, :])*(1 - m[..., :-1, :]))]:
         expected = expected + EDGES*((1 - .9*known)*steps.abs()).mean()
-    torch.testing.assert_close(made(step), expected)
+    found = made(step)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(o, step.latent)[0] for o in (found, expected)))
 
 
 def test_edges_tell_latents_that_agree_from_those_that_do_not():
