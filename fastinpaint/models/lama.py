@@ -18,6 +18,7 @@ from .weights import read_weights
 
 CONDITIONERS = {"alpha": AlphaChannel, "mask": MaskControl, "alpha+mask": AlphaMaskControl, None: None}
 FIRST = "kept", "anew", "bare"
+DARKEST = -60  # before a sigmoid; further down, gradients are numbers so small that some CPUs crawl
 # by whether they have linear paths
 SAMPLE_AUTOENCODERS = {linear: Path(__file__).parent/f"autoencoder{kind}.safetensors"
                        for linear, kind in {True: "", False: "-plain"}.items()}
@@ -139,7 +140,7 @@ class Decoder(nn.Module):
 
     def forward(self, latent):
         image = self.head(self.stages(latent))
-        return image if self.linear else image.sigmoid()
+        return image if self.linear else image.clamp(min=DARKEST).sigmoid()
 
     def folded(self, winograd=False):
         "Equal to this in eval mode, for inference only; its channels lie last in memory"

@@ -108,6 +108,18 @@ def test_no_gradient_is_copied_for_a_sum_in_place(control):
     assert any("FFC" in name for name in names) and not any("CopySlices" in name for name in names)
 
 
+def test_the_darkest_pixels_have_no_gradients_below_the_normal_range(tiny_lama):
+    decoder = tiny_lama(linear=False).decoder
+    torch.nn.init.constant_(decoder.head.bias, -88)  # of which a sigmoid makes 6e-39
+    latent = torch.randn(1, len(decoder.stages[0].conv.weight), 4, 4, requires_grad=True)
+    pred = decoder(latent)
+    pred.sum().backward()
+    assert pred.max() < 1e-20
+    for numbers in pred.detach(), latent.grad, decoder.head.weight.grad:
+        least = numbers.abs()[numbers != 0]
+        assert not len(least) or least.min() >= torch.finfo(torch.float32).tiny
+
+
 @torch.no_grad()
 def test_the_plain_network_predicts_between_0_and_1(tiny_lama):
     pred = tiny_lama(linear=False)(*batch(32, 32))
