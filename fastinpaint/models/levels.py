@@ -8,7 +8,7 @@ from ..core.ranks import world
 from ..core.together import mean as mean_of_all
 from . import narrow
 from .folded import gain_and_bias, offers
-from .fused import LAST, matrix, unwatched
+from .fused import LAST, aten, matrix, unwatched
 
 
 def two_levels(conv, bn, act, mask):
@@ -73,7 +73,7 @@ class FrozenStage(torch.autograd.Function):
     def backward(ctx, g):
         stage, (mask, curved) = ctx.stage, ctx.saved_tensors
         gain, _ = gain_and_bias(stage.bn)
-        paths = [(stage.conv.weight*gain.view(-1, 1, 1, 1), torch.ops.aten.threshold_backward(g, curved, 0))]
+        paths = [(stage.conv.weight*gain.view(-1, 1, 1, 1), aten.threshold_backward(g, curved, 0))]
         if stage.linear is not None: paths.append((stage.linear.weight, g))
         mask, (h, w), (s, _) = narrow.reflected(mask, 1), g.shape[2:], stage.conv.stride
         k, found = max(weight.shape[2] for weight, _ in paths), []

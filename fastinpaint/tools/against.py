@@ -15,7 +15,7 @@ from torch import nn
 from fastinpaint import all as fi
 from fastinpaint.core.errors import InputError
 
-from .bench import METHODS, RepeatBatch, StepSeconds, now
+from .bench import METHODS, RepeatBatch, StepSeconds, bundled, now
 
 # what ffc.py imports of the rest of LaMa's package, which its generator does without here
 STUBS = ["", ".training", ".training.modules", ".training.modules.base",
@@ -77,7 +77,7 @@ def our_step(method, batch, width, blocks, bf16=False, **layers):
     if bf16: cbs = [*cbs, fi.BFloat16()]
     timer, loaders = StepSeconds(clock), [RepeatBatch(batch, n) for n in (1, 0)]
     dls = fi.DataLoaders(*loaders, device=batch[0].device)
-    net = model(width=width, blocks=blocks, autoencoder="sample" if width == 8 else None, **layers)
+    net = model(width=width, blocks=blocks, autoencoder=bundled(width), **layers)
     learn = fi.inpaint_learner(dls, net, loss, metrics=[], cbs=[*cbs, ChannelsLast(), timer])
     learn.remove_cb(ProgressCallback)
 

@@ -45,6 +45,11 @@ def adversarial_methods(perceptual):
                     "latent_gan": lambda: in_latent(fi.LatentAdversarial())}
 
 
+def bundled(width):
+    "The autoencoder of the package where it has this width; a random decoder reaches further, at more cost"
+    return "sample" if width == 8 else None
+
+
 def now(cuda):
     "Seconds on a clock, read when a GPU has done what it was given"
     if cuda: torch.cuda.synchronize()
@@ -75,8 +80,7 @@ def step_times(methods, batch, rounds, steps, bf16=False, fourier="fft", convs="
     for name, method in methods.items():
         model, loss, cbs = method()
         cbs += [ChannelsLast(), timers[name], *([fi.BFloat16()] if bf16 else [])]
-        # a decoder of random weights reaches further, and its distance `edges` takes longer
-        net = model(**sizes, autoencoder="sample" if sizes["width"] == 8 else None)
+        net = model(**sizes, autoencoder=bundled(sizes["width"]))
         learn = fi.inpaint_learner(dls, net, loss, metrics=[], cbs=cbs)
         for part in learn.model.modules():
             if isinstance(part, FourierUnit): part.impl = fourier
